@@ -1,0 +1,1 @@
+"""Denoising sequential recommendation: frames and tensors in, frames and tensors out."""

@@ -1,0 +1,106 @@
+"""params.yaml: read once, checked group by group, each mistake reported with the path of its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from iadsr.errors import UserError
+
+TOP_LEVEL = (
+    "dataset",
+    "backbone",
+    "denoiser",
+    "theta",
+    "encoder",
+    "seed",
+    "noise",
+    "ingest",
+    "filter",
+    "encode",
+    "train",
+    "evaluate",
+    "iadsr",
+    "backbones",
+    "encoders",
+    "datasets",
+)
+
+
+class Group(pydantic.BaseModel):
+    """A group of parameters: immutable, typed strictly, with unknown keys refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Params = dict[str, Any]
+AnyGroup = TypeVar("AnyGroup", bound=pydantic.BaseModel)
+
+
+def read_params(path: Path) -> Params:
+    """The whole file as nested dictionaries; UserError for a missing file, broken YAML or an unknown top-level key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run from the project's root folder") from None
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of parameters, found {type(content).__name__}")
+    unknown = sorted(set(content) - set(TOP_LEVEL))
+    if unknown:
+        raise UserError(f"{path}: unknown parameter {unknown[0]!r}; known are {', '.join(TOP_LEVEL)}")
+    return content
+
+
+def lookup(params: Params, key: str) -> Any:
+    """The value at a dotted key; UserError when it is missing, listing what exists beside it."""
+    value: Any = params
+    walked: list[str] = []
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            where = ".".join(walked) or "params.yaml"
+            present = ", ".join(str(k) for k in value) if isinstance(value, dict) else repr(value)
+            raise UserError(f"params.yaml: no parameter {key!r}; {where} has: {present}")
+        value = value[part]
+        walked.append(part)
+    return value
+
+
+def choice(params: Params, key: str, table: str) -> str:
+    """The name chosen by top-level `key`, which must be an entry of the mapping `table`."""
+    name, known = lookup(params, key), lookup(params, table)
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"params.yaml: unknown {key} {name!r}; known (under `{table}`) are {', '.join(known)}")
+    return name
+
+
+def group(params: Params, key: str, model: type[AnyGroup], **more: Any) -> AnyGroup:
+    """The mapping at `key`, joined with `more`, as a checked `model`; UserError names each wrong key's full path."""
+    value = lookup(params, key)
+    if not isinstance(value, dict):
+        raise UserError(f"params.yaml: {key}: expected a mapping, found {value!r}")
+    return checked(model, {**value, **more}, key, moved=tuple(more))
+
+
+def checked(model: type[AnyGroup], value: dict[str, Any], key: str, moved: tuple[str, ...] = ()) -> AnyGroup:
+    """Validate `value` as `model`; fields in `moved` stand at top level, so their errors leave out `key`."""
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
+        problems = [_problem(entry, key, moved) for entry in error.errors()]
+        raise UserError("params.yaml: " + "; ".join(problems)) from None
+
+
+def _problem(entry: Any, key: str, moved: tuple[str, ...]) -> str:
+    location = [str(part) for part in entry["loc"]]
+    path = ".".join(location if location and location[0] in moved else [key, *location])
+    if entry["type"] == "extra_forbidden":
+        return f"{path}: unknown parameter"
+    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {entry['input']!r}"

@@ -1,0 +1,34 @@
+"""Columns and types of every table that crosses a stage, so that no other file spells a column's name.
+
+Raw (`ingest` -> `filter`): ids are the source's own strings, rows stand in the source's order.
+Filtered (`filter` -> all others): users are 0..U-1, items 1..V (0 is padding), rows are sorted by user, then position.
+"""
+
+USER = "user"
+ITEM = "item"
+TIMESTAMP = "timestamp"
+RATING = "rating"
+IS_NOISE = "is_noise"
+TITLE = "title"
+CATEGORIES = "categories"
+POSITION = "position"
+SPLIT = "split"
+RAW_USER = "raw_user"
+RAW_ITEM = "raw_item"
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+# interactions.parquet of `ingest`: user str, item str, timestamp int64 (seconds since 1970);
+# if the source has them: rating float32, is_noise bool
+RAW_INTERACTIONS = (USER, ITEM, TIMESTAMP)
+RAW_INTERACTIONS_OPTIONAL = (RATING, IS_NOISE)
+# items.parquet of `ingest`: item str, title str (never empty), categories str (`A > B > C`, may be empty)
+RAW_ITEMS = (ITEM, TITLE, CATEGORIES)
+
+# sequences.parquet of `filter`: user int32, item int32, position int32 (0-based), timestamp int64, split str;
+# if the source has it or noise was planted: is_noise bool
+SEQUENCES = (USER, ITEM, POSITION, TIMESTAMP, SPLIT)
+# users.parquet of `filter`: user int32, raw_user str
+# items.parquet of `filter`: item int32, raw_item str, title str, categories str
+USERS = (USER, RAW_USER)
+ITEMS = (ITEM, RAW_ITEM, TITLE, CATEGORIES)

@@ -1,0 +1,293 @@
+"""A user's own data: a table of interactions and a table of items, each CSV or Parquet.
+
+Times may be ISO 8601 dates or date-times (UTC unless they say otherwise), or numbers since 1970. What a column of text
+holds is decided for the column as a whole: numbers, if at least as many of its values read as numbers as read as ISO
+dates. Numbers are milliseconds if their median is 100,000,000,000 or more (the year 5138 in seconds, 1973 in
+milliseconds), else seconds. Values that do not fit the decision are bad rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import pydantic
+
+from iadsr import schemas
+from iadsr.errors import UserError
+from iadsr.params import Group
+from iadsr.rejects import Rejects
+from iadsr.sources.raw import (
+    CATEGORY_SEPARATOR,
+    END_OF_TIME,
+    Item,
+    Raw,
+    collapsed,
+    raw_tables,
+    without_empty_optionals,
+)
+
+MILLISECONDS_FROM = 1e11
+TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+class Columns(Group):
+    """params.yaml, `datasets.<name>.source.columns`: our name -> the name in the user's files.
+
+    `item_id` is the item table's name for what the interactions call `item`, where the two differ.
+    """
+
+    user: str
+    item: str
+    timestamp: str
+    rating: str | None = None
+    is_noise: str | None = None
+    item_id: str | None = None
+    title: str = schemas.TITLE
+    categories: str | None = None
+
+
+class Files(Group):
+    """params.yaml, `datasets.<name>.source`: two paths, relative to the project's root, and their columns."""
+
+    kind: Literal["files"]
+    interactions: str = pydantic.Field(min_length=1)
+    items: str = pydantic.Field(min_length=1)
+    columns: Columns
+
+
+def load(source: Files, rejects: Rejects) -> Raw:
+    """Interactions in the order of their file, and the rows of the item table that occur in them.
+
+    UserError for a missing or unreadable file or column, an item without a row in the item table, and for more bad rows
+    than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
+    """
+    interactions = read_interactions(source, rejects)
+    items = read_items(source, rejects)
+    _require_rows(interactions[schemas.ITEM], items, source)
+    return raw_tables(interactions, items, source.interactions)
+
+
+def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
+    """user, item, timestamp and, where mapped, rating and is_noise, without the bad rows."""
+    names = source.columns
+    wanted = {name: getattr(names, name) for name in (*schemas.RAW_INTERACTIONS, *schemas.RAW_INTERACTIONS_OPTIONAL)}
+    table = read_table(source.interactions, {ours: theirs for ours, theirs in wanted.items() if theirs is not None})
+    typed = _typed(table, source.interactions)
+    good = _set_aside(table, typed, _reason(table, typed), source.interactions, rejects)
+    return without_empty_optionals(good)
+
+
+def read_items(source: Files, rejects: Rejects) -> dict[str, Item]:
+    """Item id -> its title and categories, either of them empty where the table has none."""
+    names = source.columns
+    wanted = {schemas.ITEM: names.item_id or names.item, schemas.TITLE: names.title}
+    if names.categories is not None:
+        wanted[schemas.CATEGORIES] = names.categories
+    table = read_table(source.items, wanted)
+    typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, table.drop(schemas.ITEM))])
+    reason = typed.select(pl.when(pl.col(schemas.ITEM).is_null()).then(pl.lit("item is missing"))).to_series()
+    good = _set_aside(table, typed, reason, source.items, rejects)
+    return {item: Item(*map(collapsed, texts)) for item, *texts in reversed(good.rows())}
+
+
+def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
+    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read."""
+    path = Path(name)
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"{name}: expected a file that ends in .csv or .parquet")
+    if not path.is_file():
+        raise UserError(f"{name}: no such file (paths are relative to the project's root)")
+    table = readers[path.suffix.lower()](path)
+    for ours, theirs in columns.items():
+        if theirs not in table.columns:
+            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {', '.join(table.columns)}")
+    return table.select(pl.col(theirs).alias(ours) for ours, theirs in columns.items())
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    # by pyarrow, because polars panics (no exception that one should catch) on some damaged files
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        table.validate(full=True)
+        # names by way of Python: it objects to damaged ones, where polars would panic again
+        return pl.DataFrame(dict(zip(table.column_names, table.columns, strict=True)))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a whole Parquet file: {_first_line(error)}") from None
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    """All columns as text; empty lines at the end are no rows."""
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}{_broken_row(path) or f': cannot be read: {_first_line(error)}'}") from None
+    filled = table.select(pl.any_horizontal(pl.all().is_not_null()).arg_true()).to_series()
+    return table.head(0 if filled.is_empty() else int(filled[-1]) + 1)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _broken_row(path: Path) -> str:
+    """Where and why a CSV cannot be read, as far as we know why; else nothing."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not _is_utf8(line):
+                return f", row {number}: not valid UTF-8"
+    number = width = 0
+    try:
+        for number, fields in _records(path, strict=True):
+            width = width or len(fields)
+            if len(fields) > width:
+                return f", row {number}: expected {width} fields as in the header, found {len(fields)}"
+    except csv.Error as error:
+        return f", after row {number}: {error} (a quotation mark that is never closed?)"
+    return ""
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _records(path: Path, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """The number of the line on which each record of a CSV begins, header included, and its fields."""
+    csv.field_size_limit(1 << 30)  # the default refuses long texts, which polars has read
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, strict=strict)
+        start = 1
+        for fields in reader:
+            yield start, fields
+            start = reader.line_num + 1
+
+
+def _row_numbers(name: str, indices: Collection[int]) -> list[int]:
+    """Line numbers of a CSV's rows (index 0 follows the header), or 1-based row numbers of a Parquet file."""
+    if not name.lower().endswith(".csv"):
+        return [index + 1 for index in indices]
+    wanted = set(indices)
+    numbers = [number for index, (number, _) in enumerate(_records(Path(name)), -1) if index in wanted]
+    # should both readers ever disagree on what a record is, one line each is the best guess
+    return numbers if len(numbers) == len(indices) else [index + 2 for index in indices]
+
+
+def _typed(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    """All columns in the types of `schemas`; null is what could not be converted."""
+    columns = [_ids(table, schemas.USER, name), _ids(table, schemas.ITEM, name)]
+    columns.append(seconds(table[schemas.TIMESTAMP], name))
+    if schemas.RATING in table.columns:
+        columns.append(table[schemas.RATING].cast(pl.Float32, strict=False).fill_nan(None))
+    if schemas.IS_NOISE in table.columns:
+        words = table[schemas.IS_NOISE].cast(pl.String).str.strip_chars().str.to_lowercase()
+        columns.append(words.replace_strict(TRUTH, default=None, return_dtype=pl.Boolean))
+    return pl.DataFrame(columns)
+
+
+def _reason(table: pl.DataFrame, typed: pl.DataFrame) -> pl.Series:
+    """Why each row is bad, null for the good ones."""
+    unlike = "timestamp is no number of (milli)seconds since 1970 and no ISO date, or unlike the rest of its column"
+    faults = {
+        "user is missing": typed[schemas.USER].is_null(),
+        "item is missing": typed[schemas.ITEM].is_null(),
+        "timestamp is missing": _texts(table[schemas.TIMESTAMP]) == "",
+        unlike: typed[schemas.TIMESTAMP].is_null(),
+    }
+    if schemas.IS_NOISE in typed.columns:
+        faults["is_noise is neither true nor false"] = typed[schemas.IS_NOISE].is_null()
+    return pl.select(pl.coalesce(pl.when(fault).then(pl.lit(why)) for why, fault in faults.items())).to_series()
+
+
+def _set_aside(
+    table: pl.DataFrame, typed: pl.DataFrame, reason: pl.Series, name: str, rejects: Rejects
+) -> pl.DataFrame:
+    """The rows of `typed` without a reason against them; the others go to the rejects as they stand in `table`."""
+    bad = reason.is_not_null()
+    indices = bad.arg_true().to_list()
+    if indices:
+        rows = zip(_row_numbers(name, indices), reason.filter(bad), table.filter(bad).rows(), strict=True)
+        for number, why, values in rows:
+            text = ",".join("" if value is None else str(value) for value in values)
+            rejects.add(name, number, why, text)
+    rejects.check()
+    return typed.filter(~bad)
+
+
+def _ids(table: pl.DataFrame, column: str, name: str) -> pl.Series:
+    """Ids as text, null where missing; whole floats, which pandas makes of integers with gaps, count as integers."""
+    values = table[column]
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+        whole = values.drop_nulls()
+        if (whole == whole.floor()).all():
+            values = values.cast(pl.Int64, strict=False)
+    if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        raise UserError(f"{name}: column for `{column}`: expected text or integers as ids, found {values.dtype}")
+    return _texts(values).replace("", None)
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    """Any column as text without outer white space, missing values empty, lists joined as categories are."""
+    if isinstance(values.dtype, pl.List):
+        values = values.cast(pl.List(pl.String)).list.join(CATEGORY_SEPARATOR, ignore_nulls=True)
+    return values.cast(pl.String).str.strip_chars().fill_null("")
+
+
+def seconds(values: pl.Series, name: str) -> pl.Series:
+    """Whole seconds since 1970 by the rule of this module's docstring, null where a value does not fit it.
+
+    UserError if the column is neither text, numbers nor times.
+    """
+    if values.dtype.is_temporal() and values.dtype in (pl.Date, pl.Datetime):
+        return values.cast(pl.Datetime("us")).dt.epoch("s")
+    if values.dtype.is_numeric():
+        return _from_numbers(values.cast(pl.Float64))
+    if values.dtype not in (pl.String, pl.Null):
+        raise UserError(f"{name}: column for `{values.name}`: expected text, numbers or times, found {values.dtype}")
+    return _from_texts(_texts(values))
+
+
+def _from_texts(texts: pl.Series) -> pl.Series:
+    numbers = texts.cast(pl.Float64, strict=False)
+    if numbers.null_count() == (texts == "").sum():
+        return _from_numbers(numbers)
+    dates = pl.Series(texts.name, [_iso_seconds(text) for text in texts], dtype=pl.Int64)
+    return dates if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers)
+
+
+def _iso_seconds(text: str) -> int | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() // 1)
+
+
+def _from_numbers(numbers: pl.Series) -> pl.Series:
+    finite = numbers.set(~numbers.is_finite(), None)
+    median = finite.abs().quantile(0.5, "lower")
+    if median is not None and median >= MILLISECONDS_FROM:
+        finite = finite / 1000
+    return finite.set(finite.abs() >= END_OF_TIME, None).floor().cast(pl.Int64)
+
+
+def _require_rows(ids: pl.Series, items: Mapping[str, Item], source: Files) -> None:
+    missing = [item for item in ids.unique(maintain_order=True) if item not in items]
+    if missing:
+        raise UserError(
+            f"{source.items}: no row for item {missing[0]!r}, which occurs in {source.interactions} "
+            f"({len(missing):,} of its items have none); add them, even without a title"
+        )

@@ -1,0 +1,154 @@
+"""What every source delivers: interactions in the order of the raw file, and the items that occur in them."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from iadsr import schemas
+from iadsr.catalogue import Counts
+from iadsr.errors import UserError
+from iadsr.rejects import BadRow
+
+UNTITLED = "untitled item"
+CATEGORY_SEPARATOR = " > "
+# Year 10000 in seconds: a larger number is not a time in seconds, but most likely one in milliseconds.
+END_OF_TIME = 253_402_300_800
+
+
+class TitleOrigins(NamedTuple):
+    """How many items took their text from their title, from their categories, or from neither."""
+
+    title: int
+    categories: int
+    neutral: int
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Both tables, typed as `schemas` says, and where the items' titles came from."""
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    titles: TitleOrigins
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self.interactions[schemas.USER].n_unique(), self.items.height, self.interactions.height)
+
+
+class Item(NamedTuple):
+    """An item's text as its source has it: either part may be empty."""
+
+    title: str = ""
+    categories: str = ""
+
+
+@dataclass
+class InteractionRows:
+    """Interactions one by one, in bounded memory: each id is held once, numbers are packed."""
+
+    users: list[str] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
+    times: array[int] = field(default_factory=lambda: array("q"))
+    ratings: array[float] = field(default_factory=lambda: array("f"))
+    seen_users: dict[str, str] = field(default_factory=dict)
+    seen_items: dict[str, str] = field(default_factory=dict)
+
+    def add(self, user: str, item: str, time: int, rating: float = math.nan) -> None:
+        self.users.append(self.seen_users.setdefault(user, user))
+        self.items.append(self.seen_items.setdefault(item, item))
+        self.times.append(time)
+        self.ratings.append(rating)
+
+    def frame(self) -> pl.DataFrame:
+        """user, item: str; timestamp: int64 seconds; rating: float32, left out where no row has one."""
+        columns = {
+            schemas.USER: pl.Series(self.users, dtype=pl.String),
+            schemas.ITEM: pl.Series(self.items, dtype=pl.String),
+            schemas.TIMESTAMP: pl.Series(self.times, dtype=pl.Int64),
+            schemas.RATING: pl.Series(self.ratings, dtype=pl.Float32).fill_nan(None),
+        }
+        return without_empty_optionals(pl.DataFrame(columns))
+
+
+def raw_tables(interactions: pl.DataFrame, found: Mapping[str, Item], source: str) -> Raw:
+    """Join interactions with the texts found for their items, each item once, in order of first appearance.
+
+    An item without a title takes its categories as title, else a neutral text. UserError if there are no interactions.
+    """
+    if interactions.is_empty():
+        raise UserError(f"{source}: no interactions in it")
+    ids = interactions[schemas.ITEM].unique(maintain_order=True).to_list()
+    texts = [found.get(item, Item()) for item in ids]
+    columns = {
+        schemas.ITEM: ids,
+        schemas.TITLE: [text.title or text.categories or UNTITLED for text in texts],
+        schemas.CATEGORIES: [text.categories for text in texts],
+    }
+    items = pl.DataFrame(columns, schema=dict.fromkeys(schemas.RAW_ITEMS, pl.String))
+    return Raw(interactions, items, _title_origins(texts))
+
+
+def _title_origins(texts: list[Item]) -> TitleOrigins:
+    titled = sum(bool(text.title) for text in texts)
+    neutral = sum(not text.title and not text.categories for text in texts)
+    return TitleOrigins(titled, len(texts) - titled - neutral, neutral)
+
+
+def without_empty_optionals(interactions: pl.DataFrame) -> pl.DataFrame:
+    """Drop optional columns that hold nothing, so that their presence tells whether the source knows them."""
+    optional = [name for name in schemas.RAW_INTERACTIONS_OPTIONAL if name in interactions.columns]
+    return interactions.drop([name for name in optional if interactions[name].null_count() == interactions.height])
+
+
+def collapsed(text: str) -> str:
+    """The text on one line with single spaces, and without code points that UTF-8 cannot carry."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def required_id(value: Any, name: str) -> str:
+    """An id as text, from text or an integer; BadRow if it is missing or anything else."""
+    if value is None or value == "":
+        raise BadRow(f"{name} is missing")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise BadRow(f"{name} is neither text nor an integer")
+    text = str(value).strip()
+    if not text:
+        raise BadRow(f"{name} is missing")
+    if not _is_utf8(text):
+        raise BadRow(f"{name} is not valid UTF-8")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    # isascii answers for nearly all ids at once; JSON's \ud800 makes text that no file can hold
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def required_seconds(value: Any, name: str) -> int:
+    """A time in whole seconds since 1970; BadRow if it is missing, no number, or beyond the year 9999."""
+    if value is None or value == "":
+        raise BadRow(f"{name} is missing")
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise BadRow(f"{name} is not a number of seconds")
+    if abs(seconds) >= END_OF_TIME:
+        raise BadRow(f"{name} is beyond the year 9999 (expected seconds since 1970)")
+    return math.floor(seconds)
+
+
+def optional_number(value: Any) -> float:
+    """A number, or NaN for whatever is none."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -1,0 +1,57 @@
+"""What a data set looks like: the columns of the paper's Table 1, and what decides how far to trust a result on it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TEST, TIMESTAMP, TRAIN, USER
+
+# Table 1 of the paper: users, items, actions, average length, sparsity in percent, as printed.
+PAPER_TABLE_1 = {
+    "beauty": (22363, 12101, 198502, 8.9, 99.93),
+    "sports": (35598, 18357, 296337, 8.3, 99.95),
+    "toys": (19412, 11924, 167597, 8.6, 99.93),
+    "ml-100k": (943, 1682, 100000, 106.0, 93.70),
+}
+
+
+def describe(sequences: pl.DataFrame) -> dict[str, float]:
+    """Counts over the real rows (planted noise is counted apart), average length and sparsity as fractions.
+
+    `tied_last_two` is the share of users whose last two rows have the same time: there the tie rule chooses the
+    test item.
+    """
+    planted = int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
+    users, items, rows = sequences[USER].n_unique(), sequences[ITEM].n_unique(), sequences.height
+    lengths = sequences.group_by(USER).len()["len"]
+    last_two = sequences.filter(pl.col(POSITION) >= pl.len().over(USER) - 2)
+    tied = last_two.group_by(USER).agg(pl.col(TIMESTAMP).n_unique() == 1)[TIMESTAMP]
+    return {
+        "users": users,
+        "items": items,
+        "interactions": rows,
+        "average_length": rows / users,
+        "sparsity": 1 - rows / (users * items),
+        "shortest": int(lengths.min()),  # type: ignore[arg-type]
+        "median_length": float(lengths.median()),  # type: ignore[arg-type]
+        "longest": int(lengths.max()),  # type: ignore[arg-type]
+        "train_interactions": sequences.filter(pl.col(SPLIT) == TRAIN).height,
+        "test_interactions": sequences.filter(pl.col(SPLIT) == TEST).height,
+        "noise_interactions": planted,
+        "repeated_pairs": rows - sequences.select(USER, ITEM).unique().height,
+        "tied_last_two": float(tied.mean()),  # type: ignore[arg-type]
+    }
+
+
+def equals_paper(dataset: str, described: dict[str, float]) -> bool | None:
+    """Whether users, items, actions, average length and sparsity are as Table 1 prints; None if it has no such row."""
+    if dataset not in PAPER_TABLE_1:
+        return None
+    ours = (
+        described["users"],
+        described["items"],
+        described["interactions"],
+        round(described["average_length"], 1),
+        round(100 * described["sparsity"], 2),
+    )
+    return ours == PAPER_TABLE_1[dataset]

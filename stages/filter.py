@@ -1,0 +1,54 @@
+"""Stage `filter`: raw interactions -> k-cored, re-indexed, time-ordered sequences with a split column."""
+
+from __future__ import annotations
+
+from stages import paths
+from stages.command import Params, new_app, reports_errors
+
+app = new_app()
+
+
+@app.command(epilog="Example: python -m stages.filter")
+@reports_errors
+def main(params: Params = paths.PARAMS) -> None:
+    """Turn data/raw into data/filtered: duplicates, k-core, time order, leave-one-out split, planted noise.
+
+    Reads `datasets.<dataset>.core`, `filter` and `noise`; writes the statistics of Table 1 to metrics/dataset.json.
+    """
+    from iadsr import interactions, statistics
+    from iadsr.artifacts import write_json
+    from iadsr.params import choice, group, lookup, read_params
+    from iadsr.tables import read_table, write_table
+
+    content = read_params(params)
+    dataset = choice(content, "dataset", "datasets")
+    core = interactions.checked_core(lookup(content, f"datasets.{dataset}.core"), dataset)
+    settings = group(content, "filter", interactions.FilterParams)
+    noise = group(content, "noise", interactions.NoiseParams)
+
+    raw = read_table(paths.RAW_INTERACTIONS)
+    unique = interactions.drop_duplicates(raw, settings.duplicates)
+    cored = interactions.k_core(unique, core)
+    ordered = interactions.time_order(cored, settings.ties, settings.ties_seed)
+    sequences, users, items = interactions.reindex(ordered, read_table(paths.RAW_ITEMS))
+    split = interactions.leave_one_out(sequences)
+    described = statistics.describe(split)
+    same = statistics.equals_paper(dataset, described)
+    final = interactions.plant_noise(split, noise.ratio, noise.seed)
+
+    write_table(paths.SEQUENCES, interactions.arranged(final))
+    write_table(paths.USERS, users)
+    write_table(paths.ITEMS, items)
+    verdict = {} if same is None else {"equals_paper_table_1": same}
+    write_json(paths.DATASET_METRICS, {**described, **verdict, "planted_interactions": final.height - split.height})
+    print(
+        f"{dataset}: {described['users']:,} users, {described['items']:,} items, {described['interactions']:,} "
+        f"interactions (average length {described['average_length']:.1f}, sparsity {described['sparsity']:.2%}), "
+        f"{final.height - split.height:,} planted"
+    )
+    if same is not None:
+        print("equals Table 1 of the paper" if same else "WARNING: differs from Table 1 of the paper")
+
+
+if __name__ == "__main__":
+    app()

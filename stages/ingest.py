@@ -1,0 +1,79 @@
+"""`python -m stages.ingest`: the chosen data set, as its publisher offers it -> data/raw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stages import paths
+from stages.command import Params, new_app, reports_errors
+
+if TYPE_CHECKING:
+    from iadsr.rejects import Rejects
+    from iadsr.sources.raw import Raw
+
+app = new_app()
+
+
+@app.command(epilog="Example: python -m stages.ingest --params params.yaml")
+@reports_errors
+def ingest(params: Params = paths.PARAMS) -> None:
+    """Read the chosen data set (official files, your own, or generated ones) into data/raw.
+
+    Reads `dataset`, `datasets.<dataset>.source` and `ingest` of the parameters. Official files are downloaded once into
+    .cache/downloads, or taken from the folder that the environment variable IADSR_MIRROR names. Bad rows, as far as
+    `ingest.max_rejects` tolerates them, go to data/raw/rejects.csv.
+    """
+    # imported here, so that --help does not wait for them
+    from functools import partial
+
+    from iadsr import catalogue, sources
+    from iadsr.params import group, lookup, read_params
+    from iadsr.rejects import Rejects, Tolerance
+
+    values = read_params(params)
+    source = sources.chosen_source(values)
+    rejects = Rejects(group(values, "ingest", Tolerance).max_rejects)
+    fetch = partial(catalogue.fetch, cache=paths.project_root() / paths.DOWNLOADS, mirror=catalogue.mirror_folder())
+    raw = sources.load(source, fetch, rejects)
+    metrics = _metrics(raw, rejects)
+    _write(raw, rejects, metrics)
+    _summarise(lookup(values, "dataset"), metrics)
+
+
+def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
+    return {
+        **raw.counts._asdict(),
+        "rejected_rows": rejects.count,
+        "titles_from_title": raw.titles.title,
+        "titles_from_categories": raw.titles.categories,
+        "titles_neutral": raw.titles.neutral,
+    }
+
+
+def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
+    """Write all files under temporary names first, so that a full disk leaves either all new ones or none."""
+    from contextlib import ExitStack
+
+    from iadsr.artifacts import replacing, write_json
+
+    with ExitStack() as stack:
+        raw.interactions.write_parquet(stack.enter_context(replacing(paths.RAW_INTERACTIONS)))
+        raw.items.write_parquet(stack.enter_context(replacing(paths.RAW_ITEMS)))
+        rejects.write(stack.enter_context(replacing(paths.RAW_REJECTS)))
+        write_json(stack.enter_context(replacing(paths.INGEST_METRICS)), metrics)
+
+
+def _summarise(dataset: str, metrics: dict[str, int]) -> None:
+    print(
+        f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions"
+    )
+    print(
+        f"titles: {metrics['titles_from_title']:,} own, {metrics['titles_from_categories']:,} from categories, "
+        f"{metrics['titles_neutral']:,} neutral; rejected rows: {metrics['rejected_rows']:,}"
+    )
+    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
+    print(f"wrote {', '.join(map(str, written))}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,38 @@
+"""Where the artifacts of each stage lie, relative to the project's root; dvc.yaml names the same files (tested)."""
+
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The project's folder, also from within the temporary copies of it in which DVC runs queued experiments."""
+    here = Path.cwd().resolve()
+    copies = [parent for parent in here.parents if parent.name == ".dvc"]
+    return copies[-1].parent if copies else here
+
+
+PARAMS = Path("params.yaml")
+
+RAW_INTERACTIONS = Path("data/raw/interactions.parquet")
+RAW_ITEMS = Path("data/raw/items.parquet")
+RAW_REJECTS = Path("data/raw/rejects.csv")
+INGEST_METRICS = Path("metrics/ingest.json")
+
+SEQUENCES = Path("data/filtered/sequences.parquet")
+USERS = Path("data/filtered/users.parquet")
+ITEMS = Path("data/filtered/items.parquet")
+DATASET_METRICS = Path("metrics/dataset.json")
+
+ENCODED = Path("data/encoded")
+
+MODEL = Path("models/model")
+HISTORY = Path("models/history.csv")
+DENOISED = Path("models/denoised.parquet")
+
+METRICS = Path("metrics/metrics.json")
+RANKS = Path("data/evaluated/ranks.parquet")
+PLOTS = Path("metrics/plots")
+
+# Work in progress, outside every stage's outputs: downloads and what an interrupted stage goes on from.
+DOWNLOADS = Path(".cache/downloads")  # below project_root()
+ENCODE_WORK = Path(".cache/encode")
+TRAIN_WORK = Path(".cache/train")

@@ -1,0 +1,184 @@
+"""Amazon 2014, from files small enough to read by eye and from the real ones."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from iadsr import catalogue
+from iadsr.errors import UserError
+from iadsr.rejects import Rejects
+from iadsr.sources.amazon import Amazon2014, load, read_meta, read_reviews
+from iadsr.sources.raw import Raw
+
+REVIEWS = (
+    '{"reviewerID": "U2", "asin": "B", "unixReviewTime": 20, "overall": 4.0, "reviewText": "x"}\n'
+    '{"reviewerID": "U1", "asin": "A", "unixReviewTime": 10}\n'
+    '{"reviewerID": "U2", "asin": "C", "unixReviewTime": 10}\n'
+)
+META = (
+    "{'asin': 'Z', 'title': 'Outside the 5-core'}\n"
+    "{'asin': 'B', 'title': 'See &amp;\\n Do ', 'categories': [['Toys', 'Arts &amp; Crafts'], ['Other']], 'price': 1}\n"
+    "{'asin': 'A', 'categories': [['Toys', 'Games']]}\n"
+)
+
+
+def write_gz(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()))
+    return path
+
+
+def load_texts(folder: Path, reviews: str = REVIEWS, meta: str = META, limit: int = 0) -> tuple[Raw, Rejects]:
+    write_gz(folder / "reviews_Few_5.json.gz", reviews)
+    write_gz(folder / "meta_Few.json.gz", meta)
+    rejects = Rejects(limit)
+    source = Amazon2014(kind="amazon-2014", category="Few")
+    return load(source, lambda file: folder / file.name, rejects), rejects
+
+
+def test_both_tables(tmp_path: Path) -> None:
+    """B has a title (unescaped, on one line), A only categories, C no line; Z never occurs in the reviews."""
+    raw, rejects = load_texts(tmp_path)
+    assert raw.interactions.rows() == [("U2", "B", 20, 4.0), ("U1", "A", 10, None), ("U2", "C", 10, None)]
+    assert raw.items.rows() == [
+        ("B", "See & Do", "Toys > Arts & Crafts"),
+        ("A", "Toys > Games", "Toys > Games"),
+        ("C", "untitled item", ""),
+    ]
+    assert raw.titles == (1, 1, 1)
+    assert rejects.count == 0
+
+
+def test_ratings_are_left_out_where_there_are_none(tmp_path: Path) -> None:
+    raw, _ = load_texts(tmp_path, '{"reviewerID": "U", "asin": "B", "unixReviewTime": 1}')
+    assert raw.interactions.columns == ["user", "item", "timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"asin": "B", "unixReviewTime": 1}', "reviewerID is missing"),
+        ('{"reviewerID": " ", "asin": "B", "unixReviewTime": 1}', "reviewerID is missing"),
+        ('{"reviewerID": "U", "asin": "", "unixReviewTime": 1}', "asin is missing"),
+        ('{"reviewerID": "U", "asin": ["B"], "unixReviewTime": 1}', "asin is neither text nor an integer"),
+        ('{"reviewerID": "U", "asin": "\\ud800", "unixReviewTime": 1}', "asin is not valid UTF-8"),
+        ('{"reviewerID": "U", "asin": "B"}', "unixReviewTime is missing"),
+        ('{"reviewerID": "U", "asin": "B", "unixReviewTime": "noon"}', "unixReviewTime is not a number"),
+        ('{"reviewerID": "U", "asin": "B", "unixReviewTime": true}', "unixReviewTime is not a number"),
+        ('{"reviewerID": "U", "asin": "B", "unixReviewTime": [1]}', "unixReviewTime is not a number"),
+        ('{"reviewerID": "U", "asin": "B", "unixReviewTime": 1365984000000}', "unixReviewTime is beyond the year"),
+        ('{"reviewerID": "U",', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('["U", "B", 1]', "expected a JSON object"),
+    ],
+)
+def test_a_bad_review_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    """The bad line is the third: the blank second line counts as a line, but not as a bad one."""
+    first, rest = REVIEWS.split("\n", 1)
+    reviews = f"{first}\n\n{line}\n{rest}"
+    with pytest.raises(UserError, match=rf"reviews_Few_5.json.gz, row 3: {reason}.*ingest.max_rejects is 0"):
+        load_texts(tmp_path, reviews)
+    raw, rejects = load_texts(tmp_path, reviews, limit=1)
+    assert raw.interactions.height == 3
+    assert [(reject.file, reject.row, reject.text) for reject in rejects.rows] == [
+        ("reviews_Few_5.json.gz", 3, line[:200])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{'asin': 'B', 'title':", "not a Python literal"),
+        ("{'asin': 'unwanted', 'title':", "not a Python literal"),
+        ("{'asin': 'unwanted', 'title': 'cut o}", "not a Python literal"),
+        ("{'asin': 'unwanted', 'title': \"cut o}", "not a Python literal"),
+        ("{'asin': __import__('os').getcwd()}", "not a Python literal"),
+        ("{[]: 1}", "not a Python literal"),
+        ("['asin', 'B']", "expected a Python dict"),
+        ("{'title': 'no asin'}", "asin is missing"),
+        ("(" * 10_000, "not a Python literal"),
+    ],
+)
+def test_a_bad_description_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"meta_Few.json.gz, row 4: {reason}"):
+        load_texts(tmp_path, meta=f"{META}{line}\n")
+    raw, rejects = load_texts(tmp_path, meta=f"{META}{line}\n", limit=1)
+    assert (raw.titles, rejects.count) == ((1, 1, 1), 1)
+
+
+def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.json.gz"
+    path.write_bytes(gzip.compress(b"\xff\xfe\n" + REVIEWS.encode()))
+    rejects = Rejects(1)
+    assert len(read_reviews(path, rejects).users) == 3
+    assert (rejects.rows[0].row, rejects.rows[0].reason) == (1, "not valid UTF-8")
+
+
+def test_odd_titles_and_categories(tmp_path: Path) -> None:
+    """A title that is no text is missing; a flat list of categories is one path; of two lines the first counts."""
+    lines = [
+        {"asin": "A", "title": 7, "categories": ["Toys", None, " "]},
+        {"asin": "A", "title": "later"},
+        {"asin": "B", "title": None, "categories": None},
+        {"asin": "C", "title": "lone \ud800 surrogate", "categories": [[]]},
+    ]
+    path = write_gz(tmp_path / "meta.json.gz", "\n".join(map(repr, lines)))
+    items = read_meta(path, {"A", "B", "C"}, Rejects())
+    assert items == {"A": ("", "Toys"), "B": ("", ""), "C": ("lone ? surrogate", "")}
+
+
+def test_descriptions_of_other_items_are_not_parsed(tmp_path: Path) -> None:
+    """The first line is no literal (nan), yet whole, and of an item that nobody asked for; the second is asked for."""
+    lines = ["{'asin': 'X', 'price': nan, 'title': \"it's\", 'brand': 'a\\'b'}", "{'title': 'T', 'asin': 'A'}"]
+    path = write_gz(tmp_path / "meta.json.gz", "\n".join(lines))
+    assert read_meta(path, {"A"}, Rejects()) == {"A": ("T", "")}
+    with pytest.raises(UserError, match="row 1: not a Python literal"):
+        read_meta(path, {"A", "X"}, Rejects())
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    path = write_gz(tmp_path / "reviews.json.gz", REVIEWS * 1000)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"reviews.json.gz, after row \d+: truncated or corrupt"):
+        read_reviews(path, Rejects())
+
+
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(REVIEWS.encode())[:-6] + b"\0" * 6])
+def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "reviews.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"truncated or corrupt"):
+        read_reviews(path, Rejects())
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reviews_Few_5.json.gz: no interactions"):
+        load_texts(tmp_path, reviews="")
+
+
+def test_few_rejects_are_held_of_many(tmp_path: Path) -> None:
+    rejects = Rejects(1)
+    with pytest.raises(UserError, match=r"first of 1,000 bad rows, but ingest.max_rejects is 1"):
+        read_reviews(write_gz(tmp_path / "r.json.gz", "x\n" * 1000), rejects)
+    assert len(rejects.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("category", "counts", "with_title"),
+    [
+        ("Beauty", (22_363, 12_101, 198_502), 12_094),
+        ("Sports_and_Outdoors", (35_598, 18_357, 296_337), 18_357),
+        ("Toys_and_Games", (19_412, 11_924, 167_597), 11_865),
+    ],
+)
+def test_the_real_files(mirror: Path, category: str, counts: tuple[int, int, int], with_title: int) -> None:
+    """Table 1 of the paper; the first row of the result is the first line of the file."""
+    source = Amazon2014(kind="amazon-2014", category=category)
+    raw = load(source, lambda file: catalogue.fetch(file, Path("unused"), mirror), Rejects())
+    assert raw.counts == counts
+    assert raw.titles.title == with_title
+    assert raw.items["title"].str.contains("&amp;", literal=True).sum() == 0
+    with gzip.open(mirror / f"reviews_{category}_5.json.gz") as file:
+        first = json.loads(file.readline())
+    assert raw.interactions.row(0)[:3] == (first["reviewerID"], first["asin"], first["unixReviewTime"])

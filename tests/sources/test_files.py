@@ -1,0 +1,185 @@
+"""A user's own files: mapping of columns, forms of time, and every way to be told what is wrong."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from iadsr.errors import UserError
+from iadsr.rejects import Rejects
+from iadsr.sources.files import Columns, Files, load, seconds
+from iadsr.sources.raw import Raw
+
+ITEMS = "sku,name,path\nb, Second  one ,\na,,Home > Tools\nunused,X,Y\n"
+
+
+class Folder:
+    """Writes interactions (and items) as CSV, and loads them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(
+        self, interactions: str | bytes, items: str = ITEMS, limit: int = 0, **columns: str
+    ) -> tuple[Raw, Rejects]:
+        content = interactions if isinstance(interactions, bytes) else interactions.encode()
+        (self.path / "i.csv").write_bytes(content)
+        (self.path / "items.csv").write_text(items)
+        rejects = Rejects(limit)
+        return load(self.source(**columns), rejects), rejects
+
+    def source(self, interactions: str = "i.csv", items: str = "items.csv", **columns: str) -> Files:
+        names = {"user": "who", "item": "sku", "timestamp": "when", "title": "name", **columns}
+        paths = {"interactions": str(self.path / interactions), "items": str(self.path / items)}
+        return Files(kind="files", columns=Columns(**names), **paths)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_mapped_columns_in_the_order_of_the_file(folder: Folder) -> None:
+    """Columns stand in another order, with names of their own; `007` stays text; item a has only categories."""
+    text = "sku,when,extra,who,stars,odd\nb,20,x,007,4.5,TRUE\na,10,x,7,,0\n"
+    raw, _ = folder.load(text, rating="stars", is_noise="odd", categories="path")
+    assert raw.interactions.rows() == [("007", "b", 20, 4.5, True), ("7", "a", 10, None, False)]
+    assert raw.interactions.columns == ["user", "item", "timestamp", "rating", "is_noise"]
+    assert raw.items.rows() == [("b", "Second one", ""), ("a", "Home > Tools", "Home > Tools")]
+    assert raw.titles == (1, 1, 0)
+
+
+def test_the_item_table_may_name_its_id_differently(folder: Folder) -> None:
+    raw, _ = folder.load("who,product,when\nu,b,1\n", item="product", item_id="sku")
+    assert raw.items.rows() == [("b", "Second one", "")]
+
+
+def test_byte_order_mark_and_windows_line_ends(folder: Folder) -> None:
+    raw, _ = folder.load(b"\xef\xbb\xbfwho,sku,when\r\nu,b,1\r\n\r\n")
+    assert raw.interactions.rows() == [("u", "b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1400000000", " 1400000001 "], [1400000000, 1400000001]),
+        (["1400000000000", "1400000001999"], [1400000000, 1400000001]),
+        (["1.5", "-0.5"], [1, -1]),
+        (["1970-01-02", "1970-01-01T00:00:10", "1970-01-01 01:00:00+01:00"], [86400, 10, 0]),
+        (["1970-01-01T00:00:05Z"], [5]),
+        (["10", "20", "1970-01-02", "noon", ""], [10, 20, None, None, None]),
+        (["1970-01-02", "1970-01-03", "10", "nan"], [86400, 172800, None, None]),
+        (["inf", "nan", "1e300", "1"], [None, None, None, 1]),
+        ([date(1970, 1, 2), None], [86400, None]),
+        ([datetime(1970, 1, 1, 0, 0, 9, 900_000)], [9]),
+        ([1, 2], [1, 2]),
+        ([1.4e12, float("nan")], [1400000000, None]),
+        ([None, None], [None, None]),
+        ([], []),
+    ],
+)
+def test_times(values: list, expected: list) -> None:
+    """The rule of the module's docstring: one decision a column, null for what does not fit it; a day is 86,400 s."""
+    assert seconds(pl.Series("timestamp", values), "file").to_list() == expected
+
+
+def test_times_of_another_type_are_an_error() -> None:
+    with pytest.raises(
+        UserError, match=r"file: column for `timestamp`: expected text, numbers or times, found Boolean"
+    ):
+        seconds(pl.Series("timestamp", [True]), "file")
+
+
+BAD = [
+    (",b,1", "user is missing"),
+    ("u, ,1", "item is missing"),
+    ("u,b,", "timestamp is missing"),
+    ("u,b", "timestamp is missing"),
+    ("u,b,noon", "timestamp is no number"),
+    ("u,b,2014-01-01", "timestamp is no number"),
+    (",,", "user is missing"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD)
+def test_a_bad_row_is_named_by_its_line(folder: Folder, line: str, reason: str) -> None:
+    """The bad record begins on line 4: the quoted item before it spans lines 2 and 3."""
+    text = f'who,sku,when\nu,"two\nlines",1\n{line}\nu,b,2\nu,b,3\n'
+    items = 'sku,name\nb,B\n"two\nlines",T\n'
+    with pytest.raises(UserError, match=rf"i.csv, row 4: {reason}.*only bad row, but ingest.max_rejects is 0"):
+        folder.load(text, items)
+    raw, rejects = folder.load(text, items, limit=1)
+    assert raw.interactions["timestamp"].to_list() == [1, 2, 3]
+    assert rejects.rows[0].row == 4
+
+
+def test_truth_that_is_neither_true_nor_false(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"i.csv, row 3: is_noise is neither true nor false, found 'u,a,2,maybe'"):
+        folder.load("who,sku,when,odd\nu,b,1,0\nu,a,2,maybe\n", is_noise="odd")
+
+
+def test_an_item_without_id_is_a_bad_row(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"items.csv, row 3: item is missing, found ',Nameless'"):
+        folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,B\n,Nameless\n")
+
+
+def test_of_two_rows_for_an_item_the_first_counts(folder: Folder) -> None:
+    raw, _ = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,First\nb,Second\n")
+    assert raw.items["title"].to_list() == ["First"]
+
+
+def test_items_without_a_row_are_an_error_whatever_is_tolerated(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*i.csv \(2 of its items have none\)"):
+        folder.load("who,sku,when\nu,b,1\nu,x,2\nu,y,2\nu,x,3\n", limit=100)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "i.csv: cannot be read: empty CSV"),
+        ("who,sku,when\n", "i.csv: no interactions"),
+        ("who,sku\nu,b\n", "i.csv: no column 'when' .`columns.timestamp`.; it has: who, sku"),
+        ("who,sku,when\nu,b,1\nu,b,1,2\n", "i.csv, row 3: expected 3 fields as in the header, found 4"),
+        (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
+        ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, after row 2: .*quotation mark"),
+    ],
+)
+def test_an_unreadable_csv(folder: Folder, content: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        folder.load(content)
+
+
+@pytest.mark.parametrize(("name", "message"), [("none.csv", "no such file"), ("i.xlsx", "ends in .csv or .parquet")])
+def test_an_unusable_path(folder: Folder, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"{name}: .*{message}"):
+        load(folder.source(interactions=name), Rejects())
+
+
+def test_parquet(folder: Folder) -> None:
+    """Integers with a gap, as pandas writes them (1.0, missing); row numbers count from 1; lists are category paths."""
+    columns = {"who": [1.0, None, 2.0], "sku": [10, 10, 11], "when": [1.4e12, 1.4e12, 1.5e12]}
+    pl.DataFrame(columns).write_parquet(folder.path / "i.parquet")
+    items = {"sku": [11, 10], "name": [None, "Ten"], "path": [["A", "B"], ["C"]]}
+    pl.DataFrame(items).write_parquet(folder.path / "items.parquet")
+    source = folder.source("i.parquet", "items.parquet", categories="path")
+    with pytest.raises(UserError, match=r"i.parquet, row 2: user is missing"):
+        load(source, Rejects())
+    raw = load(source, Rejects(1))
+    assert raw.interactions.rows() == [("1", "10", 1400000000), ("2", "11", 1500000000)]
+    assert raw.items.rows() == [("10", "Ten", "C"), ("11", "A > B", "A > B")]
+
+
+@pytest.mark.parametrize("damage", [slice(0), slice(200), slice(None, -9)])
+def test_damaged_parquet(folder: Folder, damage: slice) -> None:
+    path = folder.path / "i.parquet"
+    pl.DataFrame({"who": ["u"] * 99, "sku": ["b"] * 99, "when": range(99)}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[damage])
+    with pytest.raises(UserError, match=r"i.parquet: not a whole Parquet file"):
+        load(folder.source("i.parquet"), Rejects())
+
+
+def test_ids_of_another_type_are_an_error(folder: Folder) -> None:
+    pl.DataFrame({"who": [1.5], "sku": ["b"], "when": [1]}).write_parquet(folder.path / "i.parquet")
+    with pytest.raises(UserError, match=r"column for `user`: expected text or integers as ids, found Float64"):
+        load(folder.source("i.parquet"), Rejects())
