@@ -1,0 +1,87 @@
+"""Text encoders: what params.yaml says of them, what each offers, and how one is opened (Eq. 3-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+
+from iadsr.errors import UserError
+from iadsr.params import Group, Params, group, lookup
+
+
+class TransformerParams(Group):
+    """`encoders.<name>` of kind `transformer`: any encoder of the transformers library."""
+
+    kind: Literal["transformer"]
+    model: str = Field(min_length=1)  # a folder, a hub name, or an installed package that carries the weights
+    pooling: Literal["mean", "cls"] = "mean"
+    normalize: bool = True  # to unit length, as the model cards of MiniLM, E5, BGE and GTE do
+    max_tokens: int = Field(ge=8)
+
+
+class Llm2VecParams(Group):
+    """`encoders.<name>` of kind `llm2vec`: a decoder language model made bidirectional (LLM2Vec)."""
+
+    kind: Literal["llm2vec"]
+    model: str = Field(min_length=1)
+    adapters: list[str] = Field(default_factory=list)  # merged in this order
+    pooling: Literal["mean", "weighted_mean", "eos_token"] = "mean"
+    instruction: str = ""
+    max_tokens: int = Field(ge=8)
+
+
+EncoderParams = TransformerParams | Llm2VecParams
+KINDS: dict[str, type[TransformerParams] | type[Llm2VecParams]] = {
+    "transformer": TransformerParams,
+    "llm2vec": Llm2VecParams,
+}
+
+
+class Tokens(NamedTuple):
+    """One text as token ids, at most `max_tokens` of them; the last `pooled` ids are the text itself."""
+
+    ids: Int[np.ndarray, " length"]
+    pooled: int
+    truncated: bool
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Texts -> tokens -> vectors, in two steps, so that texts can be sorted by length between them."""
+
+    dim: int
+    device: torch.device
+    dtype: str  # of the computation: float32 or bfloat16
+    fingerprint: str  # differs between two sets of weights
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokens of each text; where there are too many, the oldest (leftmost) of the text are cut."""
+        ...
+
+    def vectors(self, batch: Sequence[Tokens]) -> Float[np.ndarray, "batch dim"]:
+        """One float32 vector a text, whatever the precision of the computation."""
+        ...
+
+
+def encoder_params(params: Params, name: str) -> EncoderParams:
+    """`encoders.<name>`, checked as its `kind` demands; UserError with the path of a wrong key."""
+    kind = lookup(params, f"encoders.{name}.kind")
+    if kind not in KINDS:
+        raise UserError(f"params.yaml: encoders.{name}.kind: expected one of {', '.join(KINDS)}, found {kind!r}")
+    return group(params, f"encoders.{name}", KINDS[kind])
+
+
+def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """Load the encoder that `spec` describes; UserError when its weights are not to be had or do not fit its kind."""
+    if isinstance(spec, TransformerParams):
+        from iadsr.encoders.transformer import TransformerEncoder
+
+        return TransformerEncoder(spec, device, dtype)
+    from iadsr.encoders.llm2vec import Llm2VecEncoder
+
+    return Llm2VecEncoder(spec, device, dtype)

