@@ -1,0 +1,84 @@
+"""Caser: horizontal and vertical convolutions over the newest items of the prefix (Tang and Wang 2018).
+
+Caser's user embedding is left out: h_t must be a function of the prefix alone (Eq. 7), and a history that was never
+seen in training must be scorable. The paper's L (items that a convolution sees) is `window`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr.params import Group
+
+
+class CaserParams(Group):
+    """`backbones.caser` of params.yaml."""
+
+    hidden: int = Field(ge=1)
+    window: int = Field(ge=1)
+    horizontal: int = Field(ge=1)  # filters of each height 1..window
+    vertical: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+
+
+class Caser(nn.Module):
+    """Every prefix's convolutions at once.
+
+    A horizontal filter of height h that ends at position t is the same number for all prefixes whose window holds
+    t-h+1..t. So each is computed once per position (one product with all heights stacked, short ones zero-padded),
+    and the max over time of a prefix is a running maximum.
+    """
+
+    def __init__(self, dim: int, max_length: int, params: CaserParams) -> None:
+        super().__init__()
+        self.hidden = params.hidden
+        self.window = params.window
+        self.horizontal = nn.Parameter(torch.empty(params.window, params.horizontal, params.window, dim))
+        self.horizontal_bias = nn.Parameter(torch.zeros(params.window, params.horizontal))
+        self.vertical = nn.Parameter(torch.empty(params.vertical, params.window))
+        self.dropout = nn.Dropout(params.dropout)
+        features = params.window * params.horizontal + params.vertical * dim
+        self.fuse = nn.Linear(features, params.hidden)
+        self.reset()
+
+    def reset(self) -> None:
+        for index, filters in enumerate(self.horizontal.data):
+            nn.init.uniform_(filters, -1, 1).div_(((index + 1) * filters.shape[-1]) ** 0.5)
+        nn.init.uniform_(self.vertical, -1, 1)
+        with torch.no_grad():
+            self.vertical.div_(self.window**0.5)
+
+    def forward(
+        self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time hidden"]:
+        """The state of every prefix."""
+        windows = F.pad(inputs, (0, 0, self.window - 1, 0)).unfold(1, self.window, 1).transpose(2, 3)
+        features = torch.cat([self.across(windows), self.along(windows)], dim=-1)
+        return F.relu(self.fuse(self.dropout(features)))
+
+    def across(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time across"]:
+        """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""
+        batch, time = windows.shape[:2]
+        weights = (self.horizontal * self.reach()).flatten(2).flatten(0, 1)
+        products = windows.flatten(2) @ weights.T + self.horizontal_bias.flatten()
+        by_height = F.relu(products).view(batch, time, self.window, -1)
+        return torch.cat([running_max(by_height[:, :, h], self.window - h) for h in range(self.window)], dim=-1)
+
+    def reach(self) -> Float[Tensor, "window 1 window 1"]:
+        """1 where a filter of height h (first axis, 0-based) sees the window's slot (third axis): its last h+1."""
+        slots = torch.arange(self.window, device=self.horizontal.device)
+        return (slots[None, :] >= self.window - 1 - slots[:, None])[:, None, :, None].to(self.horizontal.dtype)
+
+    def along(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time along"]:
+        """Vertical filters: weighted sums of the window's items."""
+        return torch.einsum("btwd,vw->btvd", windows, self.vertical).flatten(2)
+
+
+def running_max(values: Float[Tensor, "batch time width"], count: int) -> Float[Tensor, "batch time width"]:
+    """Maximum of each position and the `count` - 1 before it; positions before the first do not take part."""
+    padded = F.pad(values.transpose(1, 2), (count - 1, 0), value=float("-inf"))
+    return F.max_pool1d(padded, count, stride=1).transpose(1, 2)

@@ -1,0 +1,258 @@
+"""IADSR (CIKM 2025): align collaborative with semantic interests, then mask items on which the two disagree.
+
+Where the paper leaves a choice, this file takes: two bias-free projections of the text encodings, one for the
+long-term and one for the short-term role (as the released code does); a linear decoder; InfoNCE temperature 0.1.
+Masks come in two readings of Eq. 19:
+
+- `prefix` (default): every prefix p has a mask of its own, K[p, t], made from prefix p alone. Nothing before an item
+  ever depends on it, in training as in evaluation.
+- `user`: one mask a user, made from the whole training history, as the paper writes. In training, the mask that
+  hides an input of position t has then seen the items that positions after t must predict.
+
+In training an epoch uses the masks that the epoch before sampled. At test there is no epoch before: the unmasked
+history is judged by the deterministic rule (score > 0), masked, and encoded again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr import masking
+from iadsr.alignment import alignment_loss
+from iadsr.params import Group
+from iadsr.recommender import Keep, Recommender, newest
+from iadsr.sequences import Batch
+
+
+class IADSRParams(Group):
+    """`iadsr` of params.yaml, and the top-level `theta`."""
+
+    theta: float = Field(ge=-1, le=1)
+    lambda_info: float = Field(ge=0)
+    lambda_recon: float = Field(ge=0)
+    interests: Literal["both", "long", "short"]
+    masks: Literal["prefix", "user", "none"]
+    mask_at_test: bool
+    info_temperature: float = Field(gt=0)
+    gumbel_temperature: float = Field(gt=0)
+
+
+EXPANDED = 4096  # masked prefixes that are encoded at once
+
+
+class IADSR(Recommender):
+    """Eq. 8-22 over any backbone."""
+
+    needs_semantics = True
+
+    def __init__(
+        self,
+        item_count: int,
+        dim: int,
+        backbone: Any,
+        params: IADSRParams,
+        semantic_width: int,
+        mask_shape: tuple[int, int] = (0, 0),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """`mask_shape` is (rows of the data set, max_length); it and `generator` are needed for training only."""
+        super().__init__(item_count, dim, backbone)
+        self.params = params
+        self.project_long = nn.Linear(semantic_width, backbone.hidden, bias=False)
+        self.project_short = nn.Linear(semantic_width, backbone.hidden, bias=False)
+        self.decoder = nn.Linear(backbone.hidden, dim)
+        self.generator = generator or torch.Generator()
+        columns = mask_shape[1] if params.masks == "prefix" else 1
+        # [row, lag] is K[p, t] for the prefix that ends at `row` and the item `lag` rows before it
+        self.previous = torch.ones(mask_shape[0], columns, dtype=torch.bool)
+        self.current = self.previous.clone()
+        self.dropped = self.judged = self.qualified = self.gated = 0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 22: cross-entropy, alignment, reconstruction; terms with weight 0 are not computed."""
+        states = self.masked_prefix_states(batch)
+        terms = {"ce": self.cross_entropy(states, batch.targets)}
+        long_semantic, short_semantic = self.semantic(batch)
+        unit = F.normalize(states, dim=-1)
+        if self.params.lambda_info > 0:
+            aligned = alignment_loss(unit, long_semantic, short_semantic, batch.valid, self.params.info_temperature)
+            terms["info"] = self.params.lambda_info * aligned
+        if self.params.masks == "none" and self.params.lambda_recon == 0:
+            return terms
+        mask, qualified = self.sample_masks(batch, unit, long_semantic, short_semantic)
+        if self.params.lambda_recon > 0:
+            terms["recon"] = self.params.lambda_recon * self.reconstruction(batch, states, mask, qualified)
+        return terms
+
+    def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
+        """The state after each window, its noise masked by the deterministic rule where `mask_at_test` is set."""
+        if self.params.masks == "none" or not self.params.mask_at_test:
+            return super().states(batch)
+        states = self.prefix_states(batch.items, self.keep(batch).kept)
+        return self.head(newest(states, batch.last))
+
+    def keep(self, batch: Batch) -> Keep:
+        """Each item's cosines, score, keep probability (1 for users below theta) and deterministic verdict."""
+        unit = F.normalize(self.prefix_states(batch.items), dim=-1)
+        cosines = self.judge_from_newest(batch, unit, *self.semantic(batch))
+        score = masking.score(cosines, self.params.interests)[:, 0]
+        free = (cosines.gate < self.params.theta)[:, 0]
+        return Keep(
+            c1=cosines.c1[:, 0],
+            c2=cosines.c2[:, 0],
+            c3=cosines.c3[:, 0],
+            score=score,
+            probability=torch.where(free, 1.0, masking.keep_probability(score)),
+            kept=free | masking.decided(score),
+        )
+
+    def semantic(self, batch: Batch) -> tuple[Float[Tensor, "batch time hidden"], Float[Tensor, "batch time hidden"]]:
+        """The prefix encodings in their long-term and short-term roles, in the states' space, of unit length."""
+        assert batch.semantic is not None, "IADSR needs batches with text encodings"
+        return (
+            F.normalize(self.project_long(batch.semantic), dim=-1),
+            F.normalize(self.project_short(batch.semantic), dim=-1),
+        )
+
+    def judge_from_newest(
+        self, batch: Batch, unit: Tensor, long_semantic: Tensor, short_semantic: Tensor
+    ) -> masking.Cosines:
+        """Cosines with the long-term interests of the whole window: `newest` has one entry."""
+        last = batch.last
+        return masking.cosines(unit, short_semantic, newest(unit, last)[:, None], newest(long_semantic, last)[:, None])
+
+    def sample_masks(
+        self, batch: Batch, unit: Tensor, long_semantic: Tensor, short_semantic: Tensor
+    ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, " batch"]]:
+        """Sample this epoch's masks and remember them for the next.
+
+        Returned are the whole window's mask, with a straight-through gradient, and who passed the gate.
+        """
+        cosines = self.judge_from_newest(batch, unit, long_semantic, short_semantic)
+        qualified = cosines.gate[:, 0, 0] >= self.params.theta
+        if self.params.masks == "none":
+            return torch.ones_like(batch.items, dtype=unit.dtype), qualified
+        if self.params.masks == "user":
+            noise = masking.gumbel(batch.items.shape, self.generator, unit.device)
+            mask = self.sampled(masking.score(cosines, self.params.interests)[:, 0], noise, qualified[:, None])
+            self.remember_user_masks(batch, mask > 0.5)
+            self.count(mask > 0.5, batch.valid, qualified)
+            return mask, qualified
+        noise = masking.gumbel(batch.items.shape + batch.items.shape[1:], self.generator, unit.device)
+        with torch.no_grad():
+            every = masking.cosines(unit, short_semantic, unit, long_semantic)
+            gates = every.gate >= self.params.theta
+            masks = self.sampled(masking.score(every, self.params.interests), noise, gates) > 0.5
+            self.remember_prefix_masks(batch, masks)
+            self.count(masks, self.seen(batch), gates[..., 0][batch.valid])
+        own_noise = noise[torch.arange(len(noise), device=noise.device), batch.last]
+        return self.sampled(
+            masking.score(cosines, self.params.interests)[:, 0], own_noise, qualified[:, None]
+        ), qualified
+
+    def sampled(self, score: Tensor, noise: Tensor, qualified: Tensor) -> Tensor:
+        """Hard masks with straight-through gradient; all ones where not qualified."""
+        mask = masking.straight_through(masking.soft_mask(score, noise, self.params.gumbel_temperature))
+        return torch.where(qualified, mask, torch.ones_like(mask))
+
+    def reconstruction(
+        self, batch: Batch, states: Tensor, mask: Float[Tensor, "batch time"], qualified: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """Eq. 20-21: squared error, summed over positions and dimensions, mean over the qualified windows."""
+        rebuilt = self.decoder(states * mask[..., None])
+        errors = (rebuilt - self.items(batch.items)).square().sum(-1)
+        by_user = (errors * batch.valid).sum(1)
+        return (by_user * qualified).sum() / qualified.sum().clamp(min=1)
+
+    # --- masks of the previous epoch ---
+
+    def masked_prefix_states(self, batch: Batch) -> Float[Tensor, "batch time hidden"]:
+        """Prefix states of the inputs under the previous epoch's masks (Eq. 19)."""
+        if self.params.masks == "none" or bool(self.previous.all()):
+            return self.prefix_states(batch.items)
+        if self.params.masks == "user":
+            return self.prefix_states(batch.items, self.recall_user_masks(batch))
+        return self.prefix_states_each_masked(batch, self.recall_prefix_masks(batch))
+
+    def prefix_states_each_masked(
+        self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
+    ) -> Float[Tensor, "batch time hidden"]:
+        """The state of every prefix p under its own mask `keep[:, p]`.
+
+        A prefix whose mask drops nothing has its plain state, so one pass serves all of those; the others are encoded
+        as sequences of their own, short ones together.
+        """
+        states = self.prefix_states(batch.items)
+        which, newest_item = (self.seen(batch) & ~keep).any(-1).nonzero(as_tuple=True)
+        by_length = torch.argsort(newest_item, stable=True)
+        parts = []
+        for part in by_length.split(EXPANDED):
+            window, place = which[part], newest_item[part]
+            width = int(place.max()) + 1
+            inside = torch.arange(width, device=place.device) <= place[:, None]
+            items = torch.where(inside, batch.items[window, :width], 0)
+            parts.append(newest(self.prefix_states(items, keep[window, place, :width]), place))
+        if not parts:
+            return states
+        return states.index_put((which[by_length], newest_item[by_length]), torch.cat(parts))
+
+    def seen(self, batch: Batch) -> Bool[Tensor, "batch newest time"]:
+        """Which items t a prefix p of the window holds: t <= p, both real."""
+        time = torch.arange(batch.items.shape[1], device=batch.items.device)
+        return (time[None, :] <= time[:, None]) & batch.valid[:, :, None] & batch.valid[:, None, :]
+
+    def _cells(self, batch: Batch) -> tuple[Bool[Tensor, "batch newest time"], Tensor, Tensor]:
+        """The (window, newest, time) cells that hold a verdict, and where each lies in the [row, lag] table."""
+        seen = self.seen(batch)
+        window, place, time = seen.nonzero(as_tuple=True)
+        return seen, batch.rows[window, place].cpu(), (place - time).cpu()
+
+    def remember_prefix_masks(self, batch: Batch, masks: Bool[Tensor, "batch newest time"]) -> None:
+        seen, rows, lags = self._cells(batch)
+        self.current[rows, lags] = masks[seen].cpu()
+
+    def recall_prefix_masks(self, batch: Batch) -> Bool[Tensor, "batch newest time"]:
+        seen, rows, lags = self._cells(batch)
+        keep = torch.ones_like(seen)
+        keep[seen] = self.previous[rows, lags].to(keep.device)
+        return keep
+
+    def remember_user_masks(self, batch: Batch, masks: Bool[Tensor, "batch time"]) -> None:
+        self.current[batch.rows[batch.valid].cpu(), 0] = masks[batch.valid].cpu()
+
+    def recall_user_masks(self, batch: Batch) -> Bool[Tensor, "batch time"]:
+        keep = torch.ones_like(batch.valid)
+        keep[batch.valid] = self.previous[batch.rows[batch.valid].cpu(), 0].to(keep.device)
+        return keep
+
+    # --- epochs ---
+
+    def count(self, masks: Tensor, where: Tensor, qualified: Tensor) -> None:
+        self.judged += int(where.sum())
+        self.dropped += int((where & ~masks).sum())
+        self.gated += qualified.numel()
+        self.qualified += int(qualified.sum())
+
+    def end_epoch(self) -> dict[str, float]:
+        """Make this epoch's masks the previous ones; report the sampled drop rate and the share past the gate."""
+        self.previous = self.current.clone()
+        figures = {
+            "drop_rate": self.dropped / max(1, self.judged),
+            "qualified": self.qualified / max(1, self.gated),
+        }
+        self.dropped = self.judged = self.qualified = self.gated = 0
+        return figures
+
+    def training_state(self) -> dict[str, Tensor]:
+        return {"masks": self.previous, "generator": self.generator.get_state()}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.previous = state["masks"].clone()
+        self.current = state["masks"].clone()
+        self.generator.set_state(state["generator"])

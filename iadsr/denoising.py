@@ -1,0 +1,61 @@
+"""Verdicts on every interaction of a data set: what a model would keep, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from iadsr.recommender import Keep, Recommender
+from iadsr.schemas import TEST, TRAIN
+from iadsr.sequences import Feed, Windows, history_windows, training_tail_windows
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One entry a row of the data set; test rows are never judged: NaN, and kept."""
+
+    c1: Float[Tensor, " rows"]
+    c2: Float[Tensor, " rows"]
+    c3: Float[Tensor, " rows"]
+    score: Float[Tensor, " rows"]
+    probability: Float[Tensor, " rows"]
+    kept: Bool[Tensor, " rows"]
+
+
+@torch.no_grad()
+def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512) -> Verdicts:
+    """Judge each training row from the end of its window within the training part, each validation row from itself.
+
+    No verdict has seen the test item, and none on a training row has seen the validation item.
+    """
+    rows = len(feed.sequences.items)
+    empty = [torch.full((rows,), float("nan")) for _ in range(5)]
+    verdicts = Verdicts(*empty, kept=torch.ones(rows, dtype=torch.bool))
+    training = training_tail_windows(feed.sequences, max_length)
+    _judge_windows(model, feed, training, verdicts, batch_size, newest_only=False)
+    validation = history_windows(feed.sequences, TEST, max_length)
+    _judge_windows(model, feed, validation, verdicts, batch_size, newest_only=True)
+    return verdicts
+
+
+def _judge_windows(
+    model: Recommender, feed: Feed, windows: Windows, verdicts: Verdicts, batch_size: int, newest_only: bool
+) -> None:
+    for _, batch in feed.in_order(windows, batch_size):
+        keep: Keep = model.keep(batch)
+        where = batch.valid
+        if newest_only:
+            time = torch.arange(batch.items.shape[1], device=where.device)
+            where = time == batch.last[:, None]
+        for entry in fields(Keep):
+            getattr(verdicts, entry.name)[batch.rows[where].cpu()] = getattr(keep, entry.name)[where].cpu()
+
+
+def training_rows(feed: Feed) -> Bool[Tensor, " rows"]:
+    """Which rows of the data set are training interactions."""
+    sequences = feed.sequences
+    owner = torch.repeat_interleave(torch.arange(sequences.users), sequences.offsets.diff().cpu())
+    return torch.arange(len(owner)) < sequences.history_ends(TRAIN).cpu()[owner]

@@ -1,0 +1,109 @@
+"""Full ranking: the rank of each user's held-out item among the whole catalogue, and HR@k and NDCG@k from ranks.
+
+Ties are resolved by the expected rank: an item that k others tie with ranks k/2 below the best place among them. A
+constant score then ranks every item in the middle, so it gains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from iadsr.recommender import Recommender
+from iadsr.sequences import Feed, Sequences, history_windows
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Expected rank (1 is best) of each user's target, over all items and over all but those seen before."""
+
+    targets: Int[np.ndarray, " users"]
+    unfiltered: Float[np.ndarray, " users"]
+    filtered: Float[np.ndarray, " users"]
+
+
+@torch.no_grad()
+def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int, batch_size: int = 512) -> Ranks:
+    """Rank the item held out by `split` for every user, from the newest `max_length` items of the history before it."""
+    sequences = feed.sequences
+    targets, seen = sequences.targets(split), SeenItems(sequences, split)
+    table = model.item_table()[1:]
+    unfiltered, filtered = [], []
+    for part, batch in feed.in_order(history_windows(sequences, split, max_length), batch_size):
+        scores = model.states(batch) @ table.T
+        own = scores.gather(1, targets[part, None] - 1)
+        place = expected_rank((scores > own).sum(1), (scores == own).sum(1) - 1)
+        items, counts = seen.batch(part)
+        above = ((scores.gather(1, items) > own) & counts).sum(1)
+        tied = ((scores.gather(1, items) == own) & counts).sum(1)
+        unfiltered.append(place)
+        filtered.append(place - above - tied / 2)
+    return Ranks(targets.cpu().numpy(), *(torch.cat(parts).double().cpu().numpy() for parts in (unfiltered, filtered)))
+
+
+def expected_rank(above: Int[Tensor, " users"], tied: Int[Tensor, " users"]) -> Float[Tensor, " users"]:
+    """Rank of an item with `above` items strictly above it and `tied` others at its score."""
+    return 1 + above + tied / 2
+
+
+class SeenItems:
+    """The distinct items of each user's history before the target of `split`, without the target itself."""
+
+    def __init__(self, sequences: Sequences, split: str) -> None:
+        self.begins, self.ends = sequences.offsets[:-1], sequences.history_ends(split)
+        self.items = sequences.items
+        owner = torch.repeat_interleave(
+            torch.arange(sequences.users, device=self.items.device), sequences.offsets.diff()
+        )
+        rows = torch.arange(len(self.items), device=self.items.device)
+        self.counts = first_occurrences(owner, self.items) & (rows < self.ends[owner])
+        self.counts &= self.items != sequences.targets(split)[owner]
+
+    def batch(self, part: slice) -> tuple[Int[Tensor, "users seen"], Bool[Tensor, "users seen"]]:
+        """Columns of the score matrix, padded, and which of them count."""
+        begins, lengths = self.begins[part], (self.ends - self.begins)[part]
+        offsets = torch.arange(int(lengths.max()), device=begins.device)
+        rows = begins[:, None] + torch.minimum(offsets, lengths[:, None] - 1)
+        return self.items[rows] - 1, self.counts[rows] & (offsets < lengths[:, None])
+
+
+def first_occurrences(users: Int[Tensor, " rows"], items: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
+    """True at the first row of every (user, item)."""
+    keys = users * (int(items.max()) + 1) + items
+    order = torch.argsort(keys, stable=True)
+    fresh = torch.ones_like(keys, dtype=torch.bool)
+    fresh[order[1:]] = keys[order[1:]] != keys[order[:-1]]
+    return fresh
+
+
+def hits(ranks: Float[np.ndarray, " users"], k: int) -> Float[np.ndarray, " users"]:
+    """Per-user HR@k: 1 where the rank is at most k.
+
+    >>> hits(np.array([1.0, 5.0, 5.5]), 5).tolist()
+    [1.0, 1.0, 0.0]
+    """
+    return (ranks <= k).astype(np.float64)
+
+
+def gains(ranks: Float[np.ndarray, " users"], k: int) -> Float[np.ndarray, " users"]:
+    """Per-user NDCG@k with one relevant item: 1 / log2(rank + 1) where the rank is at most k, else 0.
+
+    >>> gains(np.array([1.0, 3.0, 6.0]), 5).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    return hits(ranks, k) / np.log2(ranks + 1)
+
+
+def summarise(ranks: Ranks, cutoffs: tuple[int, ...], prefix: str) -> dict[str, float]:
+    """Mean HR and NDCG under names like `test_hr_10_unfiltered`."""
+    table = {}
+    for protocol in ("unfiltered", "filtered"):
+        values = getattr(ranks, protocol)
+        for k in cutoffs:
+            table[f"{prefix}_hr_{k}_{protocol}"] = float(hits(values, k).mean())
+            table[f"{prefix}_ndcg_{k}_{protocol}"] = float(gains(values, k).mean())
+    return table

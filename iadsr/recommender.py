@@ -1,0 +1,91 @@
+"""The interface that every recommender offers, and the plain one: a backbone trained with cross-entropy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr.sequences import Batch
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Verdicts on the items of each window, judged from its newest item; `c1`, `c2`, `c3`, `score` may be NaN."""
+
+    c1: Float[Tensor, "batch time"]
+    c2: Float[Tensor, "batch time"]
+    c3: Float[Tensor, "batch time"]
+    score: Float[Tensor, "batch time"]
+    probability: Float[Tensor, "batch time"]  # that a sampled mask keeps the item
+    kept: Bool[Tensor, "batch time"]  # the deterministic decision
+
+
+class Recommender(nn.Module):
+    """Item embeddings, a backbone, and scores against the same embeddings (tied output)."""
+
+    needs_semantics = False  # whether batches must carry the text encodings of prefixes
+
+    def __init__(self, item_count: int, dim: int, backbone: Any) -> None:
+        super().__init__()
+        self.items = nn.Embedding(item_count + 1, dim, padding_idx=0)
+        self.backbone = backbone
+        self.head = nn.Identity() if backbone.hidden == dim else nn.Linear(backbone.hidden, dim)
+        nn.init.normal_(self.items.weight, std=0.02)
+        with torch.no_grad():
+            self.items.weight[0].zero_()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised."""
+        return {"ce": self.cross_entropy(self.prefix_states(batch.items), batch.targets)}
+
+    def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
+        """The state that scores the item after each window."""
+        return self.head(newest(self.prefix_states(batch.items), batch.last))
+
+    def item_table(self) -> Float[Tensor, "items+1 dim"]:
+        """What states are scored against, by inner product; row 0 is padding and never ranked."""
+        return self.items.weight
+
+    def keep(self, batch: Batch) -> Keep:
+        """A plain recommender keeps everything."""
+        ones = torch.ones(batch.items.shape, device=batch.items.device)
+        nothing = torch.full_like(ones, float("nan"))
+        return Keep(nothing, nothing, nothing, nothing, ones, ones.bool())
+
+    def prefix_states(
+        self, items: Int[Tensor, "batch time"], keep: Bool[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time hidden"]:
+        """The backbone's state of every prefix; embeddings of items not kept are zero (Eq. 19)."""
+        inputs = self.items(items)
+        if keep is not None:
+            inputs = inputs * keep[..., None]
+        return self.backbone(inputs, items > 0)
+
+    def cross_entropy(
+        self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, ""]:
+        """Mean over all positions with a target of the full-catalogue cross-entropy (Eq. 1); 0 if there are none."""
+        real = targets > 0
+        logits = self.head(states[real]) @ self.item_table()[1:].T
+        return F.cross_entropy(logits, targets[real] - 1, reduction="sum") / real.sum().clamp(min=1)
+
+    def end_epoch(self) -> dict[str, float]:
+        """Called after each training epoch; returns figures of the epoch for the history."""
+        return {}
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Tensors beside the weights that resuming needs."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `training_state` gave."""
+
+
+def newest(states: Float[Tensor, "batch time width"], last: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    """The state at each window's newest item."""
+    return states[torch.arange(len(states), device=states.device), last]

@@ -1,0 +1,219 @@
+"""fit(): a generator of epoch reports, with early stopping, and checkpoints from which it goes on to the same end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+
+from iadsr.artifacts import replacing
+from iadsr.errors import UserError
+from iadsr.params import Group
+from iadsr.ranking import rank_targets, summarise
+from iadsr.recommender import Recommender
+from iadsr.schemas import VALIDATION
+from iadsr.sequences import Feed, training_windows
+
+
+class TrainParams(Group):
+    """`train` of params.yaml."""
+
+    dim: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # windows
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_epochs: int = Field(ge=1)
+    patience: int = Field(ge=1)  # epochs without a better validation NDCG@10 (unfiltered, the paper's protocol)
+    device: str
+    threads: int = Field(ge=0)
+
+
+CUTOFFS = (5, 10, 20)
+STOPPING_METRIC = "validation_ndcg_10_unfiltered"
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One row of the history: mean loss terms, the denoiser's figures, validation metrics (after the epoch)."""
+
+    epoch: int
+    figures: dict[str, float]
+    best: bool  # of all epochs so far
+    seconds: float | None  # None for an epoch that an earlier, interrupted call has trained
+
+
+@dataclass
+class Progress:
+    """All that changes while training, and so all that a checkpoint holds beside the model."""
+
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator  # of windows and batches
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def best_value(self) -> float:
+        return self.history[self.best_epoch][STOPPING_METRIC] if self.best_epoch >= 0 else float("-inf")
+
+    def finished(self, params: TrainParams) -> bool:
+        epochs = len(self.history)
+        return epochs >= params.max_epochs or epochs - 1 - self.best_epoch >= params.patience
+
+
+def fit(
+    model: Recommender, feed: Feed, params: TrainParams, max_length: int, seed: int, checkpoint: Path
+) -> Iterator[EpochReport]:
+    """Train until validation NDCG@10 has not risen for `patience` epochs; end with the best epoch's weights loaded.
+
+    After every epoch the whole state is written to `checkpoint`; where that file exists, training goes on from it
+    (first reporting the epochs that it holds) and ends with the same bytes as if it had never stopped.
+    UserError when a loss is not finite.
+    """
+    progress = start(model, params, seed)
+    if checkpoint.exists():
+        load_checkpoint(checkpoint, model, progress)
+        yield from earlier_reports(progress)
+    while not progress.finished(params):
+        began = time.perf_counter()
+        figures = train_epoch(model, feed, params, max_length, progress)
+        model.eval()
+        ranks = rank_targets(model, feed, VALIDATION, max_length)
+        figures |= summarise(ranks, CUTOFFS, VALIDATION)
+        best = figures[STOPPING_METRIC] > progress.best_value()
+        progress.history.append(figures)
+        if best:
+            progress.best_epoch = len(progress.history) - 1
+            progress.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        save_checkpoint(checkpoint, model, progress)
+        yield EpochReport(len(progress.history) - 1, figures, best, time.perf_counter() - began)
+    model.load_state_dict(progress.best_weights)
+    model.eval()
+
+
+def earlier_reports(progress: Progress) -> Iterator[EpochReport]:
+    """The epochs that a checkpoint holds."""
+    best = float("-inf")
+    for epoch, figures in enumerate(progress.history):
+        better = figures[STOPPING_METRIC] > best
+        best = max(best, figures[STOPPING_METRIC])
+        yield EpochReport(epoch, figures, better, None)
+
+
+def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
+    """Fresh optimiser and generators; also seeds torch's own generator, which dropout draws from."""
+    torch.manual_seed(seed + 1)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
+    )
+    return Progress(optimizer, torch.Generator().manual_seed(seed))
+
+
+def train_epoch(
+    model: Recommender, feed: Feed, params: TrainParams, max_length: int, progress: Progress
+) -> dict[str, float]:
+    """One pass over all training windows; returns the mean of each loss term over batches and the model's figures."""
+    model.train()
+    totals: dict[str, float] = {}
+    windows = training_windows(feed.sequences, max_length, progress.order)
+    count = 0
+    for batch in feed.shuffled(windows, params.batch_size, progress.order):
+        terms = model.loss(batch)
+        total = torch.stack(list(terms.values())).sum()
+        progress.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        progress.optimizer.step()
+        for name, value in terms.items():
+            totals[name] = totals.get(name, 0.0) + value.item()
+        count += 1
+    means = {f"loss_{name}": value / count for name, value in totals.items()}
+    if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
+        raise UserError(
+            f"train.learning_rate: the loss became {means} in epoch {len(progress.history)}; lower the rate"
+        )
+    return means | model.end_epoch()
+
+
+# --- checkpoints: one safetensors file, tensors under prefixed names, the history as JSON in its header ---
+
+
+def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
+    tensors = {
+        **{f"model.{name}": value for name, value in model.state_dict().items()},
+        **{f"best.{name}": value for name, value in progress.best_weights.items()},
+        **{f"extra.{name}": value for name, value in model.training_state().items()},
+        **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizer).items()},
+        **{f"generator.{name}": value for name, value in _generator_states(progress).items()},
+    }
+    header = {"progress": json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})}
+    with replacing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, header)
+
+
+def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
+    """Continue from a checkpoint of the same run; UserError for a file that is none."""
+    device = next(model.parameters()).device
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a checkpoint of this training ({error}); delete it and run again") from None
+    parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "extra", "optimizer", "generator")}
+    model.load_state_dict(parts["model"])
+    model.load_training_state(parts["extra"])
+    progress.best_weights = {name: value.to(device) for name, value in parts["best"].items()}
+    progress.history, progress.best_epoch = header["history"], header["best_epoch"]
+    _load_optimizer(progress.optimizer, parts["optimizer"])
+    progress.order.set_state(parts["generator"]["order"])
+    torch.set_rng_state(parts["generator"]["torch"])
+    if "cuda" in parts["generator"]:
+        torch.cuda.set_rng_state(parts["generator"]["cuda"])
+
+
+def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name[len(kind) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _generator_states(progress: Progress) -> dict[str, Tensor]:
+    states = {"order": progress.order.get_state(), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+# --- history.csv: a row an epoch; no timings, so that the same run gives the same bytes ---
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *history[0]])
+        writer.writeheader()
+        writer.writerows({"epoch": epoch, **figures} for epoch, figures in enumerate(history))
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items() if name != "epoch"} for row in csv.DictReader(file)]

@@ -1,0 +1,171 @@
+"""MLflow: one run an experiment, with live epoch metrics; a server that is down costs a warning, never the run.
+
+The store is the project's own SQLite file unless `MLFLOW_TRACKING_URI` names another. A run is found again by the
+digest of all that decides its result and by its DVC experiment, so `train` and `evaluate` write to the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages import paths
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from iadsr.saved_model import ModelConfig
+    from iadsr.training import EpochReport
+
+EXPERIMENT = "iadsr"
+RUN_TAG, DVC_TAG = "iadsr.run", "dvc.experiment"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits for minutes on a server that is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else mlflow.db in the project's root, also for DVC's temporary copies of it."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project_root() / 'mlflow.db'}"
+
+
+def open_run(config: ModelConfig, content: dict[str, Any]) -> Run:
+    """The run of this configuration, made anew if the store has none."""
+    return Run(config, content)
+
+
+class Run:
+    """An MLflow run that turns every failure of the store into one warning, and then into silence."""
+
+    def __init__(self, config: ModelConfig, content: dict[str, Any]) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        self.client: Any = None
+        self.run_id = ""
+        self.attempt(lambda: self._open(config, content), first=True)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.attempt(lambda: self.client.set_terminated(self.run_id, "FAILED"))
+
+    def attempt(self, action: Callable[[], object], first: bool = False) -> None:
+        """Do `action` unless tracking has failed before; on failure warn and track no more."""
+        if self.client is None and not first:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever a store may raise must not end a run of hours
+            self.client = None
+            reason = " ".join(str(error).split())[:200]
+            print(f"warning: MLflow is not reachable, going on without it ({reason})", file=sys.stderr)
+
+    def following(self, reports: Iterable[EpochReport]) -> Iterator[EpochReport]:
+        """Log each report as it comes."""
+        for report in reports:
+            figures = {**report.figures, **({} if report.seconds is None else {"epoch_seconds": report.seconds})}
+            self.attempt(lambda step=report.epoch, figures=figures: self._log_step(figures, step))  # type: ignore[misc]
+            yield report
+
+    def backfill(self, history: list[dict[str, float]]) -> None:
+        """Log the epochs that the run lacks, as when `train` came from DVC's cache and never ran."""
+        self.attempt(lambda: self._backfill(history))
+
+    def log_final(self, figures: dict[str, float], files: Iterable[Path]) -> None:
+        """Final metrics and files."""
+
+        def log() -> None:
+            self._log_step(figures, 0)
+            for path in files:
+                self.client.log_artifact(self.run_id, str(path))
+
+        self.attempt(log)
+
+    def log_model(self, log: Callable[[], object]) -> None:
+        """Call `log` with this run as MLflow's active one."""
+
+        def inside() -> None:
+            import mlflow
+
+            with mlflow.start_run(run_id=self.run_id):
+                log()
+
+        self.attempt(inside)
+
+    def finish(self) -> None:
+        self.attempt(lambda: self.client.set_terminated(self.run_id, "FINISHED"))
+
+    # --- what may fail ---
+
+    def _open(self, config: ModelConfig, content: dict[str, Any]) -> None:
+        import mlflow
+
+        mlflow.set_tracking_uri(tracking_uri())
+        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
+        client = mlflow.MlflowClient()
+        name = os.environ.get("DVC_EXP_NAME", "")
+        found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{config.run}' and tags.`{DVC_TAG}` = '{name}'")
+        if found:
+            self.run_id = found[0].info.run_id
+            client.update_run(self.run_id, status="RUNNING")
+        else:
+            run_name = name or f"{config.dataset}-{config.backbone}-{config.denoiser}-{config.run[:6]}"
+            self.run_id = client.create_run(experiment, tags=_tags(config, name), run_name=run_name).info.run_id
+            _log_params(client, self.run_id, content, config)
+        self.client = client
+
+    def _log_step(self, figures: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in figures.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def _backfill(self, history: list[dict[str, float]]) -> None:
+        if not history:
+            return
+        present = {metric.step for metric in self.client.get_metric_history(self.run_id, next(iter(history[0])))}
+        for epoch, figures in enumerate(history):
+            if epoch not in present:
+                self._log_step(figures, epoch)
+
+
+def _tags(config: ModelConfig, experiment: str) -> dict[str, str]:
+    tags = {RUN_TAG: config.run, DVC_TAG: experiment, "dataset": config.dataset}
+    tags |= {"backbone": config.backbone, "denoiser": config.denoiser}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    if "DVC_EXP_BASELINE_REV" in os.environ:
+        tags["dvc.baseline"] = os.environ["DVC_EXP_BASELINE_REV"]
+    return tags
+
+
+def _log_params(client: Any, run_id: str, content: dict[str, Any], config: ModelConfig) -> None:
+    """The parameters that this run used: of `datasets`, `backbones` and `encoders` only the chosen entry."""
+    from mlflow.entities import Param
+
+    tables = {"datasets": config.dataset, "backbones": config.backbone, "encoders": content.get("encoder")}
+    used = {key: value[tables[key]] if key in tables else value for key, value in content.items()}
+    client.log_batch(run_id, params=[Param(name, str(value)[:500]) for name, value in _flat(used)])
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, entry in value.items():
+        if isinstance(entry, dict):
+            yield from _flat(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", entry

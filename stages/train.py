@@ -1,0 +1,182 @@
+"""Stage `train`: a backbone, plain or under a denoiser -> weights, history, denoised sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages import paths
+from stages.command import Params, new_app, reports_errors
+
+if TYPE_CHECKING:
+    from iadsr.recommender import Recommender
+    from iadsr.saved_model import ModelConfig
+    from iadsr.sequences import Feed
+    from iadsr.training import EpochReport, TrainParams
+
+app = new_app()
+
+
+@app.command(epilog="Example: dvc exp run -S backbone=sasrec -S theta=-0.5   (or, without DVC: python -m stages.train)")
+@reports_errors
+def main(params: Params = paths.PARAMS) -> None:
+    """Train on data/filtered and data/encoded; write models/model, models/history.csv and models/denoised.parquet.
+
+    Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
+    """
+    from iadsr import saved_model
+    from iadsr.device import pick_device, set_threads
+    from iadsr.params import group, read_params
+    from iadsr.sequences import Feed, read_sequences
+    from iadsr.training import TrainParams, fit
+    from iadsr.vectors import PrefixVectors
+    from stages.tracking import open_run
+
+    content = read_params(params)
+    settings = group(content, "train", TrainParams)
+    set_threads(settings.threads)
+    device = pick_device(settings.device)
+    sequences = read_sequences(paths.SEQUENCES)
+    vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
+    config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
+    model = saved_model.build(config, rows=len(sequences.items)).to(device)
+    feed = Feed(sequences.to(device), vectors)
+    checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
+
+    with open_run(config, content) as run:
+        reports = list(
+            run.following(
+                with_progress_bar(fit(model, feed, settings, config.max_length, config.seed, checkpoint), settings)
+            )
+        )
+    finish(model, feed, config, reports)
+    checkpoint.unlink()
+    checkpoint.parent.rmdir()
+
+
+def configured(
+    content: dict[str, Any], item_count: int, manifest: dict[str, Any] | None, settings: TrainParams
+) -> ModelConfig:
+    """The model that params.yaml asks for; UserError for unknown names and wrong values."""
+    from iadsr.backbones import BACKBONES
+    from iadsr.denoisers import DENOISERS
+    from iadsr.denoisers.iadsr import IADSRParams
+    from iadsr.errors import UserError
+    from iadsr.params import choice, group, lookup
+    from iadsr.saved_model import ModelConfig
+    from iadsr.texts import checked_max_length
+
+    dataset = choice(content, "dataset", "datasets")
+    backbone, denoiser, seed = (
+        choice(content, "backbone", "backbones"),
+        lookup(content, "denoiser"),
+        lookup(content, "seed"),
+    )
+    if backbone not in BACKBONES:
+        raise UserError(f"params.yaml: unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
+    if denoiser not in DENOISERS:
+        raise UserError(f"params.yaml: unknown denoiser {denoiser!r}; known are {', '.join(DENOISERS)}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"params.yaml: seed: expected a whole number of at least 0, found {seed!r}")
+    masks = group(content, "iadsr", IADSRParams, theta=lookup(content, "theta"))
+    config = ModelConfig(
+        dataset=dataset,
+        backbone=backbone,
+        backbone_params=group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump(),
+        denoiser=denoiser,
+        iadsr=masks if denoiser == "iadsr" else None,
+        item_count=item_count,
+        dim=settings.dim,
+        max_length=checked_max_length(lookup(content, f"datasets.{dataset}.max_length"), dataset),
+        seed=seed,
+        semantic=manifest,
+    )
+    return config.model_copy(update={"run": run_digest(config, settings)})
+
+
+def run_digest(config: ModelConfig, settings: TrainParams) -> str:
+    """Names the run by all that decides its result: configuration, settings, input files, the code that is loaded."""
+    import sys
+
+    import torch
+
+    from iadsr.artifacts import file_digest, text_digest
+
+    inputs = [paths.SEQUENCES]
+    if config.denoiser != "none":
+        inputs += sorted(paths.ENCODED.glob("*"))
+    loaded = [module.__file__ for name, module in sorted(sys.modules.items()) if name.startswith("iadsr")]
+    code = [Path(file) for file in loaded if file]
+    digests = [file_digest(path) for path in [*inputs, *code]]
+    return text_digest(config.model_dump_json(), settings.model_dump_json(), torch.__version__, *digests)[:16]
+
+
+def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> Iterator[EpochReport]:
+    """One bar over epochs, with the validation metric that decides when to stop."""
+    from tqdm import tqdm
+
+    from iadsr.training import STOPPING_METRIC
+
+    bar = tqdm(total=settings.max_epochs, desc="train", unit="epoch")
+    best = 0.0
+    for report in reports:
+        best = max(best, report.figures[STOPPING_METRIC])
+        drop = report.figures.get("drop_rate")
+        extra = "" if drop is None else f", dropped {drop:.1%}"
+        bar.set_postfix_str(f"validation NDCG@10 {report.figures[STOPPING_METRIC]:.4f}, best {best:.4f}{extra}")
+        bar.update()
+        yield report
+    bar.total = bar.n  # early stopping has ended it
+    bar.close()
+
+
+def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport]) -> None:
+    """Write the stage's outputs and say what they are."""
+    from iadsr import saved_model
+    from iadsr.denoising import judge
+    from iadsr.training import STOPPING_METRIC, write_history
+
+    best = max(report.epoch for report in reports if report.best)
+    config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
+    verdicts = judge(model, feed, config.max_length)
+    write_denoised(paths.DENOISED, verdicts)
+    write_history(paths.HISTORY, [report.figures for report in reports])
+    saved_model.save(paths.MODEL, model, config)
+    seconds = [report.seconds for report in reports if report.seconds is not None]
+    pace = f", {sum(seconds) / len(seconds):.1f} s an epoch" if seconds else ""
+    print(
+        f"{config.denoiser} on {config.backbone}: best epoch {best} of {len(reports)}, validation NDCG@10 "
+        f"{reports[best].figures[STOPPING_METRIC]:.4f} (unfiltered){pace}"
+    )
+
+
+def write_denoised(path: Path, verdicts: Any) -> None:
+    """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    from iadsr.artifacts import replacing
+    from iadsr.schemas import ITEM, POSITION, RAW_ITEM, RAW_USER, SPLIT, TIMESTAMP, USER
+
+    sequences = pyarrow.parquet.read_table(paths.SEQUENCES)
+    users = pyarrow.parquet.read_table(paths.USERS)[RAW_USER].take(sequences[USER])
+    items = pyarrow.parquet.read_table(paths.ITEMS)[RAW_ITEM].take(pa.compute.subtract(sequences[ITEM], 1))
+    judged = {
+        name: pa.array(getattr(verdicts, field).numpy(), from_pandas=True)  # NaN, never judged, becomes null
+        for name, field in (
+            ("c1", "c1"),
+            ("c2", "c2"),
+            ("c3", "c3"),
+            ("score", "score"),
+            ("keep_probability", "probability"),
+            ("kept", "kept"),
+        )
+    }
+    columns = {USER: users, ITEM: items, **{name: sequences[name] for name in (POSITION, TIMESTAMP, SPLIT)}, **judged}
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pa.table(columns), temporary)
+
+
+if __name__ == "__main__":
+    app()
