@@ -1,0 +1,55 @@
+"""How well a denoiser finds interactions that are known to be noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def detection_metrics(
+    noise: Bool[np.ndarray, " judged"],
+    score: Float[np.ndarray, " judged"],
+    dropped: Bool[np.ndarray, " judged"],
+    drop_probability: Float[np.ndarray, " judged"],
+) -> dict[str, float]:
+    """AUC of the drop score (-score), and precision and recall of three ways to drop.
+
+    `noise_precision`, `noise_recall`: the deterministic rule. `..._expected`: sampled masks, in expectation.
+    `noise_precision_at_share`: drop the lowest scores, as many as there is noise (then precision equals recall).
+    A precision of nothing dropped is 0. Empty without both noise and real interactions, or without scores.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if not 0 < noise.sum() < len(noise) or not np.isfinite(score).all():
+        return {}
+    lowest = np.argsort(score, kind="stable")[: noise.sum()]
+    return {
+        "noise_share": float(noise.mean()),
+        "noise_auc": float(roc_auc_score(noise, -score)),
+        "noise_precision": _share(noise @ dropped.astype(float), dropped.sum()),
+        "noise_recall": _share(noise @ dropped.astype(float), noise.sum()),
+        "noise_precision_expected": _share(noise @ drop_probability, drop_probability.sum()),
+        "noise_recall_expected": _share(noise @ drop_probability, noise.sum()),
+        "noise_precision_at_share": float(noise[lowest].mean()),
+    }
+
+
+def detection_by_bucket(
+    buckets: Int[np.ndarray, " judged"],
+    noise: Bool[np.ndarray, " judged"],
+    score: Float[np.ndarray, " judged"],
+    dropped: Bool[np.ndarray, " judged"],
+    drop_probability: Float[np.ndarray, " judged"],
+) -> list[dict[str, float]]:
+    """`detection_metrics` within each popularity bucket that has both noise and real interactions."""
+    table = []
+    for bucket in np.unique(buckets):
+        inside = buckets == bucket
+        metrics = detection_metrics(noise[inside], score[inside], dropped[inside], drop_probability[inside])
+        if metrics:
+            table.append({"bucket": int(bucket), **metrics})
+    return table
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,146 @@
+"""Top-k recommendations for any history of known items, seen in training or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iadsr import saved_model
+from iadsr.encoders import Encoder, EncoderParams, open_encoder
+from iadsr.encoding import encoded, prefix_means
+from iadsr.errors import UserError
+from iadsr.schemas import RAW_ITEM, TITLE
+from iadsr.sequences import Batch
+from iadsr.texts import Corpus, prefix_texts
+
+BATCH = 256  # histories scored at once
+SERVING_TOKENS = 8192  # in a batch of the encoder
+
+
+class Recommendation(NamedTuple):
+    """One item of a list; `score` is the model's inner product, comparable within one list."""
+
+    item: str
+    title: str
+    score: float
+
+
+class Server:
+    """A trained model with its catalogue; IADSR's masks also need the texts' encoder, opened at the first use."""
+
+    def __init__(self, model: Path, items: Path, encoder: EncoderParams | None, item_vectors: Path | None) -> None:
+        """`item_vectors` (items.npy) is needed where prefixes are means of item vectors, `encoder` where texts are."""
+        self.model, self.config = saved_model.load(model, torch.device("cpu"))
+        table = pyarrow.parquet.read_table(items)
+        self.ids, self.titles = table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
+        self.index = {raw: number for number, raw in enumerate(self.ids, 1)}
+        self.encoder_params, self.item_vectors = encoder, item_vectors
+        self._encoder: Encoder | None = None
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        titles: Sequence[Sequence[str] | None] | None = None,
+    ) -> list[list[Recommendation]]:
+        """For each history (raw item ids, oldest first) the k best items, best first.
+
+        `titles` may replace the catalogue's titles in what the denoiser reads. UserError for an empty history, an
+        unknown item, a k outside 1..catalogue, or titles that do not match.
+        """
+        if not 1 <= k <= len(self.ids):
+            raise UserError(f"k: expected 1 to {len(self.ids)} (the catalogue), found {k}")
+        known = [self._numbers(history, place) for place, history in enumerate(histories, 1)]
+        texts = [self._texts(row, titles[place] if titles else None) for place, row in enumerate(known)]
+        result: list[list[Recommendation]] = []
+        for start in range(0, len(known), BATCH):
+            part = slice(start, start + BATCH)
+            result += self._best(known[part], self._batch(known[part], texts[part]), k, exclude_seen)
+        return result
+
+    def _numbers(self, history: Sequence[str], place: int) -> list[int]:
+        if not len(history):
+            raise UserError(f"history {place}: empty; give at least one item id")
+        unknown = [item for item in history if str(item) not in self.index]
+        if unknown:
+            example = ", ".join(self.ids[:3])
+            raise UserError(
+                f"history {place}: unknown item {unknown[0]!r}; ids are those of the data set, as {example}"
+            )
+        return [self.index[str(item)] for item in history]
+
+    def _texts(self, history: list[int], titles: Sequence[str] | None) -> list[str]:
+        if titles is None or not len(titles):
+            return [self.titles[number - 1] for number in history]
+        if self.config.semantic and self.config.semantic["prefixes"] == "mean":
+            raise UserError("titles: this model reads the vectors of catalogue items, not texts; leave titles out")
+        if len(titles) != len(history):
+            raise UserError(f"titles: {len(titles)} titles for a history of {len(history)} items")
+        return list(titles)
+
+    def _best(self, known: list[list[int]], batch: Batch, k: int, exclude_seen: bool) -> list[list[Recommendation]]:
+        scores = self.model.states(batch) @ self.model.item_table()[1:].T
+        if exclude_seen:
+            for row, history in enumerate(known):
+                scores[row, torch.tensor(history) - 1] = float("-inf")
+        values, places = scores.topk(k)
+        return [
+            [
+                Recommendation(self.ids[place], self.titles[place], value)
+                for value, place in zip(*pair, strict=True)
+                if value > float("-inf")
+            ]
+            for pair in zip(values.tolist(), places.tolist(), strict=True)
+        ]
+
+    def _batch(self, known: list[list[int]], texts: list[list[str]]) -> Batch:
+        length = self.config.max_length
+        newest = [torch.tensor(history[-length:]) for history in known]
+        items = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True)
+        rows = torch.where(items > 0, 0, -1)
+        semantic = self._semantic(known, texts, items.shape[1]) if self.model.needs_semantics else None
+        return Batch(rows, items, torch.zeros_like(items), semantic)
+
+    def _semantic(self, known: list[list[int]], texts: list[list[str]], width: int) -> Float[Tensor, "batch time dim"]:
+        """The encoding of every prefix that ends in the newest `max_length` items of each history."""
+        assert self.config.semantic is not None
+        of = self._means if self.config.semantic["prefixes"] == "mean" else self._joint
+        parts = [torch.from_numpy(of(*pair).astype(np.float32)) for pair in zip(known, texts, strict=True)]
+        return torch.stack([torch.nn.functional.pad(part, (0, 0, 0, width - len(part))) for part in parts])
+
+    def _joint(self, history: list[int], texts: list[str]) -> np.ndarray:
+        assert self.config.semantic is not None
+        length, separator = self.config.max_length, self.config.semantic["separator"]
+        everything = range(1, len(texts) + 1)
+        prefixes = list(prefix_texts(_corpus(texts, everything), length, separator))[-length:]
+        encoder = self._opened()
+        return encoded(encoder, prefixes, encoder.tokenize(prefixes), SERVING_TOKENS)
+
+    def _means(self, history: list[int], texts: list[str]) -> np.ndarray:
+        if self.item_vectors is None:
+            raise UserError("the model was trained with encode.prefixes: mean, so it needs items.npy of data/encoded")
+        vectors = np.load(self.item_vectors, mmap_mode="r")
+        newest = np.arange(len(history))[-self.config.max_length :]
+        return prefix_means(vectors, _corpus([], history), self.config.max_length, newest)
+
+    def _opened(self) -> Encoder:
+        if self._encoder is None:
+            if self.encoder_params is None:
+                raise UserError("the model's masks need the text encoder that it was trained with; none was given")
+            self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), torch.float32)
+        return self._encoder
+
+
+def _corpus(titles: list[str], history: Iterable[int]) -> Corpus:
+    """One history as a corpus of its own."""
+    items = np.array(list(history))
+    return Corpus(titles, items, np.arange(len(items)), np.ones(len(items), dtype=bool))

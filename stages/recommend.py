@@ -1,0 +1,100 @@
+"""Top-k items for any history, from the trained model; not a DVC stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages import paths
+from stages.command import Params, new_app, reports_errors
+
+app = new_app()
+
+
+@app.command(
+    epilog="Example: python -m stages.recommend --history ID,ID,ID --k 10   (ids as in data/filtered/items.parquet)"
+)
+@reports_errors
+def main(
+    history: Annotated[str, typer.Option(help="Raw item ids, oldest first, separated by commas.")] = "",
+    histories: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet with columns user, item (oldest first) instead of --history.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="Items to recommend.", min=1)] = 10,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write a CSV instead of a table on the terminal.")] = None,
+    params: Params = paths.PARAMS,
+) -> None:
+    """Recommend the next items for histories, seen in training or not, with the model in models/model."""
+    from iadsr.errors import UserError
+
+    if bool(history) == bool(histories):
+        raise UserError("give either --history ID,ID,... or --histories FILE")
+    users, known = ([""], [history.split(",")]) if history else read_histories(histories)  # type: ignore[arg-type]
+    server = open_server(params)
+    lists = server.recommend([[item.strip() for item in row] for row in known], k, exclude_seen=not keep_seen)
+    rows = [
+        {"user": user, "rank": place, "item": entry.item, "title": entry.title, "score": entry.score}
+        for user, entries in zip(users, lists, strict=True)
+        for place, entry in enumerate(entries, 1)
+    ]
+    if out:
+        write_csv(out, rows)
+    else:
+        show(rows)
+
+
+def open_server(params: Path):  # type: ignore[no-untyped-def]  # a Server, whose import is slow
+    """The model of this project, with the encoder that its encodings were made by."""
+    from iadsr.encoders import encoder_params
+    from iadsr.params import read_params
+    from iadsr.saved_model import load_config
+    from iadsr.serving import Server
+
+    semantic = load_config(paths.MODEL).semantic
+    encoder = encoder_params(read_params(params), semantic["encoder"]) if semantic else None
+    return Server(paths.MODEL, paths.ITEMS, encoder, paths.ENCODED / "items.npy")
+
+
+def read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Users and their items in the file's order; UserError for a missing file or column."""
+    import polars as pl
+
+    from iadsr.errors import UserError
+    from iadsr.schemas import ITEM, USER
+
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    absent = {USER, ITEM} - set(table.columns)
+    if absent:
+        raise UserError(f"{path}: no column {sorted(absent)[0]!r}; found {', '.join(table.columns)}")
+    grouped = table.select(pl.col(USER, ITEM).cast(pl.String)).group_by(USER, maintain_order=True).agg(ITEM)
+    return grouped[USER].to_list(), grouped[ITEM].to_list()
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    import csv
+
+    from iadsr.artifacts import replacing
+
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["user", "rank", "item", "title", "score"])
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"wrote {len(rows)} recommendations to {path}")
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    width = max((len(str(row["item"])) for row in rows), default=4)
+    for row in rows:
+        if row["rank"] == 1 and row["user"]:
+            print(f"user {row['user']}")
+        print(f"{row['rank']:>4}  {row['item']:<{width}}  {row['score']:8.4f}  {row['title']}")
+
+
+if __name__ == "__main__":
+    app()
