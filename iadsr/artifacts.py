@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from iadsr.errors import UserError
 
 
 @contextmanager
@@ -43,6 +46,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def require(path: Path, stage: str) -> None:
+    """UserError that names a missing file and the stage that writes it."""
+    if not path.exists():
+        raise UserError(f"{path}: missing; run `dvc repro {stage}` first")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write sorted, indented JSON; NaN is refused, because no JSON reader need accept it."""
     with replacing(path) as temporary:
@@ -57,6 +66,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file, which `np.load(path, mmap_mode="r")` maps without reading."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def new_memory_map(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+    """A new .npy file to be filled piece by piece, whose whole size is taken from the disk at once.
+
+    Without that, a disk that fills up later kills the process by a signal; so it is an OSError here.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def file_digest(path: Path) -> str:

@@ -15,8 +15,9 @@ Equal = Literal["interactions", "items"]
 def popularity_buckets(counts: Int[np.ndarray, " items"], buckets: int, equal: Equal) -> Int[np.ndarray, " items"]:
     """Bucket of each item, 1 the hottest, from how often each occurs.
 
-    Items are sorted by count (ties by index). Figure 1's "equal-frequency" has two readings: `interactions` cuts where
-    the running count passes equal shares of all interactions, `items` gives every bucket as many items.
+    Items are sorted by count (ties by index). Figure 1's "equal-frequency" has two readings: `interactions` cuts before
+    the running count passes an equal share of all interactions, `items` gives every bucket as many items. The first
+    item is always in bucket 1.
 
     >>> popularity_buckets(np.array([1, 6, 1, 2, 2]), 2, "interactions").tolist()
     [2, 1, 2, 2, 2]
@@ -24,10 +25,11 @@ def popularity_buckets(counts: Int[np.ndarray, " items"], buckets: int, equal: E
     [2, 1, 2, 1]
     """
     order = np.argsort(-counts, kind="stable")
-    weights = counts[order].astype(np.float64) if equal == "interactions" else np.ones(len(counts))
-    before = np.cumsum(weights) - weights
+    weights = counts[order] if equal == "interactions" else np.ones(len(counts), dtype=np.int64)
+    running = np.cumsum(weights)
     result = np.empty(len(counts), dtype=np.int64)
-    result[order] = 1 + np.minimum(buckets - 1, (before * buckets / max(weights.sum(), 1)).astype(np.int64))
+    result[order] = np.maximum(1, -(-running * buckets // max(1, running[-1])))  # rounded up
+    result[order[0]] = 1
     return result
 
 

@@ -32,8 +32,8 @@ def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512
     No verdict has seen the test item, and none on a training row has seen the validation item.
     """
     rows = len(feed.sequences.items)
-    empty = [torch.full((rows,), float("nan")) for _ in range(5)]
-    verdicts = Verdicts(*empty, kept=torch.ones(rows, dtype=torch.bool))
+    empty = {name: torch.full((rows,), float("nan")) for name in ("c1", "c2", "c3", "score", "probability")}
+    verdicts = Verdicts(**empty, kept=torch.ones(rows, dtype=torch.bool))
     training = training_tail_windows(feed.sequences, max_length)
     _judge_windows(model, feed, training, verdicts, batch_size, newest_only=False)
     validation = history_windows(feed.sequences, TEST, max_length)

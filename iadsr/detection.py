@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -15,14 +17,14 @@ def detection_metrics(
     """AUC of the drop score (-score), and precision and recall of three ways to drop.
 
     `noise_precision`, `noise_recall`: the deterministic rule. `..._expected`: sampled masks, in expectation.
-    `noise_precision_at_share`: drop the lowest scores, as many as there is noise (then precision equals recall).
+    `noise_precision_at_share`: drop the lowest scores, as many as there is noise (then precision equals recall); of
+    tied scores at the border a random part.
     A precision of nothing dropped is 0. Empty without both noise and real interactions, or without scores.
     """
     from sklearn.metrics import roc_auc_score
 
     if not 0 < noise.sum() < len(noise) or not np.isfinite(score).all():
         return {}
-    lowest = np.argsort(score, kind="stable")[: noise.sum()]
     return {
         "noise_share": float(noise.mean()),
         "noise_auc": float(roc_auc_score(noise, -score)),
@@ -30,7 +32,7 @@ def detection_metrics(
         "noise_recall": _share(noise @ dropped.astype(float), noise.sum()),
         "noise_precision_expected": _share(noise @ drop_probability, drop_probability.sum()),
         "noise_recall_expected": _share(noise @ drop_probability, noise.sum()),
-        "noise_precision_at_share": float(noise[lowest].mean()),
+        "noise_precision_at_share": _precision_of_lowest(noise, score),
     }
 
 
@@ -40,7 +42,7 @@ def detection_by_bucket(
     score: Float[np.ndarray, " judged"],
     dropped: Bool[np.ndarray, " judged"],
     drop_probability: Float[np.ndarray, " judged"],
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """`detection_metrics` within each popularity bucket that has both noise and real interactions."""
     table = []
     for bucket in np.unique(buckets):
@@ -51,5 +53,13 @@ def detection_by_bucket(
     return table
 
 
-def _share(part: float, whole: float) -> float:
+def _precision_of_lowest(noise: Bool[np.ndarray, " judged"], score: Float[np.ndarray, " judged"]) -> float:
+    """Expected share of noise among the `noise.sum()` lowest scores, with ties at the border broken at random."""
+    count = int(noise.sum())
+    border = np.partition(score, count - 1)[count - 1]
+    below, tied = score < border, score == border
+    return float((noise[below].sum() + (count - below.sum()) * noise[tied].mean()) / count)
+
+
+def _share(part: np.number, whole: np.number) -> float:
     return float(part / whole) if whole else 0.0

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float16, Int
 from pydantic import Field
 from tqdm import tqdm
 
-from iadsr.artifacts import replacing_folder, text_digest, write_array, write_json
+from iadsr.artifacts import new_memory_map, replacing_folder, text_digest, write_array, write_json
 from iadsr.encoders import Encoder, EncoderParams, Tokens
 from iadsr.errors import UserError
 from iadsr.params import Group
@@ -187,7 +187,7 @@ class Shards:
 
     def _gathered(self, dim: int) -> Float16[np.ndarray, "texts dim"]:
         shape = (len(self.order), dim)
-        vectors = np.lib.format.open_memmap(self.folder / "all.npy", mode="w+", dtype=np.float16, shape=shape)
+        vectors = new_memory_map(self.folder / "all.npy", shape, np.float16)
         for start in range(0, len(self.order), SHARD):
             vectors[self.order[start : start + SHARD]] = np.load(self._path(start))
         return vectors
@@ -267,7 +267,7 @@ def _write_rows(folder: Path, corpus: Corpus, of_usable: Int[np.ndarray, " usabl
 
 def _write_parts(folder: Path, rows: int, dim: int, part: Callable[[slice], np.ndarray]) -> None:
     """Write prefixes.npy piece by piece: it may be larger than the memory."""
-    array = np.lib.format.open_memmap(folder / "prefixes.npy", mode="w+", dtype=np.float16, shape=(rows, dim))
+    array = new_memory_map(folder / "prefixes.npy", (rows, dim), np.float16)
     for start in range(0, rows, ROWS_AT_ONCE):
         array[start : start + ROWS_AT_ONCE] = part(slice(start, start + ROWS_AT_ONCE))
     array.flush()

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from iadsr.artifacts import replacing, replacing_folder
 from iadsr.buckets import Equal, bucket_table, popularity_buckets
@@ -24,7 +24,7 @@ from iadsr.sequences import Feed, Sequences
 class EvaluateParams(Group):
     """`evaluate` of params.yaml."""
 
-    cutoffs: list[int] = Field(min_length=1)  # of HR and NDCG
+    cutoffs: list[PositiveInt] = Field(min_length=1)  # of HR and NDCG
     buckets: int = Field(ge=1)  # of item popularity
 
 

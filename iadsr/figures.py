@@ -40,12 +40,18 @@ def training_curves(history: list[dict[str, float]]) -> alt.HConcatChart:
 def by_popularity(rows: list[dict[str, Any]], cutoff: int, name: str) -> alt.LayerChart:
     """Bars: expected share of dropped interactions; line: test NDCG of targets in the bucket, on an axis of its own."""
     base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("bucket:O", title="item popularity (1 hottest)"))
+    top = max(0.01, *(row["drop_ratio_expected"] for row in rows))  # a chart of zeros still needs an axis
     bars = base.mark_bar(color=BLUE, opacity=0.6).encode(
-        y=alt.Y("drop_ratio_expected:Q", title="expected drop ratio", axis=alt.Axis(titleColor=BLUE, format="%"))
+        y=alt.Y(
+            "drop_ratio_expected:Q",
+            title="expected drop ratio",
+            axis=alt.Axis(titleColor=BLUE, format=".1%", grid=False),
+            scale=alt.Scale(domain=[0, top]),
+        )
     )
     metric = f"ndcg_{cutoff}_unfiltered"
     line = base.mark_line(color=ORANGE, point=alt.OverlayMarkDef(color=ORANGE)).encode(
-        y=alt.Y(f"{metric}:Q", title=f"test NDCG@{cutoff}, unfiltered", axis=alt.Axis(titleColor=ORANGE))
+        y=alt.Y(f"{metric}:Q", title=f"test NDCG@{cutoff}, unfiltered", axis=alt.Axis(titleColor=ORANGE, grid=False))
     )
-    title = name.replace("_", " ")
+    title = f"Popularity buckets with equal {name.rsplit('_', 1)[1]}"
     return alt.layer(bars, line).resolve_scale(y="independent").properties(width=WIDTH, height=HEIGHT, title=title)

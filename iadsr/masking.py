@@ -36,7 +36,7 @@ def cosines(
         c1=newest_semantic @ states.mT,
         c2=newest_states @ short_semantic.mT,
         c3=(states * short_semantic).sum(-1)[:, None, :],
-        gate=(newest_states * newest_semantic).sum(-1, keepdim=True),
+        gate=(newest_states * newest_semantic).sum(-1, keepdim=True).clamp(-1, 1),  # theta = -1 lets everybody in
     )
 
 
@@ -62,7 +62,7 @@ def soft_mask(score: Float[Tensor, "..."], noise: Float[Tensor, "..."], temperat
 
 def straight_through(soft: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The hard mask 1[y > 0.5] (1 keeps) with the gradient of y."""
-    return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+    return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # the bracket is exactly 0
 
 
 def keep_probability(score: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

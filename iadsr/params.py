@@ -47,6 +47,8 @@ def read_params(path: Path) -> Params:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run from the project's root folder") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -76,6 +78,8 @@ def lookup(params: Params, key: str) -> Any:
 def choice(params: Params, key: str, table: str) -> str:
     """The name chosen by top-level `key`, which must be an entry of the mapping `table`."""
     name, known = lookup(params, key), lookup(params, table)
+    if not isinstance(known, dict):
+        raise UserError(f"params.yaml: {table}: expected a mapping, found {known!r}")
     if not isinstance(name, str) or name not in known:
         raise UserError(f"params.yaml: unknown {key} {name!r}; known (under `{table}`) are {', '.join(known)}")
     return name
@@ -86,6 +90,9 @@ def group(params: Params, key: str, model: type[AnyGroup], **more: Any) -> AnyGr
     value = lookup(params, key)
     if not isinstance(value, dict):
         raise UserError(f"params.yaml: {key}: expected a mapping, found {value!r}")
+    misplaced = next((name for name in more if name in value), None)
+    if misplaced:
+        raise UserError(f"params.yaml: {key}.{misplaced}: unknown parameter; {misplaced} stands at top level")
     return checked(model, {**value, **more}, key, moved=tuple(more))
 
 

@@ -1,7 +1,7 @@
 """Full ranking: the rank of each user's held-out item among the whole catalogue, and HR@k and NDCG@k from ranks.
 
 Ties are resolved by the expected rank: an item that k others tie with ranks k/2 below the best place among them. A
-constant score then ranks every item in the middle, so it gains nothing.
+constant score then ranks every item in the middle, so it gains nothing. A score that is NaN ranks below all others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int, ba
     table = model.item_table()[1:]
     unfiltered, filtered = [], []
     for part, batch in feed.in_order(history_windows(sequences, split, max_length), batch_size):
-        scores = model.states(batch) @ table.T
+        scores = (model.states(batch) @ table.T).nan_to_num(float("-inf"), float("inf"), float("-inf"))
         own = scores.gather(1, targets[part, None] - 1)
         place = expected_rank((scores > own).sum(1), (scores == own).sum(1) - 1)
         items, counts = seen.batch(part)

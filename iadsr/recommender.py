@@ -47,7 +47,7 @@ class Recommender(nn.Module):
         """The state that scores the item after each window."""
         return self.head(newest(self.prefix_states(batch.items), batch.last))
 
-    def item_table(self) -> Float[Tensor, "items+1 dim"]:
+    def item_table(self) -> Float[Tensor, "table dim"]:
         """What states are scored against, by inner product; row 0 is padding and never ranked."""
         return self.items.weight
 

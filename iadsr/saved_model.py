@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from iadsr.denoisers.iadsr import IADSR, IADSRParams
 from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.recommender import Recommender
+from iadsr.seeds import derived_seed
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -42,13 +42,13 @@ class ModelConfig(Group):
 
 def build(config: ModelConfig, rows: int = 0) -> Recommender:
     """A model with fresh weights, drawn from `config.seed`; `rows` of the data set are needed only for training."""
-    torch.manual_seed(config.seed)
+    torch.manual_seed(derived_seed(config.seed, "weights"))
     params = BACKBONES[config.backbone][1].model_validate(config.backbone_params)
     backbone = build_backbone(config.backbone, config.dim, config.max_length, params)
     if config.denoiser == "none":
         return Recommender(config.item_count, config.dim, backbone)
     assert config.iadsr is not None and config.semantic is not None
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(derived_seed(config.seed, "masks"))
     shape = (rows, config.max_length)
     return IADSR(config.item_count, config.dim, backbone, config.iadsr, config.semantic["dim"], shape, generator)
 
@@ -65,8 +65,9 @@ def load_config(folder: Path) -> ModelConfig:
     """UserError when the folder holds no trained model."""
     try:
         return ModelConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"), strict=False)
-    except (OSError, json.JSONDecodeError, pydantic.ValidationError) as error:
-        raise UserError(f"{folder / CONFIG}: no trained model here ({error}); run `dvc repro train` first") from None
+    except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / CONFIG}: no trained model here ({reason}); run `dvc repro train` first") from None
 
 
 def load(folder: Path, device: torch.device) -> tuple[Recommender, ModelConfig]:
@@ -76,5 +77,6 @@ def load(folder: Path, device: torch.device) -> tuple[Recommender, ModelConfig]:
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS}: cannot be loaded ({error}); run `dvc repro train` again") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / WEIGHTS}: cannot be loaded ({reason}); run `dvc repro train` again") from None
     return model.to(device).eval(), config

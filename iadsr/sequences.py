@@ -28,7 +28,7 @@ class Sequences:
     """All interactions: `items[offsets[u]:offsets[u + 1]]` is user u's history, validation and test items last."""
 
     items: Int[Tensor, " rows"]
-    offsets: Int[Tensor, " users+1"]
+    offsets: Int[Tensor, " bounds"]
     noise: Bool[Tensor, " rows"] | None = None
 
     @property
@@ -53,13 +53,18 @@ class Sequences:
 
 
 def read_sequences(path: Path) -> Sequences:
-    """Read sequences.parquet; UserError when it is missing, lacks a column, or its rows are out of order."""
+    """Read sequences.parquet; UserError when it is missing or empty, lacks a column, or its rows are out of order."""
     if not path.exists():
         raise UserError(f"{path}: missing; run `dvc repro filter` first")
-    table = pyarrow.parquet.read_table(path)
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); run `dvc repro filter` again") from None
     absent = set(SEQUENCES) - set(table.column_names)
     if absent:
         raise UserError(f"{path}: no column {sorted(absent)[0]!r}; run `dvc repro filter` again")
+    if not len(table):
+        raise UserError(f"{path}: empty; run `dvc repro filter` again")
     users, items = (table[name].to_numpy().astype(np.int64) for name in (USER, ITEM))
     offsets = np.concatenate([[0], np.flatnonzero(np.diff(users)) + 1, [len(users)]])
     expected = np.arange(len(users)) - np.repeat(offsets[:-1], np.diff(offsets))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iadsr import saved_model
+from iadsr.artifacts import require
 from iadsr.encoders import Encoder, EncoderParams, open_encoder
 from iadsr.encoding import encoded, prefix_means
 from iadsr.errors import UserError
@@ -38,8 +39,12 @@ class Server:
     def __init__(self, model: Path, items: Path, encoder: EncoderParams | None, item_vectors: Path | None) -> None:
         """`item_vectors` (items.npy) is needed where prefixes are means of item vectors, `encoder` where texts are."""
         self.model, self.config = saved_model.load(model, torch.device("cpu"))
+        require(items, "filter")
         table = pyarrow.parquet.read_table(items)
         self.ids, self.titles = table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
+        if len(self.ids) != self.config.item_count:
+            trained_on = f"the model was trained on {self.config.item_count}"
+            raise UserError(f"{items}: {len(self.ids)} items, but {trained_on}; run `dvc repro train` again")
         self.index = {raw: number for number, raw in enumerate(self.ids, 1)}
         self.encoder_params, self.item_vectors = encoder, item_vectors
         self._encoder: Encoder | None = None
@@ -59,6 +64,8 @@ class Server:
         """
         if not 1 <= k <= len(self.ids):
             raise UserError(f"k: expected 1 to {len(self.ids)} (the catalogue), found {k}")
+        if titles and len(titles) != len(histories):
+            raise UserError(f"titles: {len(titles)} lists for {len(histories)} histories")
         known = [self._numbers(history, place) for place, history in enumerate(histories, 1)]
         texts = [self._texts(row, titles[place] if titles else None) for place, row in enumerate(known)]
         result: list[list[Recommendation]] = []
@@ -126,8 +133,8 @@ class Server:
         return encoded(encoder, prefixes, encoder.tokenize(prefixes), SERVING_TOKENS)
 
     def _means(self, history: list[int], texts: list[str]) -> np.ndarray:
-        if self.item_vectors is None:
-            raise UserError("the model was trained with encode.prefixes: mean, so it needs items.npy of data/encoded")
+        if self.item_vectors is None or not self.item_vectors.exists():
+            raise UserError("the model was trained with encode.prefixes: mean, so it needs data/encoded/items.npy")
         vectors = np.load(self.item_vectors, mmap_mode="r")
         newest = np.arange(len(history))[-self.config.max_length :]
         return prefix_means(vectors, _corpus([], history), self.config.max_length, newest)

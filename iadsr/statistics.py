@@ -15,7 +15,7 @@ PAPER_TABLE_1 = {
 }
 
 
-def describe(sequences: pl.DataFrame) -> dict[str, float]:
+def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
     """Counts over the real rows (planted noise is counted apart), average length and sparsity as fractions.
 
     `tied_last_two` is the share of users whose last two rows have the same time: there the tie rule chooses the
@@ -43,7 +43,7 @@ def describe(sequences: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def equals_paper(dataset: str, described: dict[str, float]) -> bool | None:
+def equals_paper(dataset: str, described: dict[str, int | float]) -> bool | None:
     """Whether users, items, actions, average length and sparsity are as Table 1 prints; None if it has no such row."""
     if dataset not in PAPER_TABLE_1:
         return None

@@ -16,12 +16,13 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iadsr.artifacts import replacing
+from iadsr.artifacts import replacing, require
 from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.ranking import rank_targets, summarise
 from iadsr.recommender import Recommender
 from iadsr.schemas import VALIDATION
+from iadsr.seeds import derived_seed
 from iadsr.sequences import Feed, training_windows
 
 
@@ -111,11 +112,11 @@ def earlier_reports(progress: Progress) -> Iterator[EpochReport]:
 
 def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     """Fresh optimiser and generators; also seeds torch's own generator, which dropout draws from."""
-    torch.manual_seed(seed + 1)
+    torch.manual_seed(derived_seed(seed, "dropout"))
     optimizer = torch.optim.Adam(
         model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
-    return Progress(optimizer, torch.Generator().manual_seed(seed))
+    return Progress(optimizer, torch.Generator().manual_seed(derived_seed(seed, "order")))
 
 
 def train_epoch(
@@ -161,13 +162,17 @@ def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
 
 def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
     """Continue from a checkpoint of the same run; UserError for a file that is none."""
-    device = next(model.parameters()).device
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        _restore(model, progress, header, tensors)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a checkpoint of this training ({error}); delete it and run again") from None
+
+
+def _restore(model: Recommender, progress: Progress, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    device = next(model.parameters()).device
     parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "extra", "optimizer", "generator")}
     model.load_state_dict(parts["model"])
     model.load_training_state(parts["extra"])
@@ -215,5 +220,7 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
+    """UserError when the file is missing."""
+    require(path, "train")
     with open(path, encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items() if name != "epoch"} for row in csv.DictReader(file)]

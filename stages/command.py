@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +31,19 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
         except UserError as error:
             fail(str(error))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            if not disk_is_full(error):
                 raise
-            fail(f"{error.filename or Path.cwd()}: no space left on the disk; free some and run the same command again")
+            where = getattr(error, "filename", None) or Path.cwd()
+            fail(f"{where}: no space left on the disk; free some and run the same command again")
 
     return wrapper
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Polars and safetensors wrap the system's error in one of their own, and numpy leaves its number out."""
+    full = r"No space left on device|\d+ requested and \d+ written"
+    return getattr(error, "errno", None) == errno.ENOSPC or re.search(full, str(error)) is not None
 
 
 def fail(message: str) -> None:

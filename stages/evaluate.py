@@ -26,7 +26,7 @@ def main(params: Params = paths.PARAMS) -> None:
     that the user has seen before are not ranked). Ties count as their expected rank.
     """
     from iadsr import evaluation, saved_model
-    from iadsr.artifacts import write_json
+    from iadsr.artifacts import require, write_json
     from iadsr.denoising import judge
     from iadsr.device import pick_device, set_threads
     from iadsr.figures import draw_figures
@@ -44,6 +44,7 @@ def main(params: Params = paths.PARAMS) -> None:
     set_threads(machine.threads)
     model, config = saved_model.load(paths.MODEL, pick_device(machine.device))
     sequences = read_sequences(paths.SEQUENCES)
+    require(paths.ITEMS, "filter")  # read only at the end, for the logged model
     vectors = PrefixVectors(paths.ENCODED, len(sequences.items)) if model.needs_semantics else None
     feed = Feed(sequences.to(pick_device(machine.device)), vectors)
 

@@ -72,7 +72,11 @@ def read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
     absent = {USER, ITEM} - set(table.columns)
     if absent:
         raise UserError(f"{path}: no column {sorted(absent)[0]!r}; found {', '.join(table.columns)}")
-    grouped = table.select(pl.col(USER, ITEM).cast(pl.String)).group_by(USER, maintain_order=True).agg(ITEM)
+    table = table.select(pl.col(USER, ITEM).cast(pl.String).str.strip_chars())
+    incomplete = table.select(pl.any_horizontal(pl.all().is_null()).arg_true()).to_series()
+    if len(incomplete):
+        raise UserError(f"{path}: data row {incomplete[0] + 1}: user or item is missing")
+    grouped = table.group_by(USER, maintain_order=True).agg(ITEM)
     return grouped[USER].to_list(), grouped[ITEM].to_list()
 
 

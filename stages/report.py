@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stages import paths
@@ -30,15 +31,18 @@ def main(params: Params = paths.PARAMS) -> None:
 
 
 def lines(content: dict[str, Any], dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
-    cutoffs = content["evaluate"]["cutoffs"]
-    name = content["denoiser"] if content["denoiser"] != "none" else "no denoiser"
+    from iadsr.params import lookup
+
+    cutoffs = sorted(int(name.split("_")[2]) for name in metrics if re.fullmatch(r"test_hr_\d+_unfiltered", name))
+    chosen = {key: lookup(content, key) for key in ("dataset", "denoiser", "backbone", "encoder", "seed")}
+    name = chosen["denoiser"] if chosen["denoiser"] != "none" else "no denoiser"
     return [
         "",
-        f"Data set {content['dataset']}: {dataset['users']:,} users, {dataset['items']:,} items, "
+        f"Data set {chosen['dataset']}: {dataset['users']:,} users, {dataset['items']:,} items, "
         f"{dataset['interactions']:,} interactions",
         f"  average length {dataset['average_length']:.1f}, sparsity {dataset['sparsity']:.2%}",
         "",
-        f"{name} on {content['backbone']}, encoder {content['encoder']}, seed {content['seed']}: best epoch "
+        f"{name} on {chosen['backbone']}, encoder {chosen['encoder']}, seed {chosen['seed']}: best epoch "
         f"{metrics['best_epoch']} of {metrics['epochs']}",
         f"  {'full ranking':24}"
         + "".join(f"{f'HR@{k}':>9}" for k in cutoffs)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits for minutes on a server that is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -113,9 +115,14 @@ class Run:
     def _open(self, config: ModelConfig, content: dict[str, Any]) -> None:
         import mlflow
 
+        own = not os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri sets it
         mlflow.set_tracking_uri(tracking_uri())
-        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
         client = mlflow.MlflowClient()
+        if own:
+            # beside mlflow.db: MLflow's own choice is the current folder, which may be a temporary copy of DVC's
+            with suppress(mlflow.MlflowException):  # it exists already
+                client.create_experiment(EXPERIMENT, (paths.project_root() / "mlruns").as_uri())
+        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
         name = os.environ.get("DVC_EXP_NAME", "")
         found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{config.run}' and tags.`{DVC_TAG}` = '{name}'")
         if found:

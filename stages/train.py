@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ def main(params: Params = paths.PARAMS) -> None:
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import saved_model
+    from iadsr.artifacts import require
     from iadsr.device import pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.sequences import Feed, read_sequences
@@ -38,6 +40,8 @@ def main(params: Params = paths.PARAMS) -> None:
     set_threads(settings.threads)
     device = pick_device(settings.device)
     sequences = read_sequences(paths.SEQUENCES)
+    for path in (paths.USERS, paths.ITEMS):  # read only after the training, to name users and items
+        require(path, "filter")
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
     model = saved_model.build(config, rows=len(sequences.items)).to(device)
@@ -51,8 +55,7 @@ def main(params: Params = paths.PARAMS) -> None:
             )
         )
     finish(model, feed, config, reports)
-    checkpoint.unlink()
-    checkpoint.parent.rmdir()
+    shutil.rmtree(checkpoint.parent)  # also what a kill in the middle of writing has left there
 
 
 def configured(
@@ -118,17 +121,16 @@ def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> 
 
     from iadsr.training import STOPPING_METRIC
 
-    bar = tqdm(total=settings.max_epochs, desc="train", unit="epoch")
     best = 0.0
-    for report in reports:
-        best = max(best, report.figures[STOPPING_METRIC])
-        drop = report.figures.get("drop_rate")
-        extra = "" if drop is None else f", dropped {drop:.1%}"
-        bar.set_postfix_str(f"validation NDCG@10 {report.figures[STOPPING_METRIC]:.4f}, best {best:.4f}{extra}")
-        bar.update()
-        yield report
-    bar.total = bar.n  # early stopping has ended it
-    bar.close()
+    with tqdm(total=settings.max_epochs, desc="train", unit="epoch") as bar:
+        for report in reports:
+            best = max(best, report.figures[STOPPING_METRIC])
+            drop = report.figures.get("drop_rate")
+            extra = "" if drop is None else f", dropped {drop:.1%}"
+            bar.set_postfix_str(f"validation NDCG@10 {report.figures[STOPPING_METRIC]:.4f}, best {best:.4f}{extra}")
+            bar.update()
+            yield report
+        bar.total = bar.n  # early stopping has ended it
 
 
 def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport]) -> None:

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from iadsr.errors import UserError
 
 CONTENT = b"0123456789" * 100
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+Answer = tuple[int, int | None, bytes]
 
 
 def sha256(content: bytes) -> str:
@@ -26,7 +27,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *answers: tuple[int, int | None, bytes]) -> None:
+    def __init__(self, *answers: Answer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = list(answers)
         self.requests = 0
@@ -51,12 +52,15 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the test's output quiet."""
 
 
+Serve = Callable[..., Server]
+
+
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     servers = []
 
-    def start(*answers: tuple[int, int | None, bytes]) -> Server:
+    def start(*answers: Answer) -> Server:
         servers.append(Server(*answers))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return servers[-1]
@@ -125,7 +129,7 @@ def test_an_unknown_sum_is_printed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert f"no checksum is known for it; this copy has sha256 {sha256(CONTENT)}" in caplog.text
 
 
-def test_a_download_is_kept_and_not_repeated(serve, tmp_path: Path) -> None:
+def test_a_download_is_kept_and_not_repeated(serve: Serve, tmp_path: Path) -> None:
     server = serve(WHOLE)
     file = server.official(checksum=MD5, size=1000, verified=True)
     for _ in range(2):
@@ -133,7 +137,7 @@ def test_a_download_is_kept_and_not_repeated(serve, tmp_path: Path) -> None:
     assert server.requests == 1
 
 
-def test_a_failed_download_is_tried_again(serve, tmp_path: Path) -> None:
+def test_a_failed_download_is_tried_again(serve: Serve, tmp_path: Path) -> None:
     server = serve(BUSY, (200, len(CONTENT), CONTENT[:10]), WHOLE)
     assert fetch(server.official(checksum=MD5, verified=True), tmp_path).read_bytes() == CONTENT
     assert server.requests == 3
@@ -150,7 +154,9 @@ def test_a_failed_download_is_tried_again(serve, tmp_path: Path) -> None:
         ((200, None, b"<html>please log in</html>"), {"name": "reviews.json.gz"}, "not a whole gzip file"),
     ],
 )
-def test_a_download_that_fails_for_good_leaves_nothing(serve, tmp_path: Path, answer, known, why) -> None:
+def test_a_download_that_fails_for_good_leaves_nothing(
+    serve: Serve, tmp_path: Path, answer: Answer, known: dict[str, Any], why: str
+) -> None:
     server = serve(answer)
     with pytest.raises(UserError, match=rf"could not be downloaded from http.*in 4 attempts .*{why}.*IADSR_MIRROR"):
         fetch(server.official(**known), tmp_path)
@@ -158,12 +164,12 @@ def test_a_download_that_fails_for_good_leaves_nothing(serve, tmp_path: Path, an
     assert server.requests == 4
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve, tmp_path: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"damaged")
     assert fetch(serve(WHOLE).official(checksum=MD5, verified=True), tmp_path).read_bytes() == CONTENT
 
 
-def test_an_unverified_size_and_sum_warn_only(serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unverified_size_and_sum_warn_only(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = serve(WHOLE).official(checksum="sha256:" + "0" * 64, size=7)
     assert fetch(file, tmp_path).read_bytes() == CONTENT
     assert "expected 7 bytes" in caplog.text

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iadsr.errors import UserError
 from iadsr.params import Group
 
 
@@ -25,6 +26,8 @@ class SASRec(nn.Module):
 
     def __init__(self, dim: int, max_length: int, params: SASRecParams) -> None:
         super().__init__()
+        if dim % params.heads:
+            raise UserError(f"params.yaml: backbones.sasrec.heads: {params.heads} does not divide train.dim {dim}")
         self.hidden = dim
         self.positions = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim)

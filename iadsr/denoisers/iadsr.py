@@ -11,6 +11,10 @@ Masks come in two readings of Eq. 19:
 
 In training an epoch uses the masks that the epoch before sampled. At test there is no epoch before: the unmasked
 history is judged by the deterministic rule (score > 0), masked, and encoded again.
+
+Histories longer than `max_length` are cut into windows that move from epoch to epoch. A verdict that the epoch before
+did not make is the last one made, or "keep"; and at the head of a later window the state h_t has seen only the window,
+while the text of l_t also holds the items before it.
 """
 
 from __future__ import annotations
@@ -98,11 +102,13 @@ class IADSR(Recommender):
         return self.head(newest(states, batch.last))
 
     def keep(self, batch: Batch) -> Keep:
-        """Each item's cosines, score, keep probability (1 for users below theta) and deterministic verdict."""
+        """Each item's cosines, score, keep probability and verdict; below theta, or without masks, all is kept."""
         unit = F.normalize(self.prefix_states(batch.items), dim=-1)
         cosines = self.judge_from_newest(batch, unit, *self.semantic(batch))
         score = masking.score(cosines, self.params.interests)[:, 0]
         free = (cosines.gate < self.params.theta)[:, 0]
+        if self.params.masks == "none":
+            free = torch.ones_like(free)
         return Keep(
             c1=cosines.c1[:, 0],
             c2=cosines.c2[:, 0],
@@ -190,6 +196,8 @@ class IADSR(Recommender):
         """
         states = self.prefix_states(batch.items)
         which, newest_item = (self.seen(batch) & ~keep).any(-1).nonzero(as_tuple=True)
+        if not len(which):
+            return states
         by_length = torch.argsort(newest_item, stable=True)
         parts = []
         for part in by_length.split(EXPANDED):
@@ -198,8 +206,6 @@ class IADSR(Recommender):
             inside = torch.arange(width, device=place.device) <= place[:, None]
             items = torch.where(inside, batch.items[window, :width], 0)
             parts.append(newest(self.prefix_states(items, keep[window, place, :width]), place))
-        if not parts:
-            return states
         return states.index_put((which[by_length], newest_item[by_length]), torch.cat(parts))
 
     def seen(self, batch: Batch) -> Bool[Tensor, "batch newest time"]:

@@ -1,0 +1,182 @@
+"""DVC itself, in a small project of its own: what runs, what is skipped, what becomes stale, and experiments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import paths
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["ingest", "filter", "encode", "train", "evaluate"]
+TRACKED = ("iadsr", "stages", "own/README.md", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run a program in the project's folder, that of this Python first, and return its output; it must succeed."""
+    folder = tmp_path_factory.mktemp("dvc") / "project"
+    folder.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_", "MLFLOW_"))}
+    kept.pop("PYTHONPATH", None)
+    people = {f"GIT_{role}_{part}": f"test@{role}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+    environment = {
+        **kept,
+        **people,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "true",
+        "DVC_SITE_CACHE_DIR": str(folder.parent / "cache"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first_run(command: Command) -> str:
+    """Make the project, with a tiny demo, and run the whole pipeline once; returns what DVC said."""
+    folder = Path(command("pwd").strip())
+    for name in TRACKED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(tiny((ROOT / "params.yaml").read_text(encoding="utf-8")), encoding="utf-8")
+    command("git", "init", "--quiet", "--initial-branch=main")
+    said = command("dvc", "repro")
+    command("git", "add", "--all")
+    command("git", "commit", "--quiet", "--message", "the pipeline has run")
+    return said
+
+
+def tiny(text: str) -> str:
+    changes = {
+        "    max_length: 20": "    max_length: 8",
+        "      users: 2000": "      users: 60",
+        "      items: 1000": "      items: 60",
+        "  prefixes: joint": "  prefixes: mean",
+        "  max_epochs: 200": "  max_epochs: 2",
+        "  dim: 64": "  dim: 16",
+        "    hidden: 128\n    layers: 2": "    hidden: 16\n    layers: 1",
+    }
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def project(command: Command, first_run: str) -> Iterator[Path]:
+    """The project's folder as committed, and as committed again afterwards."""
+    folder = Path(command("pwd").strip())
+    yield folder
+    command("git", "checkout", "--quiet", ".")
+
+
+def running(said: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", said)
+
+
+def set_param(folder: Path, key: str, value: object) -> None:
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    content[key] = value
+    yaml.dump(content, folder / "params.yaml")
+
+
+def runs(folder: Path) -> list[tuple[str, str]]:
+    """Name and state of each run in MLflow's store, oldest first."""
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        return store.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+
+
+def test_the_first_run_runs_every_stage(project: Path, first_run: str) -> None:
+    assert running(first_run) == STAGES
+    assert "MLflow is not reachable" not in first_run
+    for path in (paths.METRICS, paths.RANKS, paths.MODEL / "model.safetensors", Path("dvc.lock")):
+        assert (project / path).is_file()
+    assert [status for _, status in runs(project)] == ["FINISHED"]
+
+
+def test_git_keeps_metrics_and_dvc_keeps_data(project: Path, command: Command) -> None:
+    files = set(command("git", "ls-files").split())
+    assert {str(path) for path in (paths.METRICS, paths.DATASET_METRICS, paths.INGEST_METRICS)} <= files
+    assert not [file for file in files if file.startswith(("data/", "models/", "metrics/plots/", "mlruns/", ".cache/"))]
+    assert "mlflow.db" not in files
+
+
+def test_the_second_run_runs_nothing(project: Path, command: Command) -> None:
+    said = command("dvc", "repro")
+    assert running(said) == []
+    assert said.count("didn't change, skipping") == len(STAGES)
+    assert "Data and pipelines are up to date." in said
+    assert command("git", "status", "--porcelain") == ""
+
+
+def stale(command: Command) -> set[str]:
+    """Stages that differ from dvc.lock by themselves; those after them run if these write something else."""
+    return set(json.loads(command("dvc", "status", "--json")))
+
+
+def test_theta_makes_train_stale_and_no_stage_before(project: Path, command: Command) -> None:
+    set_param(project, "theta", -0.5)
+    assert stale(command) == {"train"}
+
+
+def test_the_encoders_code_makes_encode_stale_but_no_stage_before(project: Path, command: Command) -> None:
+    with open(project / "iadsr" / "encoding.py", "a") as file:
+        file.write("# a comment\n")
+    assert stale(command) == {"encode", "evaluate"}  # evaluate logs a model that serves with it
+
+
+def test_code_of_reports_makes_nothing_stale(project: Path, command: Command) -> None:
+    with open(project / "stages" / "report.py", "a") as file:
+        file.write("# a comment\n")
+    assert stale(command) == set()
+
+
+def test_own_files_make_ingest_stale(project: Path, command: Command) -> None:
+    (project / "own" / "interactions.csv").write_text("user,item,timestamp\n")
+    try:
+        assert stale(command) == {"ingest"}
+    finally:
+        (project / "own" / "interactions.csv").unlink()
+
+
+def test_an_experiment_runs_what_it_changes_and_has_a_run_of_its_own(project: Path, command: Command) -> None:
+    """A change of theta runs `train` and `evaluate` alone. The run in MLflow has the experiment's name."""
+    said = command("dvc", "exp", "run", "--name", "bolder", "--set-param", "theta=-0.5")
+    assert running(said) == ["train", "evaluate"]
+    assert "MLflow is not reachable" not in said
+    assert "bolder" in command("dvc", "exp", "list")
+    assert runs(project)[1:] == [("bolder", "FINISHED")]
+    changed = json.loads(command("dvc", "params", "diff", "--json"))["params.yaml"]
+    assert {key: (value["old"], value["new"]) for key, value in changed.items()} == {"theta": (-0.9, -0.5)}
+    assert str(paths.METRICS) in json.loads(command("dvc", "metrics", "diff", "--all", "--json"))
+
+
+def test_plots_are_shown(project: Path, command: Command) -> None:
+    command("dvc", "plots", "show", "--out", "plots")
+    try:
+        page = (project / "plots" / "index.html").read_text()
+        assert all(title in page for title in ("training curve", "drop ratio by popularity"))
+    finally:
+        shutil.rmtree(project / "plots")

@@ -1,0 +1,324 @@
+"""From raw interactions to sequences: each step on hand-worked rows, then as properties of random ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from iadsr.errors import UserError
+from iadsr.interactions import (
+    FilterParams,
+    NoiseParams,
+    arranged,
+    checked_core,
+    drop_duplicates,
+    k_core,
+    leave_one_out,
+    plant_noise,
+    reindex,
+    time_order,
+)
+
+Row = tuple[str, str, int]
+Pair = tuple[str, str]
+COLUMNS = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64}
+
+
+def raw(*rows: Row) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def untimed(pairs: str) -> pl.DataFrame:
+    """`a1 b2` -> user a with item 1, user b with item 2, one second apart."""
+    return raw(*[(pair[0], pair[1:], time) for time, pair in enumerate(pairs.split())])
+
+
+def pairs(frame: pl.DataFrame) -> str:
+    return " ".join(user + item for user, item in frame.select("user", "item").rows())
+
+
+def sequences(*histories: list[int]) -> pl.DataFrame:
+    """Indexed sequences with a split; the n-th interaction of each user is at time 10 n."""
+    rows = [(user, item, 10 * n) for user, items in enumerate(histories) for n, item in enumerate(items)]
+    schema = {"user": pl.Int32, "item": pl.Int32, "timestamp": pl.Int64}
+    return leave_one_out(pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+# --- duplicates ---
+
+# u meets a three times; in order of time: the second row (1), the first (5), the fourth (5, later in the file)
+REPEATED = (("u", "a", 5), ("u", "a", 1), ("u", "b", 3), ("u", "a", 5), ("v", "a", 2))
+
+
+@pytest.mark.parametrize(("policy", "rows"), [("keep", (0, 1, 2, 3, 4)), ("first", (1, 2, 4)), ("last", (2, 3, 4))])
+def test_duplicates_by_time_then_raw_order(policy: str, rows: tuple[int, ...]) -> None:
+    """Of u's three rows with a, the earliest is row 1 and the latest row 3; raw order is kept among what stays."""
+    marked = raw(*REPEATED).with_row_index("row")
+    assert drop_duplicates(marked, policy)["row"].to_list() == list(rows)
+
+
+def test_the_same_item_of_another_user_is_no_duplicate() -> None:
+    assert pairs(drop_duplicates(untimed("a1 b1 a2"), "first")) == "a1 b1 a2"
+
+
+# --- k-core ---
+
+
+def test_k_core_unravels_a_chain_round_by_round() -> None:
+    """The 2-core of c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6.
+
+    Item 4 has one row; without c4 user c has one; without c3 item 3 has one; then b, item 2, a, and item 1 follow, one
+    a round. x5 x6 y5 y6 hold each other.
+    """
+    assert pairs(k_core(untimed("c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6"), 2)) == "x5 x6 y5 y6"
+
+
+@pytest.mark.parametrize("core", [0, 1])
+def test_no_core_keeps_everything(core: int) -> None:
+    frame = untimed("a1 b2 c3")
+    assert k_core(frame, core).equals(frame)
+
+
+def test_k_core_counts_rows_and_not_distinct_partners() -> None:
+    """As published preprocessings do: a met item 1 twice, so both have two interactions."""
+    assert pairs(k_core(untimed("a1 a1 b2"), 2)) == "a1 a1"
+
+
+def test_an_empty_core_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"core: the 2-core of 3 interactions is empty; lower core"):
+        k_core(untimed("a1 b2 c3"), 2)
+
+
+def test_no_interactions_at_all_are_an_error() -> None:
+    with pytest.raises(UserError, match="core"):
+        k_core(raw(), 0)
+
+
+def slow_k_core(rows: list[Pair], core: int) -> list[Pair]:
+    """Take away one row at a time, as long as its user or its item has too few: ends at the largest core."""
+    left = list(rows)
+    while True:
+        users, items = Counter(user for user, _ in left), Counter(item for _, item in left)
+        poor = next((n for n, (user, item) in enumerate(left) if users[user] < core or items[item] < core), None)
+        if poor is None:
+            return left
+        del left[poor]
+
+
+some_pairs = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("123456")), min_size=1, max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(some_pairs, st.integers(0, 4))
+def test_k_core_is_a_fixed_point_and_the_largest(rows: list[Pair], core: int) -> None:
+    frame = raw(*[(user, item, time) for time, (user, item) in enumerate(rows)])
+    expected = slow_k_core(rows, core)
+    if not expected:
+        with pytest.raises(UserError, match="empty"):
+            k_core(frame, core)
+        return
+    found = k_core(frame, core)
+    assert found.select("user", "item").rows() == expected
+    assert found["timestamp"].is_sorted()
+    assert k_core(found, core).equals(found)
+
+
+@pytest.mark.parametrize("value", [-1, 2.0, "5", True, None])
+def test_core_must_be_a_whole_number(value: object) -> None:
+    with pytest.raises(UserError, match=r"params.yaml: datasets.mine.core: expected a whole number of at least 0"):
+        checked_core(value, "mine")
+
+
+# --- time order ---
+
+# v comes first in the file, then u; u's last three are at the same time
+TIED = (("v", "a", 9), ("u", "b", 5), ("u", "c", 5), ("v", "d", 1), ("u", "e", 2), ("u", "f", 5))
+
+
+def test_equal_times_stay_in_raw_order() -> None:
+    """v: d at 1, a at 9. u: e at 2, then b, c, f at 5 as in the file. v stands first, as in the file."""
+    assert pairs(time_order(raw(*TIED), "raw", 0)) == "vd va ue ub uc uf"
+
+
+def test_only_ties_are_shuffled() -> None:
+    """In every shuffle v d, v a, u e keep their places; over 20 seeds all 6 orders of b, c, f appear."""
+    orders = [pairs(time_order(raw(*TIED), "shuffled", seed)) for seed in range(20)]
+    assert all(order.startswith("vd va ue ") for order in orders)
+    assert len({order.removeprefix("vd va ue ") for order in orders}) == 6
+
+
+def test_a_shuffle_follows_its_seed() -> None:
+    again = [pairs(time_order(raw(*TIED), "shuffled", 7)) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+timed_rows = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("12345"), st.integers(0, 3)), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=75, deadline=None)
+@given(timed_rows, st.sampled_from(["raw", "shuffled"]), st.integers(0, 9))
+def test_time_order_equals_a_plain_sort_of_each_history(rows: list[Row], ties: str, seed: int) -> None:
+    histories: dict[str, list[Row]] = {}
+    for row in rows:
+        histories.setdefault(row[0], []).append(row)
+    ordered = [row for history in histories.values() for row in sorted(history, key=lambda row: row[2])]
+    found = time_order(raw(*rows), ties, seed).rows()
+    if ties == "raw":
+        assert found == ordered
+    assert [(user, time) for user, _, time in found] == [(user, time) for user, _, time in ordered]
+    assert sorted(found) == sorted(rows)
+
+
+# --- numbering ---
+
+TITLES = pl.DataFrame(
+    {"item": ["a", "b", "c"], "title": ["Ant", "Bee", "Cat"], "categories": ["", "X > Y", ""]},
+)
+
+
+def test_users_and_items_are_numbered_as_they_appear() -> None:
+    """Users w, u: 0, 1. Items b, a: 1, 2 (0 is padding); c occurs nowhere and gets no number."""
+    found, users, items = reindex(raw(("w", "b", 1), ("w", "a", 2), ("u", "b", 3)), TITLES)
+    assert found.select("user", "item", "timestamp").rows() == [(0, 1, 1), (0, 2, 2), (1, 1, 3)]
+    assert users.rows(named=True) == [{"user": 0, "raw_user": "w"}, {"user": 1, "raw_user": "u"}]
+    assert items.rows() == [(1, "b", "Bee", "X > Y"), (2, "a", "Ant", "")]
+    assert (items.columns, users.columns) == (["item", "raw_item", "title", "categories"], ["user", "raw_user"])
+    assert found.schema["user"] == found.schema["item"] == pl.Int32
+
+
+def test_an_item_without_a_row_in_the_item_table_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"items.parquet: no row for item 'x' \(2 such items\)"):
+        reindex(untimed("ua ux uy"), TITLES)
+
+
+# --- leave-one-out ---
+
+
+def test_the_last_two_are_held_out() -> None:
+    """User 0 has four rows: train, train, validation, test. User 1 has the fewest that are allowed, three."""
+    split = sequences([1, 2, 3, 4], [2, 1, 3])
+    assert split["position"].to_list() == [0, 1, 2, 3, 0, 1, 2]
+    assert split["split"].to_list() == ["train", "train", "validation", "test", "train", "validation", "test"]
+
+
+def test_histories_shorter_than_three_are_an_error() -> None:
+    with pytest.raises(UserError, match=r"^2 users have fewer than 3 interactions .*datasets.<dataset>.core to 3"):
+        sequences([1, 2, 3], [1, 2], [1])
+
+
+histories_strategy = st.lists(st.lists(st.integers(1, 8), min_size=3, max_size=12, unique=True), min_size=1, max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(histories_strategy)
+def test_every_user_has_one_validation_and_one_test_row_at_the_end(histories: list[list[int]]) -> None:
+    split = sequences(*histories)
+    for user, items in enumerate(histories):
+        own = split.filter(pl.col("user") == user)
+        assert own["item"].to_list() == items
+        assert own["split"].to_list() == ["train"] * (len(items) - 2) + ["validation", "test"]
+        assert own["position"].to_list() == list(range(len(items)))
+
+
+# --- planted noise ---
+
+
+def test_nothing_is_planted_at_ratio_zero() -> None:
+    split = sequences([1, 2, 3])
+    assert plant_noise(split, 0.0, 0) is split
+
+
+def test_the_only_foreign_item_is_planted_before_a_training_row() -> None:
+    """User 0 has met 1 to 4 of 5, user 1 has met 5, 1, 2, 3: only 5 and only 4 can be planted.
+
+    4 training rows at ratio 0.5 make 2 plants, each at the time of a training row of its user, before that row.
+    """
+    split = sequences([1, 2, 3, 4], [5, 1, 2, 3])
+    planted = plant_noise(split, 0.5, 3)
+    assert planted["is_noise"].sum() == 2
+    for user, item, position, time in planted.filter("is_noise").select("user", "item", "position", "timestamp").rows():
+        assert item == {0: 5, 1: 4}[user]
+        following = planted.filter((pl.col("user") == user) & (pl.col("position") > position) & ~pl.col("is_noise"))
+        assert following.row(0, named=True)["timestamp"] == time
+        assert following.row(0, named=True)["split"] == "train"
+
+
+def test_noise_that_the_source_knows_stays_flagged() -> None:
+    split = sequences([1, 2, 3, 4], [5, 6, 7]).with_columns(is_noise=pl.Series([True] + 6 * [False]))
+    planted = plant_noise(split, 1.0, 0)
+    assert planted["is_noise"].sum() == 1 + 3
+    assert planted.filter(pl.col("is_noise") & (pl.col("user") == 0) & (pl.col("item") == 1)).height == 1
+
+
+def test_a_user_who_met_everything_leaves_nothing_to_plant() -> None:
+    with pytest.raises(UserError, match=r"noise.ratio: a user has met every item of the catalogue"):
+        plant_noise(sequences([1, 2, 3, 4], [1, 2, 3]), 0.5, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories_strategy, st.sampled_from([0.01, 0.2, 0.5, 1.0, 2.5]), st.integers(0, 99))
+def test_planting(histories: list[list[int]], ratio: float, seed: int) -> None:
+    """A last user with item 9 alone, three times, makes a catalogue of 9 items that nobody has met wholly."""
+    split = sequences(*histories, [9, 9, 9])
+    planted = plant_noise(split, ratio, seed)
+    noise, real = planted.filter("is_noise"), planted.filter(~pl.col("is_noise"))
+    train = sum(len(items) - 2 for items in histories) + 1
+    assert noise.height == round(ratio * train)
+    assert set(noise["split"]) <= {"train"}
+    same = ("user", "item", "timestamp", "split")
+    assert real.select(same).equals(split.select(same))
+    met = set(split.select("user", "item").rows())
+    assert not met & set(noise.select("user", "item").rows())
+    assert noise["item"].is_between(1, 9).all()
+    for (_,), own in planted.group_by("user", maintain_order=True):
+        assert own["position"].to_list() == list(range(own.height))
+        assert own["timestamp"].is_sorted()
+        assert own["split"].to_list() == ["train"] * (own.height - 2) + ["validation", "test"]
+        assert not own["is_noise"][own.height - 3]  # a user's last training row is real
+    assert planted["user"].is_sorted()
+    assert planted.schema == {**split.schema, "is_noise": pl.Boolean}
+    assert plant_noise(split, ratio, seed).equals(planted)
+
+
+def test_another_seed_plants_other_noise() -> None:
+    split = sequences(*[[1 + user, 2 + user, 3 + user, 4 + user] for user in range(20)])
+    assert not plant_noise(split, 0.5, 0).equals(plant_noise(split, 0.5, 1))
+
+
+def test_plants_are_uniform_over_foreign_items() -> None:
+    """Users 0 to 99 have met 1, 2, 3 of 8: 5,000 plants over 4 to 8 are 1,000 each, give or take 4 deviations of 28."""
+    planted = plant_noise(sequences(*[[1, 2, 3]] * 100, [4, 5, 6, 7, 8]), 5000 / 103, 0)
+    counts = planted.filter(pl.col("is_noise") & (pl.col("user") < 100))["item"].value_counts()
+    share = counts["count"] / counts["count"].sum()
+    assert sorted(counts["item"]) == [4, 5, 6, 7, 8]
+    assert share.is_between(0.2 - 4 * 0.0057, 0.2 + 4 * 0.0057).all()
+
+
+# --- the table, and its parameters ---
+
+
+def test_columns_stand_in_the_schemas_order() -> None:
+    split = sequences([1, 2, 3]).with_columns(rating=pl.lit(5.0))
+    assert arranged(split).columns == ["user", "item", "position", "timestamp", "split"]
+    assert arranged(split.with_columns(is_noise=pl.lit(False))).columns[-1] == "is_noise"
+
+
+@pytest.mark.parametrize(
+    "change", [{"duplicates": "none"}, {"ties": "random"}, {"ties_seed": -1}, {"ties_seed": "0"}, {"core": 5}]
+)
+def test_wrong_filter_parameters(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        FilterParams.model_validate({"duplicates": "keep", "ties": "raw", "ties_seed": 0, **change})
+
+
+@pytest.mark.parametrize("change", [{"ratio": -0.1}, {"ratio": 11}, {"ratio": float("nan")}, {"seed": 0.5}])
+def test_wrong_noise_parameters(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        NoiseParams.model_validate({"ratio": 0.0, "seed": 0, **change})

@@ -1,0 +1,272 @@
+"""params.yaml: what is refused, and that each message names the key by its full path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from iadsr.backbones import BACKBONES
+from iadsr.denoisers import DENOISERS
+from iadsr.denoisers.iadsr import IADSRParams
+from iadsr.encoders import encoder_params
+from iadsr.encoding import EncodeParams
+from iadsr.errors import UserError
+from iadsr.evaluation import EvaluateParams
+from iadsr.interactions import FilterParams, NoiseParams, checked_core
+from iadsr.params import TOP_LEVEL, Group, choice, group, lookup, read_params
+from iadsr.rejects import Tolerance
+from iadsr.sources import chosen_source
+from iadsr.texts import checked_max_length
+from iadsr.training import TrainParams
+
+COMMITTED = Path(__file__).parents[1] / "params.yaml"
+
+
+class Engine(Group):
+    power: int = Field(ge=1, le=9)
+    fuel: Literal["wood", "coal"] = "coal"
+
+
+class Train(Group):
+    engine: Engine
+    wagons: list[Engine] = Field(default_factory=list)
+    speed: float = 1.0
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read_params(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- the file ---
+
+
+def test_reads_nested_values_with_their_types(tmp_path: Path) -> None:
+    """YAML 1.2: `no` is a word, 1e-3 a number; a comment is nothing."""
+    text = "theta: -0.9  # gate\nseed: 3\ndataset: no\ntrain: {learning_rate: 1e-3, on: true}\n"
+    assert read_params(written(tmp_path, text)) == {
+        "theta": -0.9,
+        "seed": 3,
+        "dataset": "no",
+        "train": {"learning_rate": 0.001, "on": True},
+    }
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    said = "cannot be read (No such file or directory); run from the project's root folder"
+    assert message(path) == f"{path}: {said}"
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    assert message(tmp_path).startswith(f"{tmp_path}: cannot be read (Is a directory)")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "seed: 0\n")
+    path.chmod(0)
+    assert message(path).startswith(f"{path}: cannot be read (Permission denied)")
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    said = message(written(tmp_path, "seed: 0\ntheta: [1, 2\ndataset: demo\n"))
+    assert "not valid YAML" in said and "line 3" in said
+
+
+def test_a_key_twice_is_refused(tmp_path: Path) -> None:
+    said = message(written(tmp_path, "theta: 0.1\ntheta: 0.2\n"))
+    assert "not valid YAML" in said and 'duplicate key "theta"' in said
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"dataset: \xff\xfe\n")
+    assert message(path) == f"{path}: not a text file in UTF-8"
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- 1\n", "list"), ("demo\n", "str")])
+def test_anything_but_a_mapping(tmp_path: Path, text: str, found: str) -> None:
+    assert message(written(tmp_path, text)).endswith(f"expected a mapping of parameters, found {found}")
+
+
+def test_an_unknown_key_at_top_level(tmp_path: Path) -> None:
+    said = message(written(tmp_path, "seed: 0\nthetta: 0.5\n"))
+    assert "unknown parameter 'thetta'; known are dataset, backbone, denoiser, theta, " in said
+
+
+# --- one value ---
+
+
+def test_lookup_of_a_dotted_key() -> None:
+    assert lookup({"a": {"b": {"c": 0}}}, "a.b.c") == 0
+    assert lookup({"a": {"b": {"c": 0}}}, "a.b") == {"c": 0}
+    assert lookup({"a": {"b": None}}, "a.b") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("x", "no parameter 'x'; params.yaml has: a"),
+        ("a.x.y", "no parameter 'a.x.y'; a has: b"),
+        ("a.b.x", "no parameter 'a.b.x'; a.b has: c, d"),
+        ("a.b.c.x", "no parameter 'a.b.c.x'; a.b.c has: 0"),
+    ],
+)
+def test_lookup_of_what_is_not_there(key: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^params.yaml: {said}$"):
+        lookup({"a": {"b": {"c": 0, "d": 1}}}, key)
+
+
+@pytest.mark.parametrize("name", ["huge", 3, None, ["demo"], {"demo": 1}])
+def test_an_unknown_choice_lists_what_is_known(name: Any) -> None:
+    with pytest.raises(UserError) as error:
+        choice({"dataset": name, "datasets": {"demo": {}, "toys": {}}}, "dataset", "datasets")
+    assert str(error.value) == f"params.yaml: unknown dataset {name!r}; known (under `datasets`) are demo, toys"
+
+
+@pytest.mark.parametrize("table", [None, 3, "demo", ["demo"]])
+def test_a_table_of_choices_must_be_a_mapping(table: Any) -> None:
+    with pytest.raises(UserError) as error:
+        choice({"dataset": "demo", "datasets": table}, "dataset", "datasets")
+    assert str(error.value) == f"params.yaml: datasets: expected a mapping, found {table!r}"
+
+
+# --- a group ---
+
+
+def test_a_group_is_typed_and_immutable() -> None:
+    train = group({"train": {"engine": {"power": 2}, "speed": 3}}, "train", Train)
+    assert (train.engine.fuel, train.speed) == ("coal", 3.0)
+    with pytest.raises(ValueError, match="frozen"):
+        train.speed = 4.0
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"engine": {"power": 0}}, "train.engine.power: input should be greater than or equal to 1, found 0"),
+        ({"engine": {"power": 10}}, "train.engine.power: input should be less than or equal to 9, found 10"),
+        ({"engine": {"power": "1"}}, "train.engine.power: input should be a valid integer, found '1'"),
+        ({"engine": {"power": 1.0}}, "train.engine.power: input should be a valid integer, found 1.0"),
+        ({"engine": {"power": True}}, "train.engine.power: input should be a valid integer, found True"),
+        ({"engine": {"power": 1, "fuel": "air"}}, "train.engine.fuel: input should be 'wood' or 'coal', found 'air'"),
+        ({"engine": {"power": 1, "size": 1}}, "train.engine.size: unknown parameter"),
+        ({"engine": {"power": 1}, "sped": 1}, "train.sped: unknown parameter"),
+        ({"engine": {"power": 1}, "wagons": [{"power": 0}]}, "train.wagons.0.power: input should be greater than"),
+        ({"engine": {}}, "train.engine.power: field required, found {}"),
+        ({"engine": {"power": 1}, "speed": "fast"}, "train.speed: input should be a valid number, found 'fast'"),
+        ({"engine": None}, "train.engine: input should be a valid dictionary or instance of Engine, found None"),
+        ([1], "train: expected a mapping, found [1]"),
+        (None, "train: expected a mapping, found None"),
+    ],
+)
+def test_a_wrong_group_names_the_whole_path(value: Any, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        group({"train": value}, "train", Train)
+    assert str(error.value).startswith(f"params.yaml: {said}")
+
+
+def test_all_mistakes_of_a_group_are_in_one_message() -> None:
+    with pytest.raises(UserError) as error:
+        group({"train": {"engine": {"power": 0}, "sped": 1}}, "train", Train)
+    assert "train.engine.power: " in str(error.value) and "; train.sped: unknown parameter" in str(error.value)
+
+
+def test_a_missing_group() -> None:
+    with pytest.raises(UserError, match=r"^params.yaml: no parameter 'filter'; params.yaml has: train"):
+        group({"train": {}}, "filter", FilterParams)
+
+
+def test_a_key_that_stands_at_top_level_is_named_so() -> None:
+    """`theta` is checked with the group `iadsr`, but stands above it."""
+    masks = lookup(read_params(COMMITTED), "iadsr")
+    for theta, said in ((1.5, "less than or equal to 1, found 1.5"), (-1.01, "greater than or equal to -1")):
+        with pytest.raises(UserError) as error:
+            group({"iadsr": masks}, "iadsr", IADSRParams, theta=theta)
+        assert str(error.value).startswith("params.yaml: theta: ")
+        assert said in str(error.value)
+    for wrong in ("high", None, True, float("nan")):
+        with pytest.raises(UserError, match=r"^params.yaml: theta: "):
+            group({"iadsr": masks}, "iadsr", IADSRParams, theta=wrong)
+
+
+def test_a_key_that_stands_at_top_level_is_refused_in_the_group() -> None:
+    masks = lookup(read_params(COMMITTED), "iadsr")
+    with pytest.raises(UserError, match=r"^params.yaml: iadsr.theta: unknown parameter; theta stands at top level$"):
+        group({"iadsr": {**masks, "theta": 0.5}}, "iadsr", IADSRParams, theta=0.0)
+
+
+# --- the committed file ---
+
+GROUPS: dict[str, type[Group]] = {
+    "noise": NoiseParams,
+    "ingest": Tolerance,
+    "filter": FilterParams,
+    "encode": EncodeParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+}
+ENTRIES = {table: list(read_params(COMMITTED)[table]) for table in ("datasets", "encoders", "backbones")}
+
+
+def test_the_committed_file_has_every_top_level_key_in_order() -> None:
+    content = read_params(COMMITTED)
+    assert set(content) == set(TOP_LEVEL)
+    assert content["denoiser"] in DENOISERS
+    assert {choice(content, key, f"{key}s") for key in ("dataset", "backbone", "encoder")} == {
+        content[key] for key in ("dataset", "backbone", "encoder")
+    }
+
+
+@pytest.mark.parametrize("key", GROUPS)
+def test_the_committed_groups(key: str) -> None:
+    """All keys are written out, so that the file shows what can be turned: none is left to a default."""
+    content = read_params(COMMITTED)
+    assert set(group(content, key, GROUPS[key]).model_dump()) == set(content[key])
+
+
+def test_the_committed_masks() -> None:
+    content = read_params(COMMITTED)
+    found = group(content, "iadsr", IADSRParams, theta=content["theta"])
+    assert set(found.model_dump()) == {*content["iadsr"], "theta"}
+
+
+@pytest.mark.parametrize("dataset", ENTRIES["datasets"])
+def test_the_committed_data_sets(dataset: str) -> None:
+    content = {**read_params(COMMITTED), "dataset": dataset}
+    entry = content["datasets"][dataset]
+    assert set(entry) == {"core", "max_length", "source"}
+    assert checked_core(entry["core"], dataset) == entry["core"]
+    assert checked_max_length(entry["max_length"], dataset) == entry["max_length"]
+    assert chosen_source(content).kind == entry["source"]["kind"]
+
+
+@pytest.mark.parametrize("encoder", ENTRIES["encoders"])
+def test_the_committed_encoders(encoder: str) -> None:
+    content = read_params(COMMITTED)
+    assert encoder_params(content, encoder).kind == content["encoders"][encoder]["kind"]
+
+
+@pytest.mark.parametrize("backbone", ENTRIES["backbones"])
+def test_the_committed_backbones(backbone: str) -> None:
+    content = read_params(COMMITTED)
+    assert set(group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump()) == set(
+        content["backbones"][backbone]
+    )
+
+
+def test_every_backbone_has_an_entry() -> None:
+    assert set(ENTRIES["backbones"]) == set(BACKBONES)

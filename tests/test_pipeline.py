@@ -1,0 +1,257 @@
+"""dvc.yaml against the code, params.yaml and stages/paths.py: what it declares is what the stages do."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from import_closure import ROOT, import_closure, running_nodes
+from ruamel.yaml import YAML
+
+from iadsr.params import lookup, read_params
+from stages import paths
+
+PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+PARAMS = read_params(ROOT / "params.yaml")
+STAGES = list(PIPELINE["stages"])
+COMMANDS = (*STAGES, "recommend", "report")
+
+INPUTS = {
+    "ingest": {Path("own")},
+    "filter": {paths.RAW_INTERACTIONS, paths.RAW_ITEMS},
+    "encode": {paths.SEQUENCES, paths.ITEMS},
+    "train": {paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED},
+    "evaluate": {paths.SEQUENCES, paths.ITEMS, paths.ENCODED, paths.MODEL, paths.HISTORY},
+}
+OUTPUTS = {
+    "ingest": {paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS},
+    "filter": {paths.SEQUENCES, paths.USERS, paths.ITEMS},
+    "encode": {paths.ENCODED},
+    "train": {paths.MODEL, paths.HISTORY, paths.DENOISED},
+    "evaluate": {paths.RANKS, paths.PLOTS},
+}
+METRICS = {
+    "ingest": {paths.INGEST_METRICS},
+    "filter": {paths.DATASET_METRICS},
+    "encode": set(),
+    "train": set(),
+    "evaluate": {paths.METRICS},
+}
+
+# Which machine computes, and how fast, must not make a result stale.
+MACHINE = {"encode.batch_tokens", "encode.device", "encode.threads", "train.device", "train.threads"}
+# Commands beside the pipeline.
+BESIDE = {"stages/recommend.py", "stages/report.py"}
+
+
+def names(entries: list[Any] | None) -> list[str]:
+    """Paths of a dvc.yaml list, whose entries may carry options."""
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries or []]
+
+
+def is_code(path: str) -> bool:
+    return path.endswith(".py")
+
+
+def closure(stage: str) -> set[str]:
+    return import_closure(f"stages.{stage}")
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_that_a_stage_imports_is_what_it_depends_on(stage: str) -> None:
+    """Missing: a change would not run the stage again. Too many: a change would run it for nothing."""
+    declared = [path for path in names(PIPELINE["stages"][stage]["deps"]) if is_code(path)]
+    assert set(declared) == closure(stage)
+    assert len(declared) == len(set(declared))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_data_that_a_stage_reads_and_writes(stage: str) -> None:
+    declared = PIPELINE["stages"][stage]
+    assert {Path(path) for path in names(declared["deps"]) if not is_code(path)} == INPUTS[stage]
+    assert {Path(path) for path in names(declared["outs"])} == OUTPUTS[stage]
+    assert {Path(path) for path in names(declared.get("metrics"))} == METRICS[stage]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_are_for_git_and_not_for_the_cache(stage: str) -> None:
+    assert all(
+        options == {"cache": False}
+        for entry in PIPELINE["stages"][stage].get("metrics", [])
+        for options in entry.values()
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_is_the_module(stage: str) -> None:
+    assert PIPELINE["stages"][stage]["cmd"] == f"python -m stages.{stage}"
+    assert PIPELINE["stages"][stage]["desc"]
+
+
+def test_every_artifact_of_paths_has_one_writer() -> None:
+    written = [path for stage in STAGES for path in (*OUTPUTS[stage], *METRICS[stage])]
+    assert len(written) == len(set(written))
+    work = {paths.PARAMS, paths.DOWNLOADS, paths.ENCODE_WORK, paths.TRAIN_WORK}
+    assert {value for value in vars(paths).values() if isinstance(value, Path)} == {*written, *work}
+
+
+def test_what_a_stage_reads_an_earlier_one_has_written() -> None:
+    ready = {Path("own")}
+    for stage in STAGES:
+        assert INPUTS[stage] <= ready
+        ready |= OUTPUTS[stage]
+
+
+def test_work_in_progress_is_outside_all_outputs() -> None:
+    for work in (paths.DOWNLOADS, paths.ENCODE_WORK, paths.TRAIN_WORK):
+        assert work.parts[0] == ".cache"
+    assert {"/.cache/", "/data/", "/models/"} <= set((ROOT / ".gitignore").read_text().split())
+
+
+def test_no_code_is_outside_all_stages() -> None:
+    everything = {str(path.relative_to(ROOT)) for package in ("iadsr", "stages") for path in package_files(package)}
+    assert everything - set().union(*map(closure, STAGES)) == BESIDE
+
+
+def package_files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def test_encoding_does_not_depend_on_models_or_metrics() -> None:
+    """Hours of encoding must not be repeated for a change there."""
+    far = ("backbones", "denoisers", "training", "ranking", "evaluation", "tracking", "masking", "sources")
+    assert not [path for path in closure("encode") for word in far if word in path]
+
+
+def test_plots_are_drawn_from_outputs() -> None:
+    outputs = [path for stage in STAGES for path in OUTPUTS[stage]]
+    for plot in PIPELINE["plots"]:
+        for options in plot.values():
+            for file in options["y"]:
+                assert any(Path(file) == output or output in Path(file).parents for output in outputs)
+
+
+# --- parameters ---
+
+
+def leaves(value: Any, key: str = "") -> list[str]:
+    """Dotted keys of everything that is no mapping."""
+    if not isinstance(value, dict):
+        return [key]
+    return [leaf for name, entry in value.items() for leaf in leaves(entry, f"{key}.{name}" if key else name)]
+
+
+def listed(choices: dict[str, str]) -> dict[str, list[str]]:
+    """The parameter keys of each stage with `${...}` filled in."""
+    found = {}
+    for stage in STAGES:
+        keys = PIPELINE["stages"][stage]["params"]
+        for name, value in choices.items():
+            keys = [key.replace(f"${{{name}}}", value) for key in keys]
+        found[stage] = keys
+    return found
+
+
+CHOICES = [
+    dict(zip(("dataset", "backbone", "encoder"), chosen, strict=True))
+    for chosen in itertools.product(PARAMS["datasets"], PARAMS["backbones"], PARAMS["encoders"])
+]
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=lambda choices: "-".join(choices.values()))
+def test_listed_parameters_exist_for_every_choice(choices: dict[str, str]) -> None:
+    for stage, keys in listed(choices).items():
+        assert len(keys) == len(set(keys)), stage
+        for key in keys:
+            assert "$" not in key
+            lookup(PARAMS, key)
+
+
+def test_every_parameter_is_listed_by_a_stage() -> None:
+    keys = {key for choices in CHOICES for listing in listed(choices).values() for key in listing}
+    covered = {leaf for leaf in leaves(PARAMS) if any(leaf == key or leaf.startswith(f"{key}.") for key in keys)}
+    assert set(leaves(PARAMS)) - covered == MACHINE
+
+
+def test_theta_is_of_train_alone() -> None:
+    """So a change of theta runs `train`, and `evaluate` because the model changes, and nothing else."""
+    assert [stage for stage in STAGES if "theta" in PIPELINE["stages"][stage]["params"]] == ["train"]
+
+
+def test_seeds_and_settings_of_training_are_not_of_earlier_stages() -> None:
+    for stage in ("ingest", "filter", "encode"):
+        own = {"noise"} if stage == "filter" else set()
+        assert {key.split(".")[0] for key in PIPELINE["stages"][stage]["params"]} <= {
+            "dataset",
+            "datasets",
+            "encoder",
+            "encoders",
+            stage,
+            *own,
+        }
+
+
+# --- who imports what ---
+
+
+def imported_packages(path: Path) -> set[str]:
+    found = set()
+    for node in running_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", package_files("iadsr"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_no_orchestration(path: Path) -> None:
+    assert not imported_packages(path) & {"typer", "click", "dvc", "mlflow", "stages"}
+
+
+def test_nothing_is_pickled() -> None:
+    for path in (*package_files("iadsr"), *package_files("stages")):
+        assert not imported_packages(path) & {"pickle", "joblib", "dill", "cloudpickle"}, path
+        assert "torch.save" not in path.read_text() and "torch.load" not in path.read_text(), path
+
+
+# --- commands ---
+
+HEAVY = ("torch", "numpy", "polars", "pyarrow", "mlflow", "dvc", "transformers", "pydantic", "ruamel", "altair")
+CHECK = """
+import sys
+from stages.{command} import app
+try:
+    app(["--help"])
+finally:
+    print("loaded:", *sorted(set({heavy}) & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_and_has_an_example(command: str) -> None:
+    """Under half a second of this process's own computing; twice that is allowed for, on a busy machine."""
+    before = os.times()
+    code = CHECK.format(command=command, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    after = os.times()
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert f"python -m stages.{command}" in done.stdout or "dvc exp run" in done.stdout
+    assert "Example: " in done.stdout
+    assert after.children_user - before.children_user < 2 * 0.5
+
+
+def test_every_command_file_is_tested_here() -> None:
+    """The other files of stages/ declare no command."""
+    declaring = {path.stem for path in package_files("stages") if "new_app()\n\n" in path.read_text()}
+    assert declaring == set(COMMANDS)

@@ -1,0 +1,205 @@
+"""Top-k lists: what full ranking says, from raw item ids alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from small_models import (
+    DIM,
+    ITEMS,
+    SETTINGS,
+    WIDTH,
+    iadsr_params,
+    random_histories,
+    sequences_of,
+    spread_out,
+    write_means,
+)
+
+from iadsr import serving
+from iadsr.errors import UserError
+from iadsr.ranking import rank_targets
+from iadsr.saved_model import ModelConfig, build, save
+from iadsr.schemas import TEST
+from iadsr.sequences import Feed
+from iadsr.serving import Server
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LIMIT = 4
+IDS = [f"id{number}" for number in range(1, ITEMS + 1)]
+TITLES = [f"title {number}" for number in range(1, ITEMS + 1)]
+HISTORIES = random_histories(8, 10)
+Make = Callable[..., Server]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A server of a random model; prefixes are means of the item vectors in items.npy unless told otherwise."""
+
+    def server(denoiser: str = "iadsr", backbone: str = "gru4rec", **changes: Any) -> Server:
+        semantic = {"dim": WIDTH, "prefixes": "mean", "separator": "; ", **changes.pop("semantic", {})}
+        config = ModelConfig.model_validate(
+            {
+                "dataset": "small",
+                "backbone": backbone,
+                "backbone_params": SETTINGS[backbone],
+                "denoiser": denoiser,
+                "iadsr": iadsr_params() if denoiser == "iadsr" else None,
+                "item_count": ITEMS,
+                "dim": DIM,
+                "max_length": LIMIT,
+                "seed": 1,
+                "semantic": semantic if denoiser == "iadsr" else None,
+            }
+        )
+        model = spread_out(build(config), 0.5)
+        save(tmp_path / "model", model, config)
+        pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
+        write_means(tmp_path / "encoded", sequences_of(*HISTORIES), LIMIT)
+        vectors = changes.pop("item_vectors", tmp_path / "encoded" / "items.npy")
+        return Server(tmp_path / "model", tmp_path / "items.parquet", None, vectors)
+
+    return server
+
+
+def raw(history: list[int]) -> list[str]:
+    return [IDS[item - 1] for item in history]
+
+
+@pytest.mark.parametrize("backbone", ["gru4rec", "caser", "sasrec"])
+@pytest.mark.parametrize("denoiser", ["none", "iadsr"])
+def test_lists_agree_with_full_ranking(denoiser: str, backbone: str, make: Make, tmp_path: Path) -> None:
+    """The test target stands in the whole list at its unfiltered rank and, unless seen, at its filtered rank too."""
+    server, sequences = make(denoiser, backbone), sequences_of(*HISTORIES)
+    vectors = write_means(tmp_path / "encoded", sequences, LIMIT) if denoiser == "iadsr" else None
+    ranks = rank_targets(server.model, Feed(sequences, vectors), TEST, LIMIT)
+    histories = [raw(history[:-1]) for history in HISTORIES]
+    unfiltered = server.recommend(histories, ITEMS, exclude_seen=False)
+    filtered = server.recommend(histories, ITEMS, exclude_seen=True)
+    for user, history in enumerate(HISTORIES):
+        target = IDS[history[-1] - 1]
+        assert [entry.item for entry in unfiltered[user]].index(target) + 1 == ranks.unfiltered[user]
+        assert {entry.item for entry in filtered[user]} == set(IDS) - set(histories[user])
+        if history[-1] not in history[:-1]:
+            assert [entry.item for entry in filtered[user]].index(target) + 1 == ranks.filtered[user]
+
+
+def test_entries_are_sorted_and_named(make: Make) -> None:
+    (found,) = make().recommend([["id3"]], 5)
+    assert len(found) == 5
+    assert [entry.score for entry in found] == sorted((entry.score for entry in found), reverse=True)
+    assert all(entry.title == TITLES[IDS.index(entry.item)] for entry in found)
+
+
+def test_nothing_to_recommend(make: Make) -> None:
+    assert make().recommend([], 3) == []
+
+
+def test_a_history_of_everything_leaves_nothing(make: Make) -> None:
+    assert make().recommend([IDS], 3) == [[]]
+    assert len(make().recommend([IDS], 3, exclude_seen=False)[0]) == 3
+
+
+@pytest.mark.parametrize("denoiser", ["none", "iadsr"])
+def test_histories_do_not_influence_each_other(denoiser: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time, all at once, and in batches of 3: the same lists."""
+    server, histories = make(denoiser), [raw(history) for history in HISTORIES]
+    together = server.recommend(histories, 3)
+    monkeypatch.setattr(serving, "BATCH", 3)
+    for lists in (server.recommend(histories, 3), [server.recommend([history], 3)[0] for history in histories]):
+        for found, expected in zip(lists, together, strict=True):
+            assert [entry.item for entry in found] == [entry.item for entry in expected]
+            assert [entry.score for entry in found] == pytest.approx([entry.score for entry in expected], abs=1e-5)
+
+
+def test_only_the_newest_items_matter_but_all_are_seen(make: Make) -> None:
+    """Beyond max_length 4, older items change no score of a plain model, and are not recommended again."""
+    server, newest = make("none"), ["id1", "id2", "id3", "id4"]
+    (short,), (long,) = server.recommend([newest], ITEMS), server.recommend([["id9", "id5", *newest]], ITEMS)
+    assert [entry for entry in short if entry.item not in ("id9", "id5")] == long
+
+
+class Lengths:
+    """A text's vector is made of its number of letters: so that the text matters."""
+
+    dim, dtype, fingerprint = WIDTH, "float32", "lengths"
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def tokenize(self, texts: list[str]) -> list[Any]:
+        from iadsr.encoders import Tokens
+
+        self.read += texts
+        return [Tokens(np.zeros(len(text), dtype=np.int32), len(text), False) for text in texts]
+
+    def vectors(self, batch: list[Any]) -> np.ndarray:
+        return np.array([np.sin(np.arange(1, WIDTH + 1) * len(tokens.ids)) for tokens in batch], dtype=np.float32)
+
+
+def test_texts_of_prefixes_are_those_of_encode(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five items, four at a time: prefixes of items 1-2, 1-3, 1-4 and 2-5, titles joined by the separator."""
+    server, encoder = make(semantic={"prefixes": "joint"}), Lengths()
+    monkeypatch.setattr(Server, "_opened", lambda self: encoder)
+    server.recommend([["id1", "id2", "id3", "id4", "id5"]], 3)
+    assert encoder.read == [
+        "title 1; title 2",
+        "title 1; title 2; title 3",
+        "title 1; title 2; title 3; title 4",
+        "title 2; title 3; title 4; title 5",
+    ]
+
+
+def test_titles_replace_those_of_the_catalogue(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, encoder = make(semantic={"prefixes": "joint"}), Lengths()
+    monkeypatch.setattr(Server, "_opened", lambda self: encoder)
+    server.recommend([["id1"], ["id2"]], 3, titles=[["anything"], None])
+    assert encoder.read == ["anything", "title 2"]
+
+
+def test_what_is_refused(make: Make) -> None:
+    server = make()
+    for histories, k, message in (
+        ([["id1"], []], 3, "history 2: empty"),
+        ([["id1", "id99"]], 3, "history 1: unknown item 'id99'; ids are those of the data set, as id1, id2, id3"),
+        ([["id1"]], 0, "k: expected 1 to 12"),
+        ([["id1"]], 13, "k: expected 1 to 12"),
+    ):
+        with pytest.raises(UserError, match=message):
+            server.recommend(histories, k)
+
+
+def test_titles_that_do_not_match_are_refused(make: Make) -> None:
+    with pytest.raises(UserError, match="leave titles out"):
+        make().recommend([["id1"]], 3, titles=[["anything"]])
+    server = make("none")
+    with pytest.raises(UserError, match="2 titles for a history of 1 items"):
+        server.recommend([["id1"]], 3, titles=[["one", "two"]])
+    for titles in ([["one"]], [["one"], ["two"], ["three"]]):
+        with pytest.raises(UserError, match=f"titles: {len(titles)} lists for 2 histories"):
+            server.recommend([["id1"], ["id2"]], 3, titles=titles)
+
+
+def test_what_the_model_needs_but_does_not_get(make: Make) -> None:
+    with pytest.raises(UserError, match=r"items\.npy"):
+        make(item_vectors=None).recommend([["id1"]], 3)
+    with pytest.raises(UserError, match="need the text encoder"):
+        make(semantic={"prefixes": "joint"}).recommend([["id1"]], 3)
+    assert len(make("none", item_vectors=None).recommend([["id1"]], 3)[0]) == 3
+
+
+def test_a_catalogue_of_another_data_set(make: Make, tmp_path: Path) -> None:
+    make()
+    pl.DataFrame({"raw_item": IDS[:5], "title": TITLES[:5]}).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(UserError, match=r"items\.parquet: 5 items, but the model was trained on 12"):
+        Server(tmp_path / "model", tmp_path / "items.parquet", None, None)
+    (tmp_path / "items.parquet").unlink()
+    with pytest.raises(UserError, match=r"items\.parquet: missing"):
+        Server(tmp_path / "model", tmp_path / "items.parquet", None, None)
