@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,8 @@ def log_served_model(config: ModelConfig, content: dict[str, Any]) -> None:
 
     semantic = config.semantic
     encoder = encoder_params(content, semantic["encoder"]).model_dump(mode="json") if semantic else {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
         folder = Path(temporary) / "recommender"
         shutil.copytree(paths.MODEL, folder)
         shutil.copy(paths.ITEMS, folder / "items.parquet")

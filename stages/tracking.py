@@ -73,7 +73,7 @@ class Run:
         except Exception as error:  # whatever a store may raise must not end a run of hours
             self.client = None
             reason = " ".join(str(error).split())[:200]
-            print(f"warning: MLflow is not reachable, going on without it ({reason})", file=sys.stderr)
+            print(f"warning: MLflow tracking failed, going on without it ({reason})", file=sys.stderr)
 
     def following(self, reports: Iterable[EpochReport]) -> Iterator[EpochReport]:
         """Log each report as it comes."""
