@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool
 
 from iadsr.recommender import Keep, Recommender
 from iadsr.schemas import TEST, TRAIN
 from iadsr.sequences import Feed, Windows, history_windows, training_tail_windows
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """One entry a row of the data set; test rows are never judged: NaN, and kept."""
-
-    c1: Float[Tensor, " rows"]
-    c2: Float[Tensor, " rows"]
-    c3: Float[Tensor, " rows"]
-    score: Float[Tensor, " rows"]
-    probability: Float[Tensor, " rows"]
-    kept: Bool[Tensor, " rows"]
-
-
 @torch.no_grad()
-def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512) -> Verdicts:
+def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512) -> Keep:
     """Judge each training row from the end of its window within the training part, each validation row from itself.
 
-    No verdict has seen the test item, and none on a training row has seen the validation item.
+    The result has one entry a row of the data set; test rows are never judged: NaN, and kept. No verdict has seen the
+    test item, and none on a training row has seen the validation item.
     """
     rows = len(feed.sequences.items)
     empty = {name: torch.full((rows,), float("nan")) for name in ("c1", "c2", "c3", "score", "probability")}
-    verdicts = Verdicts(**empty, kept=torch.ones(rows, dtype=torch.bool))
+    verdicts = Keep(**empty, kept=torch.ones(rows, dtype=torch.bool))
     training = training_tail_windows(feed.sequences, max_length)
     _judge_windows(model, feed, training, verdicts, batch_size, newest_only=False)
     validation = history_windows(feed.sequences, TEST, max_length)
@@ -42,7 +30,7 @@ def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512
 
 
 def _judge_windows(
-    model: Recommender, feed: Feed, windows: Windows, verdicts: Verdicts, batch_size: int, newest_only: bool
+    model: Recommender, feed: Feed, windows: Windows, verdicts: Keep, batch_size: int, newest_only: bool
 ) -> None:
     for _, batch in feed.in_order(windows, batch_size):
         keep: Keep = model.keep(batch)

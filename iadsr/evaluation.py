@@ -13,10 +13,11 @@ from pydantic import Field, PositiveInt
 
 from iadsr.artifacts import replacing, replacing_folder
 from iadsr.buckets import Equal, bucket_table, popularity_buckets
-from iadsr.denoising import Verdicts, training_rows
+from iadsr.denoising import training_rows
 from iadsr.detection import detection_by_bucket, detection_metrics
 from iadsr.params import Group
 from iadsr.ranking import Ranks, summarise
+from iadsr.recommender import Keep
 from iadsr.schemas import SPLIT, TEST, USER
 from iadsr.sequences import Feed, Sequences
 
@@ -32,7 +33,7 @@ Table = list[dict[str, Any]]
 
 
 def evaluated(
-    feed: Feed, ranks: dict[str, Ranks], verdicts: Verdicts, settings: EvaluateParams
+    feed: Feed, ranks: dict[str, Ranks], verdicts: Keep, settings: EvaluateParams
 ) -> tuple[dict[str, float], dict[str, Table]]:
     """Flat metrics, and the tables behind the plots by file name.
 
@@ -61,7 +62,7 @@ def evaluated(
 
 
 def _detection(
-    feed: Feed, verdicts: Verdicts, buckets: np.ndarray, equal: str, metrics: dict[str, float]
+    feed: Feed, verdicts: Keep, buckets: np.ndarray, equal: str, metrics: dict[str, float]
 ) -> dict[str, Table]:
     if feed.sequences.noise is None:
         return {}

@@ -15,14 +15,14 @@ from iadsr.sequences import Batch
 
 @dataclass(frozen=True)
 class Keep:
-    """Verdicts on the items of each window, judged from its newest item; `c1`, `c2`, `c3`, `score` may be NaN."""
+    """Verdicts on interactions, of a batch of windows or of all rows; `c1`, `c2`, `c3`, `score` may be NaN."""
 
-    c1: Float[Tensor, "batch time"]
-    c2: Float[Tensor, "batch time"]
-    c3: Float[Tensor, "batch time"]
-    score: Float[Tensor, "batch time"]
-    probability: Float[Tensor, "batch time"]  # that a sampled mask keeps the item
-    kept: Bool[Tensor, "batch time"]  # the deterministic decision
+    c1: Float[Tensor, "*where"]
+    c2: Float[Tensor, "*where"]
+    c3: Float[Tensor, "*where"]
+    score: Float[Tensor, "*where"]
+    probability: Float[Tensor, "*where"]  # that a sampled mask keeps the item
+    kept: Bool[Tensor, "*where"]  # the deterministic decision
 
 
 class Recommender(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from small_models import ITEMS, iadsr, plain, random_histories, sequences_of, write_means
 
 from iadsr.denoisers.iadsr import IADSR
-from iadsr.denoising import Verdicts, judge, training_rows
+from iadsr.denoising import judge, training_rows
 from iadsr.recommender import Keep
 from iadsr.sequences import Batch, Feed
 
@@ -60,12 +60,12 @@ def test_each_row_is_judged_from_its_own_window(feed: Feed) -> None:
         compare(verdicts, [end], alone(model, feed, rows), slice(len(rows) - 1, None))
         test_row = begin + len(history) - 1
         assert verdicts.kept[test_row]
-        assert all(getattr(verdicts, f.name)[test_row].isnan() for f in fields(Verdicts) if f.name != "kept")
+        assert all(getattr(verdicts, f.name)[test_row].isnan() for f in fields(Keep) if f.name != "kept")
         begin += len(history)
     assert 0 < (~verdicts.kept).sum() < len(verdicts.kept)
 
 
-def compare(verdicts: Verdicts, rows: list[int], keep: Keep, places: slice) -> None:
+def compare(verdicts: Keep, rows: list[int], keep: Keep, places: slice) -> None:
     for entry in fields(Keep):
         torch.testing.assert_close(getattr(verdicts, entry.name)[rows], getattr(keep, entry.name)[0, places])
 

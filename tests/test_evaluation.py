@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from small_models import sequences_of
 
-from iadsr.denoising import Verdicts
 from iadsr.evaluation import EvaluateParams, evaluated, item_counts, write_ranks, write_tables
 from iadsr.ranking import Ranks
+from iadsr.recommender import Keep
 from iadsr.schemas import TEST, VALIDATION
 from iadsr.sequences import Feed
 
@@ -29,12 +29,12 @@ RANKS = {
 SETTINGS = EvaluateParams(cutoffs=[5], buckets=2)
 
 
-def verdicts() -> Verdicts:
+def verdicts() -> Keep:
     """Training rows 0, 1, 4 and validation rows 2, 5 are judged; row 1 (the noise) and row 5 are dropped."""
     score = torch.tensor([1.0, -1.0, 0.5, NAN, 0.2, -0.1, NAN])
     probability = torch.tensor([1.0, 0.25, 0.75, NAN, 0.75, 0.25, NAN])
     kept = torch.tensor([True, False, True, True, True, False, True])
-    return Verdicts(score, score, score, score, probability, kept)
+    return Keep(score, score, score, score, probability, kept)
 
 
 def test_metrics_by_hand() -> None:
