@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from iadsr.recommender import Keep, Recommender
 from iadsr.schemas import TEST, TRAIN
