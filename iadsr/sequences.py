@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from iadsr.artifacts import require
 from iadsr.errors import UserError
 from iadsr.schemas import IS_NOISE, ITEM, POSITION, SEQUENCES, SPLIT, TEST, TRAIN, USER, VALIDATION
 from iadsr.vectors import PrefixVectors
@@ -54,8 +55,7 @@ class Sequences:
 
 def read_sequences(path: Path) -> Sequences:
     """Read sequences.parquet; UserError when it is missing or empty, lacks a column, or its rows are out of order."""
-    if not path.exists():
-        raise UserError(f"{path}: missing; run `dvc repro filter` first")
+    require(path, "filter")
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:

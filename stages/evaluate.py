@@ -43,11 +43,12 @@ def main(params: Params = paths.PARAMS) -> None:
     settings = group(content, "evaluate", evaluation.EvaluateParams)
     machine = group(content, "train", TrainParams)
     set_threads(machine.threads)
-    model, config = saved_model.load(paths.MODEL, pick_device(machine.device))
+    device = pick_device(machine.device)
+    model, config = saved_model.load(paths.MODEL, device)
     sequences = read_sequences(paths.SEQUENCES)
     require(paths.ITEMS, "filter")  # read only at the end, for the logged model
     vectors = PrefixVectors(paths.ENCODED, len(sequences.items)) if model.needs_semantics else None
-    feed = Feed(sequences.to(pick_device(machine.device)), vectors)
+    feed = Feed(sequences.to(device), vectors)
 
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
     verdicts = judge(model, feed, config.max_length)

@@ -180,7 +180,7 @@ class IADSR(Recommender):
 
     def masked_prefix_states(self, batch: Batch) -> Float[Tensor, "batch time hidden"]:
         """Prefix states of the inputs under the previous epoch's masks (Eq. 19)."""
-        if self.params.masks == "none" or bool(self.previous.all()):
+        if self.params.masks == "none":
             return self.prefix_states(batch.items)
         if self.params.masks == "user":
             return self.prefix_states(batch.items, self.recall_user_masks(batch))
