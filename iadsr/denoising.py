@@ -33,7 +33,7 @@ def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512
 def _judge_windows(
     model: Recommender, feed: Feed, windows: Windows, verdicts: Keep, batch_size: int, newest_only: bool
 ) -> None:
-    for _, batch in feed.in_order(windows, batch_size):
+    for _, batch in feed.by_length(windows, batch_size):
         keep: Keep = model.keep(batch)
         where = batch.valid
         if newest_only:

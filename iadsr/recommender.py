@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from iadsr.cross_entropy import catalogue_cross_entropy
 from iadsr.sequences import Batch
 
 
@@ -29,6 +29,7 @@ class Recommender(nn.Module):
     """Item embeddings, a backbone, and scores against the same embeddings (tied output)."""
 
     needs_semantics = False  # whether batches must carry the text encodings of prefixes
+    product_dtype = torch.float32  # of the matrix products of the cross-entropy in training
 
     def __init__(self, item_count: int, dim: int, backbone: Any) -> None:
         super().__init__()
@@ -71,8 +72,9 @@ class Recommender(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean over all positions with a target of the full-catalogue cross-entropy (Eq. 1); 0 if there are none."""
         real = targets > 0
-        logits = self.head(states[real]) @ self.item_table()[1:].T
-        return F.cross_entropy(logits, targets[real] - 1, reduction="sum") / real.sum().clamp(min=1)
+        table = self.item_table()[1:]
+        total = catalogue_cross_entropy(self.head(states[real]), table, targets[real] - 1, self.product_dtype)
+        return total / real.sum().clamp(min=1)
 
     def end_epoch(self) -> dict[str, float]:
         """Called after each training epoch; returns figures of the epoch for the history."""

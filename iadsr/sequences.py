@@ -164,11 +164,10 @@ class Feed:
         semantic = None if self.vectors is None else self.vectors.rows(rows.cpu()).to(items.device)
         return Batch(rows, items, targets, semantic)
 
-    def in_order(self, windows: Windows, size: int) -> Iterator[tuple[slice, Batch]]:
-        """All windows in their order, `size` at a time, with the slice that each batch covers."""
-        for start in range(0, len(windows), size):
-            part = slice(start, start + size)
-            yield part, self.batch(windows[part])
+    def by_length(self, windows: Windows, size: int) -> Iterator[tuple[Int[Tensor, " some"], Batch]]:
+        """All windows, shortest first and `size` at a time, with their numbers."""
+        for numbers in torch.argsort(windows.lengths, stable=True).split(size):
+            yield numbers, self.batch(windows[numbers])
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All windows once in random order; those of similar length share a batch, so that little is padding."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iadsr.artifacts import replacing, require
+from iadsr.device import pick_dtype
 from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.ranking import rank_targets, summarise
@@ -35,6 +36,7 @@ class TrainParams(Group):
     weight_decay: float = Field(ge=0)
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)  # epochs without a better validation NDCG@10 (unfiltered, the paper's protocol)
+    dtype: Literal["auto", "float32", "bfloat16"]  # of the products of the cross-entropy; all else is float32
     device: str
     threads: int = Field(ge=0)
 
@@ -81,6 +83,7 @@ def fit(
     UserError when a loss is not finite.
     """
     progress = start(model, params, seed)
+    model.product_dtype = pick_dtype(params.dtype, next(model.parameters()).device)
     if checkpoint.exists():
         load_checkpoint(checkpoint, model, progress)
         yield from earlier_reports(progress)

@@ -131,7 +131,7 @@ def test_a_real_model_ranks_by_its_scores() -> None:
 def test_seen_items_by_hand() -> None:
     """User 0: 2, 3, 2 before the test target 3: only item 2 counts, once. User 1: 1, 2 before 3: both."""
     seen = SeenItems(sequences_of([2, 3, 2, 3], [1, 2, 3]), TEST)
-    columns, counts = seen.batch(slice(0, 2))
+    columns, counts = seen.of(torch.arange(2))
     found = [sorted(columns[user][counts[user]].tolist()) for user in range(2)]
     assert found == [[1], [0, 1]]
 

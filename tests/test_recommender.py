@@ -20,7 +20,7 @@ WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8])
 class Sums(nn.Module):
     """A backbone that can be worked by hand: the state of a prefix is the sum of its inputs."""
 
-    hidden = 2
+    hidden, reach = 2, None
 
     def forward(self, inputs: Tensor, valid: Tensor) -> Tensor:
         return inputs.cumsum(1)

@@ -204,13 +204,14 @@ def test_text_encodings_by_row(tmp_path: Path) -> None:
         feed.batch(Windows(torch.tensor([3]), torch.tensor([1]), torch.tensor([4])))
 
 
-def test_in_order_covers_all_windows_in_their_order() -> None:
-    sequences = numbered([3, 4, 5, 6, 7])
+def test_by_length_covers_all_windows_shortest_first() -> None:
+    """Histories of 4, 2, 5, 3, 6 before the test item, cut to 3: lengths 3, 2, 3, 3, 3; equal ones keep their order."""
+    sequences = numbered([5, 3, 6, 4, 7])
     windows = history_windows(sequences, TEST, 3)
-    parts = list(Feed(sequences).in_order(windows, 2))
-    assert [part for part, _ in parts] == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    rows = [row for _, batch in parts for row in batch.rows[batch.valid].tolist()]
-    assert rows == [row for start, length, _ in as_lists(windows) for row in range(start, start + length)]
+    parts = list(Feed(sequences).by_length(windows, 2))
+    assert [numbers.tolist() for numbers, _ in parts] == [[1, 0], [2, 3], [4]]
+    for numbers, batch in parts:
+        assert torch.equal(batch.rows, Feed(sequences).batch(windows[numbers]).rows)
 
 
 @settings(max_examples=20, deadline=None)

@@ -35,7 +35,9 @@ MAX_LENGTH = 4  # shorter than the longest training histories, so that windows m
 
 def train_params(**changes: Any) -> TrainParams:
     defaults = {"dim": DIM, "batch_size": 5, "learning_rate": 0.02, "weight_decay": 0.0, "max_epochs": 4}
-    return TrainParams.model_validate({**defaults, "patience": 10, "device": "cpu", "threads": 1, **changes})
+    return TrainParams.model_validate(
+        {**defaults, "patience": 10, "dtype": "float32", "device": "cpu", "threads": 1, **changes}
+    )
 
 
 @pytest.fixture

@@ -19,5 +19,9 @@ BACKBONES: dict[str, tuple[type[nn.Module], type[Group]]] = {
 
 
 def build_backbone(name: str, dim: int, max_length: int, params: Group) -> Any:
-    """A freshly initialised backbone; its `hidden` attribute is the width of the states it returns."""
+    """A freshly initialised backbone.
+
+    Its `hidden` attribute is the width of the states it returns, `reach` how many of a prefix's newest items its state
+    depends on (None: all).
+    """
     return BACKBONES[name][0](dim, max_length, params)

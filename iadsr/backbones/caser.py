@@ -36,7 +36,7 @@ class Caser(nn.Module):
     def __init__(self, dim: int, max_length: int, params: CaserParams) -> None:
         super().__init__()
         self.hidden = params.hidden
-        self.window = params.window
+        self.window = self.reach = params.window
         self.horizontal = nn.Parameter(torch.empty(params.window, params.horizontal, params.window, dim))
         self.horizontal_bias = nn.Parameter(torch.zeros(params.window, params.horizontal))
         self.vertical = nn.Parameter(torch.empty(params.vertical, params.window))
@@ -63,12 +63,12 @@ class Caser(nn.Module):
     def across(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time across"]:
         """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""
         batch, time = windows.shape[:2]
-        weights = (self.horizontal * self.reach()).flatten(2).flatten(0, 1)
+        weights = (self.horizontal * self.slots_of_heights()).flatten(2).flatten(0, 1)
         products = windows.flatten(2) @ weights.T + self.horizontal_bias.flatten()
         by_height = F.relu(products).view(batch, time, self.window, -1)
         return torch.cat([running_max(by_height[:, :, h], self.window - h) for h in range(self.window)], dim=-1)
 
-    def reach(self) -> Float[Tensor, "window 1 window 1"]:
+    def slots_of_heights(self) -> Float[Tensor, "window 1 window 1"]:
         """1 where a filter of height h (first axis, 0-based) sees the window's slot (third axis): its last h+1."""
         slots = torch.arange(self.window, device=self.horizontal.device)
         return (slots[None, :] >= self.window - 1 - slots[:, None])[:, None, :, None].to(self.horizontal.dtype)

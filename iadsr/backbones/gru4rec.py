@@ -20,6 +20,8 @@ class GRU4RecParams(Group):
 class GRU4Rec(nn.Module):
     """A GRU over the item embeddings; padding on the right cannot reach an earlier state."""
 
+    reach: int | None = None
+
     def __init__(self, dim: int, max_length: int, params: GRU4RecParams) -> None:
         super().__init__()
         self.hidden = params.hidden

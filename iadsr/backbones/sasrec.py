@@ -24,6 +24,8 @@ class SASRecParams(Group):
 class SASRec(nn.Module):
     """Transformer blocks with a causal mask; with padding on the right that mask also hides all padding."""
 
+    reach: int | None = None
+
     def __init__(self, dim: int, max_length: int, params: SASRecParams) -> None:
         super().__init__()
         if dim % params.heads:

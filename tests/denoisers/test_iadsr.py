@@ -243,6 +243,25 @@ def test_prefixes_each_masked_equal_prefixes_alone(
             torch.testing.assert_close(states[window, p], expected)
 
 
+@pytest.mark.parametrize(("backbone", "widest"), [("caser", 3), ("gru4rec", 5), ("sasrec", 5)])
+def test_masked_prefixes_are_no_longer_than_the_reach(
+    backbone: str, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caser, with a window of 3, encodes at most 3 items of a prefix again, and only if one of these is masked."""
+    model, masks = iadsr(backbone), torch.ones(4, 5, 5, dtype=torch.bool)
+    shapes: list[tuple[int, ...]] = []
+
+    def remember(items: Tensor, keep: Tensor | None = None) -> Tensor:
+        shapes.append(tuple(items.shape))
+        return IADSR.prefix_states(model, items, keep)
+
+    monkeypatch.setattr(model, "prefix_states", remember)
+    masks[0, 3:, 0] = False  # item 0 of the first window, for its prefixes of 4 and 5 items: out of Caser's reach
+    masks[0, 4, 2] = False
+    model.prefix_states_each_masked(BATCH, masks)
+    assert shapes == [(4, 5), (1 if backbone == "caser" else 2, widest)]
+
+
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
 def test_prefixes_each_masked_have_the_gradient_of_prefixes_alone(backbone: str) -> None:
     model, masks = iadsr(backbone), random_masks(BATCH)
