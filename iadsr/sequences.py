@@ -170,16 +170,10 @@ class Feed:
             yield numbers, self.batch(windows[numbers])
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All windows once in random order; those of similar length share a batch, so that little is padding."""
-        for index in _bucketed(windows.lengths.cpu(), size, generator):
-            yield self.batch(windows[index.to(windows.starts.device)])
+        """All windows once, `size` at a time, in random order.
 
-
-POOL = 50  # batches whose windows are sorted by length together
-
-
-def _bucketed(lengths: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    order = torch.randperm(len(lengths), generator=generator)
-    pools = [pool[torch.argsort(lengths[pool], stable=True)] for pool in order.split(size * POOL)]
-    batches = [batch for pool in pools for batch in pool.split(size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        Batches of windows of like length would need no padding, but each counts as one step of the optimiser however
+        few positions it has, so short histories would outweigh long ones; the backbones do not compute padding anyway.
+        """
+        for numbers in torch.randperm(len(windows), generator=generator).split(size):
+            yield self.batch(windows[numbers.to(windows.starts.device)])

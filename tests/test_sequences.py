@@ -16,6 +16,7 @@ from small_models import sequences_of, write_means
 from iadsr.errors import UserError
 from iadsr.schemas import TEST, TRAIN, VALIDATION
 from iadsr.sequences import (
+    Batch,
     Feed,
     Sequences,
     Windows,
@@ -226,14 +227,15 @@ def test_shuffled_has_every_window_once(users: int, size: int, seed: int) -> Non
     assert all(len(batch.rows) <= size for batch in batches)
 
 
-def test_shuffled_order_is_the_generator_s_and_pads_little() -> None:
-    """20 windows each of lengths 1 to 5 in batches of 20: every batch has one length, so nothing is padded."""
+def test_shuffled_mixes_lengths_in_the_generator_s_order() -> None:
+    """Of 100 windows of lengths 1 to 5 in batches of 20, every batch holds short and long ones."""
     sequences = numbered([3 + user % 5 for user in range(100)])
     windows = training_windows(sequences, 5, torch.Generator())
 
-    def shuffled(seed: int) -> list[list[list[int]]]:
-        batches = Feed(sequences).shuffled(windows, 20, torch.Generator().manual_seed(seed))
-        return [batch.rows.tolist() for batch in batches]
+    def shuffled(seed: int) -> list[Batch]:
+        return list(Feed(sequences).shuffled(windows, 20, torch.Generator().manual_seed(seed)))
 
-    assert shuffled(1) == shuffled(1) != shuffled(2)
-    assert all(row != -1 for batch in shuffled(1) for window in batch for row in window)
+    one, same, other = ([batch.rows.tolist() for batch in shuffled(seed)] for seed in (1, 1, 2))
+    assert one == same != other
+    for batch in shuffled(1):
+        assert len(set(batch.last.tolist())) > 2

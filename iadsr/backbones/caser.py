@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iadsr.backbones.padding import padded
 from iadsr.params import Group
 
 
@@ -55,10 +56,11 @@ class Caser(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
-        """The state of every prefix."""
+        """The state of every prefix; zeros for padding."""
         windows = F.pad(inputs, (0, 0, self.window - 1, 0)).unfold(1, self.window, 1).transpose(2, 3)
         features = torch.cat([self.across(windows), self.along(windows)], dim=-1)
-        return F.relu(self.fuse(self.dropout(features)))
+        states = F.relu(self.fuse(self.dropout(features[valid])))
+        return padded(states, valid)
 
     def across(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time across"]:
         """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from iadsr.params import Group
 
@@ -18,7 +19,7 @@ class GRU4RecParams(Group):
 
 
 class GRU4Rec(nn.Module):
-    """A GRU over the item embeddings; padding on the right cannot reach an earlier state."""
+    """A GRU over the item embeddings; padding, on the right, is not computed."""
 
     reach: int | None = None
 
@@ -32,5 +33,6 @@ class GRU4Rec(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
-        """The state of every prefix."""
-        return self.gru(self.dropout(inputs))[0]
+        """The state of every prefix; zeros for padding."""
+        packed = pack_padded_sequence(self.dropout(inputs), valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iadsr.backbones.padding import padded
 from iadsr.errors import UserError
 from iadsr.params import Group
 
@@ -22,7 +23,10 @@ class SASRecParams(Group):
 
 
 class SASRec(nn.Module):
-    """Transformer blocks with a causal mask; with padding on the right that mask also hides all padding."""
+    """Transformer blocks with a causal mask; with padding on the right that mask also hides all padding.
+
+    All layers but attention see the real positions alone, so padding costs next to nothing.
+    """
 
     reach: int | None = None
 
@@ -40,12 +44,12 @@ class SASRec(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time dim"]:
-        """The state of every prefix."""
-        places = torch.arange(inputs.shape[1], device=inputs.device)
-        states = self.dropout(self.norm(inputs + self.positions(places)))
+        """The state of every prefix; zeros for padding."""
+        places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(valid)[valid]
+        states = self.dropout(self.norm(inputs[valid] + self.positions(places)))
         for block in self.blocks:
-            states = block(states)
-        return states
+            states = block(states, valid)
+        return padded(states, valid)
 
 
 class Block(nn.Module):
@@ -66,15 +70,17 @@ class Block(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, states: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
-        states = self.attention_norm(states + self.dropout(self.attend(states)))
+    def forward(
+        self, states: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "real dim"]:
+        states = self.attention_norm(states + self.dropout(self.attend(states, valid)))
         widened = F.gelu(self.widen(states))
         return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
 
-    def attend(self, states: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
-        batch, time, dim = states.shape
-        heads = self.queries_keys_values(states).view(batch, time, 3, self.heads, dim // self.heads)
+    def attend(self, states: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, "real dim"]:
+        """Causal attention; it alone needs the padded shape."""
+        heads = padded(self.queries_keys_values(states), valid).unflatten(-1, (3, self.heads, -1))
         queries, keys, values = heads.permute(2, 0, 3, 1, 4)
         rate = self.rate if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=True)
-        return self.merge(mixed.transpose(1, 2).reshape(batch, time, dim))
+        return self.merge(mixed.transpose(1, 2)[valid].flatten(1))
