@@ -59,8 +59,8 @@ def failed(result: Result, *parts: str) -> None:
 
 
 def test_all_outputs_and_a_summary(run: Run, tmp_path: Path) -> None:
-    """Three reviews of A, B, C by one user: A has a title, B categories, C no line; nothing is rejected."""
-    meta = "{'asin': 'A', 'title': 'T'}\n{'asin': 'B', 'categories': [['X']]}\n"
+    """Three reviews of A, B, C by one user: A has a title, B categories, C neither, A a second line; all is well."""
+    meta = "{'asin': 'A', 'title': 'T'}\n{'asin': 'B', 'categories': [['X']]}\n{'asin': 'C'}\n{'asin': 'A'}\n"
     result = run(amazon(tmp_path / "mirror", "".join(map(REVIEW.format, "ABC")), meta))
     assert result.exit_code == 0, result.output
     assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("U", "A", 5), ("U", "B", 5), ("U", "C", 5)]
@@ -76,6 +76,7 @@ def test_all_outputs_and_a_summary(run: Run, tmp_path: Path) -> None:
         "titles_neutral": 1,
     }
     assert "mine: 1 users, 3 items, 3 interactions" in result.stdout
+    assert "rejected rows: 0; further rows of an item, left out: 1" in result.stdout
     assert all(str(path) in result.stdout for path in OUTPUTS)
 
 
@@ -159,6 +160,14 @@ def test_own_files(run: Run) -> None:
 )
 def test_a_wrong_source_is_one_clear_message(run: Run, source: dict[str, Any], part: str) -> None:
     failed(run(source), part)
+
+
+def test_items_without_a_row_are_one_clear_message_or_tolerated(run: Run, tmp_path: Path) -> None:
+    """A has a line, B none: an error, or a line without a row's number in the table of rejects."""
+    source = amazon(tmp_path / "mirror", REVIEW.format("A") + REVIEW.format("B"), "{'asin': 'A', 'title': 'T'}\n")
+    failed(run(source), "meta_Few.json.gz: no row for item 'B'", "raise ingest.max_rejects to 1")
+    assert run(source, max_rejects=1).exit_code == 0
+    assert "meta_Few.json.gz,,\"no row for this item, which is now 'untitled item'\",B" in paths.RAW_REJECTS.read_text()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from iadsr.sources.raw import (
     CATEGORY_SEPARATOR,
     END_OF_TIME,
     Item,
+    ItemRows,
+    Names,
     Raw,
     collapsed,
     raw_tables,
@@ -63,13 +65,12 @@ class Files(Group):
 def load(source: Files, rejects: Rejects) -> Raw:
     """Interactions in the order of their file, and the rows of the item table that occur in them.
 
-    UserError for a missing or unreadable file or column, an item without a row in the item table, and for more bad rows
-    than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
+    UserError for a missing or unreadable file or column, and for more bad rows, or items without a row in the item
+    table, than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
     """
     interactions = read_interactions(source, rejects)
     items = read_items(source, rejects)
-    _require_rows(interactions[schemas.ITEM], items, source)
-    return raw_tables(interactions, items, source.interactions)
+    return raw_tables(interactions, items, Names(source.interactions, source.items), rejects)
 
 
 def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
@@ -82,7 +83,7 @@ def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
     return without_empty_optionals(good)
 
 
-def read_items(source: Files, rejects: Rejects) -> dict[str, Item]:
+def read_items(source: Files, rejects: Rejects) -> ItemRows:
     """Item id -> its title and categories, either of them empty where the table has none."""
     names = source.columns
     wanted = {schemas.ITEM: names.item_id or names.item, schemas.TITLE: names.title}
@@ -92,7 +93,10 @@ def read_items(source: Files, rejects: Rejects) -> dict[str, Item]:
     typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, table.drop(schemas.ITEM))])
     reason = typed.select(pl.when(pl.col(schemas.ITEM).is_null()).then(pl.lit("item is missing"))).to_series()
     good = _set_aside(table, typed, reason, source.items, rejects)
-    return {item: Item(*map(collapsed, texts)) for item, *texts in reversed(good.rows())}
+    items = ItemRows()
+    for item, *texts in good.iter_rows():
+        items.add(item, Item(*map(collapsed, texts)))
+    return items
 
 
 def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -282,12 +286,3 @@ def _from_numbers(numbers: pl.Series) -> pl.Series:
     if median is not None and median >= MILLISECONDS_FROM:
         finite = finite / 1000
     return finite.set(finite.abs() >= END_OF_TIME, None).floor().cast(pl.Int64)
-
-
-def _require_rows(ids: pl.Series, items: Mapping[str, Item], source: Files) -> None:
-    missing = [item for item in ids.unique(maintain_order=True) if item not in items]
-    if missing:
-        raise UserError(
-            f"{source.items}: no row for item {missing[0]!r}, which occurs in {source.interactions} "
-            f"({len(missing):,} of its items have none); add them, even without a title"
-        )

@@ -124,14 +124,25 @@ def test_an_item_without_id_is_a_bad_row(folder: Folder) -> None:
         folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,B\n,Nameless\n")
 
 
-def test_of_two_rows_for_an_item_the_first_counts(folder: Folder) -> None:
-    raw, _ = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,First\nb,Second\n")
+def test_of_several_rows_for_an_item_the_first_counts(folder: Folder) -> None:
+    raw, _ = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,First\nb,Second\nb,Third\n")
     assert raw.items["title"].to_list() == ["First"]
+    assert raw.repeated_items == 2
 
 
-def test_items_without_a_row_are_an_error_whatever_is_tolerated(folder: Folder) -> None:
-    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*i.csv \(2 of its items have none\)"):
-        folder.load("who,sku,when\nu,b,1\nu,x,2\nu,y,2\nu,x,3\n", limit=100)
+def test_items_without_a_row_are_bad_rows(folder: Folder) -> None:
+    """Of b, x, y the table has b alone: two bad rows, whose interactions stay."""
+    interactions = "who,sku,when\nu,b,1\nu,x,2\nu,y,2\nu,x,3\n"
+    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*i.csv \(2 of its 3 items have none\)"):
+        folder.load(interactions, limit=1)
+    raw, rejects = folder.load(interactions, limit=2)
+    assert (raw.interactions.height, raw.titles) == (4, (1, 0, 2))
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(None, "x"), (None, "y")]
+
+
+def test_an_item_table_of_other_items_is_the_wrong_file(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*\(1 of its 1 items have none\)"):
+        folder.load("who,sku,when\nu,x,1\n", limit=100)
 
 
 @pytest.mark.parametrize(
