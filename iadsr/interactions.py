@@ -13,6 +13,7 @@ from iadsr.params import Group
 from iadsr.schemas import (
     IS_NOISE,
     ITEM,
+    NANOSECOND,
     POSITION,
     RAW_ITEM,
     RAW_USER,
@@ -55,8 +56,13 @@ def drop_duplicates(interactions: pl.DataFrame, policy: str) -> pl.DataFrame:
     if policy == "keep":
         return interactions
     keep: Literal["first", "last"] = "first" if policy == "first" else "last"
-    by_time = interactions.with_row_index(ORDER).sort(TIMESTAMP, maintain_order=True)
+    by_time = interactions.with_row_index(ORDER).sort(time_keys(interactions), maintain_order=True)
     return by_time.unique([USER, ITEM], keep=keep, maintain_order=True).sort(ORDER).drop(ORDER)
+
+
+def time_keys(interactions: pl.DataFrame) -> list[str]:
+    """The columns that hold a row's time: whole seconds, then the rest of a second where the source knows it."""
+    return [name for name in (TIMESTAMP, NANOSECOND) if name in interactions.columns]
 
 
 def k_core(interactions: pl.DataFrame, core: int) -> pl.DataFrame:
@@ -79,8 +85,9 @@ def k_core(interactions: pl.DataFrame, core: int) -> pl.DataFrame:
 def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame:
     """Sort each user's rows by time; equal times stay in raw order, or are shuffled with `seed`.
 
-    Users stand in the order of their first row. Raw order decides the test item wherever the last two times are
-    equal (43% of Beauty's users), so it is what published numbers on these files are comparable under.
+    Times are equal if they are so to the last digit that the source knows, not merely within one second. Users stand in
+    the order of their first row. Raw order decides the test item wherever the last two times are equal (43% of Beauty's
+    users), so it is what published numbers on these files are comparable under.
     """
     frame = interactions.with_row_index(ORDER)
     if ties == "shuffled":
@@ -89,7 +96,7 @@ def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame
     else:
         frame = frame.with_columns(tie=pl.col(ORDER))
     frame = frame.with_columns(first=pl.col(ORDER).min().over(USER))
-    return frame.sort(["first", TIMESTAMP, "tie"]).drop(ORDER, "tie", "first")
+    return frame.sort(["first", *time_keys(frame), "tie"]).drop(ORDER, "tie", "first")
 
 
 def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

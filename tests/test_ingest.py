@@ -138,6 +138,23 @@ def test_own_files(run: Run) -> None:
     assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("u", "b", 86400)]
 
 
+def test_own_times_keep_their_fractions_until_the_rows_are_sorted(run: Run) -> None:
+    """Three rows of second 0, at 30, 10 and 20 ms, so the order is b, c, a; the sequences have whole seconds only."""
+    from stages import filter as filter_stage
+
+    Path("i.csv").write_text("user,item,timestamp\nu,a,0.03\nu,b,0.01\nu,c,0.02\n")
+    Path("items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
+    columns = {name: name for name in ("user", "item", "timestamp", "title")}
+    source = {"kind": "files", "interactions": "i.csv", "items": "items.csv", "columns": columns}
+    settings = {"duplicates": "first", "ties": "shuffled", "ties_seed": 0}
+    more = {"filter": settings, "noise": {"ratio": 0.0, "seed": 0}, "datasets": {"mine": {"core": 0, "source": source}}}
+    assert run(source, **more).exit_code == 0
+    assert CliRunner().invoke(filter_stage.app).exit_code == 0
+    assert pl.read_parquet(paths.ITEMS)["raw_item"].to_list() == ["b", "c", "a"]
+    assert pl.read_parquet(paths.SEQUENCES).columns == ["user", "item", "position", "timestamp", "split"]
+    assert json.loads(paths.DATASET_METRICS.read_text())["tied_last_two"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("source", "part"),
     [

@@ -62,6 +62,12 @@ def test_duplicates_by_time_then_raw_order(policy: str, rows: tuple[int, ...]) -
     assert drop_duplicates(marked, policy)["row"].to_list() == list(rows)
 
 
+def test_duplicates_within_one_second() -> None:
+    """Row 1 is 10 ns after second 5, row 0 is 30 ns after it."""
+    frame = raw(("u", "a", 5), ("u", "a", 5)).with_columns(nanosecond=pl.Series([30, 10])).with_row_index("row")
+    assert drop_duplicates(frame, "first")["row"].to_list() == [1]
+
+
 def test_the_same_item_of_another_user_is_no_duplicate() -> None:
     assert pairs(drop_duplicates(untimed("a1 b1 a2"), "first")) == "a1 b1 a2"
 
@@ -155,6 +161,13 @@ def test_only_ties_are_shuffled() -> None:
 def test_a_shuffle_follows_its_seed() -> None:
     again = [pairs(time_order(raw(*TIED), "shuffled", 7)) for _ in range(2)]
     assert again[0] == again[1]
+
+
+def test_fractions_of_a_second_are_times_too() -> None:
+    """All in second 5; c and b tie at 100 ns, a is earlier. 'raw' gives a, c, b; shuffles give also a, b, c."""
+    frame = raw(("u", "c", 5), ("u", "b", 5), ("u", "a", 5)).with_columns(nanosecond=pl.Series([100, 100, 20]))
+    assert pairs(time_order(frame, "raw", 0)) == "ua uc ub"
+    assert {pairs(time_order(frame, "shuffled", seed)) for seed in range(9)} == {"ua uc ub", "ua ub uc"}
 
 
 timed_rows = st.lists(

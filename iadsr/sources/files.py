@@ -3,7 +3,8 @@
 Times may be ISO 8601 dates or date-times (UTC unless they say otherwise), or numbers since 1970. What a column of text
 holds is decided for the column as a whole: numbers, if at least as many of its values read as numbers as read as ISO
 dates. Numbers are milliseconds if their median is 100,000,000,000 or more (the year 5138 in seconds, 1973 in
-milliseconds), else seconds. Values that do not fit the decision are bad rows.
+milliseconds), else seconds. Values that do not fit the decision are bad rows. Fractions of a second are kept beside the
+whole seconds, so that rows of the same second still sort by time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from iadsr.sources.raw import (
 )
 
 MILLISECONDS_FROM = 1e11
+NANOSECONDS = 1_000_000_000
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -191,7 +193,10 @@ def _row_numbers(name: str, indices: Collection[int]) -> list[int]:
 def _typed(table: pl.DataFrame, name: str) -> pl.DataFrame:
     """All columns in the types of `schemas`; null is what could not be converted."""
     columns = [_ids(table, schemas.USER, name), _ids(table, schemas.ITEM, name)]
-    columns.append(seconds(table[schemas.TIMESTAMP], name))
+    moments = times(table[schemas.TIMESTAMP], name)
+    columns.append(moments[schemas.TIMESTAMP])
+    if (moments[schemas.NANOSECOND] > 0).any():
+        columns.append(moments[schemas.NANOSECOND])
     if schemas.RATING in table.columns:
         columns.append(table[schemas.RATING].cast(pl.Float32, strict=False).fill_nan(None))
     if schemas.IS_NOISE in table.columns:
@@ -249,13 +254,13 @@ def _texts(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).str.strip_chars().fill_null("")
 
 
-def seconds(values: pl.Series, name: str) -> pl.Series:
-    """Whole seconds since 1970 by the rule of this module's docstring, null where a value does not fit it.
+def times(values: pl.Series, name: str) -> pl.DataFrame:
+    """timestamp, whole seconds since 1970 by the rule of this module's docstring, and nanosecond, what is past it.
 
-    UserError if the column is neither text, numbers nor times.
+    Both are null where a value does not fit the rule. UserError if the column is neither text, numbers nor times.
     """
-    if values.dtype.is_temporal() and values.dtype in (pl.Date, pl.Datetime):
-        return values.cast(pl.Datetime("us")).dt.epoch("s")
+    if values.dtype in (pl.Date, pl.Datetime):
+        return _moments(values if values.dtype == pl.Datetime else values.cast(pl.Datetime("us")))
     if values.dtype.is_numeric():
         return _from_numbers(values.cast(pl.Float64))
     if values.dtype not in (pl.String, pl.Null):
@@ -263,26 +268,34 @@ def seconds(values: pl.Series, name: str) -> pl.Series:
     return _from_texts(_texts(values))
 
 
-def _from_texts(texts: pl.Series) -> pl.Series:
+def _moments(moments: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({schemas.TIMESTAMP: moments.dt.epoch("s"), schemas.NANOSECOND: moments.dt.nanosecond()})
+
+
+def _from_texts(texts: pl.Series) -> pl.DataFrame:
     numbers = texts.cast(pl.Float64, strict=False)
     if numbers.null_count() == (texts == "").sum():
         return _from_numbers(numbers)
-    dates = pl.Series(texts.name, [_iso_seconds(text) for text in texts], dtype=pl.Int64)
-    return dates if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers)
+    dates = pl.Series([_iso_time(text) for text in texts], dtype=pl.Datetime("us"))
+    return _moments(dates) if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers)
 
 
-def _iso_seconds(text: str) -> int | None:
+def _iso_time(text: str) -> datetime | None:
+    """The moment without its zone, which is UTC."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() // 1)
 
 
-def _from_numbers(numbers: pl.Series) -> pl.Series:
+def _from_numbers(numbers: pl.Series) -> pl.DataFrame:
     finite = numbers.set(~numbers.is_finite(), None)
     median = finite.abs().quantile(0.5, "lower")
-    if median is not None and median >= MILLISECONDS_FROM:
-        finite = finite / 1000
-    return finite.set(finite.abs() >= END_OF_TIME, None).floor().cast(pl.Int64)
+    unit = 1000 if median is not None and median >= MILLISECONDS_FROM else 1
+    finite = finite.set(finite.abs() >= END_OF_TIME * unit, None)
+    whole = (finite / unit).floor()
+    # the difference is exact, so different numbers of one second stay different
+    past = (finite - whole * unit) * (NANOSECONDS // unit)
+    columns = {schemas.TIMESTAMP: whole.cast(pl.Int64), schemas.NANOSECOND: past.floor().cast(pl.Int32)}
+    return pl.DataFrame(columns)

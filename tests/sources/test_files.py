@@ -8,7 +8,7 @@ import pytest
 
 from iadsr.errors import UserError
 from iadsr.rejects import Rejects
-from iadsr.sources.files import Columns, Files, load, seconds
+from iadsr.sources.files import Columns, Files, load, times
 from iadsr.sources.raw import Raw
 
 ITEMS = "sku,name,path\nb, Second  one ,\na,,Home > Tools\nunused,X,Y\n"
@@ -81,14 +81,51 @@ def test_byte_order_mark_and_windows_line_ends(folder: Folder) -> None:
 )
 def test_times(values: list, expected: list) -> None:
     """The rule of the module's docstring: one decision a column, null for what does not fit it; a day is 86,400 s."""
-    assert seconds(pl.Series("timestamp", values), "file").to_list() == expected
+    found = times(pl.Series("timestamp", values), "file")
+    assert found.schema == {"timestamp": pl.Int64, "nanosecond": pl.Int32}
+    assert found["timestamp"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1400000000123", "1400000000124"], [123_000_000, 124_000_000]),
+        (["10.5", "-0.25", "x", "11"], [500_000_000, 750_000_000, None, 0]),
+        (["1970-01-01T00:00:05.000250Z", "1969-12-31 23:59:59.9"], [250_000, 900_000_000]),
+        ([datetime(1969, 12, 31, 23, 59, 59, 250_000)], [250_000_000]),
+        ([date(1970, 1, 2)], [0]),
+    ],
+)
+def test_fractions_of_a_second(values: list, expected: list) -> None:
+    """What is past the whole second below: -0.25 s is 0.75 s after -1 s."""
+    assert times(pl.Series("timestamp", values), "file")["nanosecond"].to_list() == expected
+
+
+def test_nanoseconds_of_parquet() -> None:
+    values = pl.Series("timestamp", [1_000_000_001, 1_000_000_002], dtype=pl.Datetime("ns"))
+    assert times(values, "file").rows() == [(1, 1), (1, 2)]
+
+
+def test_different_doubles_of_one_second_stay_different() -> None:
+    """Doubles near 1.4e9 are 2 ** -22 apart (238 ns): steps of that size must all be told apart, in order."""
+    values = pl.Series("timestamp", [1.4e9 + step * 2.0**-22 for step in range(50)])
+    found = times(values, "file")["nanosecond"]
+    assert found.is_sorted() and found.n_unique() == 50
+
+
+def test_a_column_of_fractions_only_where_there_are_some(folder: Folder) -> None:
+    """Milliseconds since 1970: 2014-05-13 in all rows, the first two with a fraction, then without any."""
+    raw, _ = folder.load("who,sku,when\nu,b,1400000000500\nu,a,1400000000250\n")
+    assert raw.interactions.rows() == [("u", "b", 1_400_000_000, 500_000_000), ("u", "a", 1_400_000_000, 250_000_000)]
+    raw, _ = folder.load("who,sku,when\nu,b,1400000000000\n")
+    assert raw.interactions.columns == ["user", "item", "timestamp"]
 
 
 def test_times_of_another_type_are_an_error() -> None:
     with pytest.raises(
         UserError, match=r"file: column for `timestamp`: expected text, numbers or times, found Boolean"
     ):
-        seconds(pl.Series("timestamp", [True]), "file")
+        times(pl.Series("timestamp", [True]), "file")
 
 
 BAD = [
