@@ -27,6 +27,7 @@ from iadsr.schemas import (
 )
 
 ORDER = "order"  # a row's place in the raw file
+HELD_OUT = 2  # a user's last rows, validation and test
 
 
 class FilterParams(Group):
@@ -51,13 +52,33 @@ def checked_core(value: object, dataset: str) -> int:
     return value
 
 
-def drop_duplicates(interactions: pl.DataFrame, policy: str) -> pl.DataFrame:
-    """Keep all, the first or the last of the rows with the same user and item, by time, then raw order."""
+def core_rows(interactions: pl.DataFrame, duplicates: str, core: int) -> pl.DataFrame:
+    """All rows of the users and items of the k-core, in which a pair of them counts once unless duplicates are kept.
+
+    So the core does not depend on which of several rows `drop_duplicates` keeps afterwards. UserError when it is empty.
+    """
+    if duplicates == "keep":
+        return k_core(interactions, core)
+    pairs = k_core(interactions.select(USER, ITEM).unique(maintain_order=True), core)
+    return interactions.join(pairs, on=[USER, ITEM], how="semi", maintain_order="left")
+
+
+def drop_duplicates(ordered: pl.DataFrame, policy: str) -> pl.DataFrame:
+    """Of the rows with the same user and item, in order of time, keep all, the first, or the last before the held-out.
+
+    No training row may stand or fall by what comes in validation or test. `first` looks backwards only. `last` looks
+    forward, so it drops training rows for the sake of later training rows, and a user's last two rows stay whatever
+    they are: A B C D A stays as it is (training A B C), where the plain rule would leave B C D A and so tell a model,
+    by the A that is missing, which item is the answer.
+    """
     if policy == "keep":
-        return interactions
-    keep: Literal["first", "last"] = "first" if policy == "first" else "last"
-    by_time = interactions.with_row_index(ORDER).sort(time_keys(interactions), maintain_order=True)
-    return by_time.unique([USER, ITEM], keep=keep, maintain_order=True).sort(ORDER).drop(ORDER)
+        return ordered
+    if policy == "first":
+        return ordered.unique([USER, ITEM], keep="first", maintain_order=True)
+    held_out = pl.int_range(pl.len()).over(USER) >= pl.len().over(USER) - HELD_OUT
+    same = (USER, ITEM, "held_out")
+    last = pl.int_range(pl.len()).over(same) == pl.len().over(same) - 1
+    return ordered.with_columns(held_out=held_out).filter(pl.col("held_out") | last).drop("held_out")
 
 
 def time_keys(interactions: pl.DataFrame) -> list[str]:
@@ -149,8 +170,9 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
     """Insert round(ratio * training rows) random items into the training parts, flagged in `is_noise`.
 
     Each is put before a uniformly drawn training row, so it never follows a user's last training row and never
-    touches validation or test. The item is uniform over the catalogue without the items of that user; the time is
-    that of the row it precedes. Positions are numbered anew.
+    touches validation or test. The item is uniform over the catalogue without the items of that user's training rows;
+    by chance it may be one that is held out, because leaving those out would tell which they are. The time is that of
+    the row it precedes. Positions are numbered anew.
     """
     if ratio == 0:
         return sequences
@@ -159,21 +181,19 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
         sequences = sequences.with_columns(pl.lit(False).alias(IS_NOISE))
     train = sequences.with_row_index(ORDER).filter(pl.col(SPLIT) == TRAIN)
     drawn = generator.integers(train.height, size=round(ratio * train.height))
-    planted = train[np.sort(drawn)].with_columns(
-        pl.Series(ITEM, _foreign_items(sequences, train[np.sort(drawn)][USER].to_numpy(), generator)),
-        pl.lit(True).alias(IS_NOISE),
-    )
+    planted = train[np.sort(drawn)]
+    items = _foreign_items(train, planted[USER].to_numpy(), int(sequences[ITEM].max()), generator)  # type: ignore[arg-type]
+    planted = planted.with_columns(pl.Series(ITEM, items), pl.lit(True).alias(IS_NOISE))
     both = pl.concat([planted, sequences.with_row_index(ORDER)])  # planted first, so that a stable sort puts it before
     merged = both.sort(ORDER, maintain_order=True).drop(ORDER)
     return merged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(USER).alias(POSITION))
 
 
-def _foreign_items(sequences: pl.DataFrame, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One item for each entry of `users`, uniform over the items that this user never met."""
-    count = int(sequences[ITEM].max())  # type: ignore[arg-type]
-    met = sequences[USER].to_numpy().astype(np.int64) * (count + 1) + sequences[ITEM].to_numpy()
+def _foreign_items(train: pl.DataFrame, users: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """One item of 1 to `count` for each entry of `users`, uniform over those not among this user's training rows."""
+    met = train[USER].to_numpy().astype(np.int64) * (count + 1) + train[ITEM].to_numpy()
     met.sort()
-    if int(sequences.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
+    if int(train.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
         raise UserError("noise.ratio: a user has met every item of the catalogue, so none is left to plant")
     items = np.zeros(len(users), dtype=np.int64)
     open_draws = np.arange(len(users))

@@ -27,10 +27,10 @@ def main(params: Params = paths.PARAMS) -> None:
     noise = group(content, "noise", interactions.NoiseParams)
 
     raw = read_table(paths.RAW_INTERACTIONS)
-    unique = interactions.drop_duplicates(raw, settings.duplicates)
-    cored = interactions.k_core(unique, core)
+    cored = interactions.core_rows(raw, settings.duplicates, core)
     ordered = interactions.time_order(cored, settings.ties, settings.ties_seed)
-    sequences, users, items = interactions.reindex(ordered, read_table(paths.RAW_ITEMS))
+    unique = interactions.drop_duplicates(ordered, settings.duplicates)
+    sequences, users, items = interactions.reindex(unique, read_table(paths.RAW_ITEMS))
     split = interactions.leave_one_out(sequences)
     described = statistics.describe(split)
     same = statistics.equals_paper(dataset, described)

@@ -16,6 +16,7 @@ from iadsr.interactions import (
     NoiseParams,
     arranged,
     checked_core,
+    core_rows,
     drop_duplicates,
     k_core,
     leave_one_out,
@@ -51,25 +52,49 @@ def sequences(*histories: list[int]) -> pl.DataFrame:
 
 # --- duplicates ---
 
-# u meets a three times; in order of time: the second row (1), the first (5), the fourth (5, later in the file)
-REPEATED = (("u", "a", 5), ("u", "a", 1), ("u", "b", 3), ("u", "a", 5), ("v", "a", 2))
+
+@pytest.mark.parametrize(
+    ("policy", "rows"), [("keep", [0, 1, 2, 3, 4, 5, 6]), ("first", [0, 1, 4, 5]), ("last", [1, 2, 3, 4, 5, 6])]
+)
+def test_which_of_several_rows_stays(policy: str, rows: list[int]) -> None:
+    """u: a b a | a c, v: d d, where | begins what is held out, all of v. `first`: u a b c, v d.
+
+    `last`: of u's training rows a (0), b, a (2) the later a stays; the two held-out rows stay, a once more; so does v.
+    """
+    marked = untimed("ua ub ua ua uc vd vd").with_row_index("row")
+    assert drop_duplicates(marked, policy)["row"].to_list() == rows
 
 
-@pytest.mark.parametrize(("policy", "rows"), [("keep", (0, 1, 2, 3, 4)), ("first", (1, 2, 4)), ("last", (2, 3, 4))])
-def test_duplicates_by_time_then_raw_order(policy: str, rows: tuple[int, ...]) -> None:
-    """Of u's three rows with a, the earliest is row 1 and the latest row 3; raw order is kept among what stays."""
-    marked = raw(*REPEATED).with_row_index("row")
-    assert drop_duplicates(marked, policy)["row"].to_list() == list(rows)
+def test_training_rows_do_not_tell_the_held_out_items() -> None:
+    """The plain rule of the last would leave B C D A of A B C D A, so that A is missing because it is the answer."""
+    assert pairs(drop_duplicates(untimed("uA uB uC uD uA"), "last")) == "uA uB uC uD uA"
 
 
-def test_duplicates_within_one_second() -> None:
-    """Row 1 is 10 ns after second 5, row 0 is 30 ns after it."""
-    frame = raw(("u", "a", 5), ("u", "a", 5)).with_columns(nanosecond=pl.Series([30, 10])).with_row_index("row")
-    assert drop_duplicates(frame, "first")["row"].to_list() == [1]
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=9), st.sampled_from(["keep", "first", "last"]))
+def test_training_rows_are_those_of_a_history_cut_before_the_held_out(history: list[str], policy: str) -> None:
+    """`last` of the whole is `last` of the training part (all rows once, the later ones) and two untouched rows."""
+    found = [item for item in drop_duplicates(untimed(" ".join("u" + item for item in history)), policy)["item"]]
+    train = history[:-2]
+    expected = {
+        "keep": history,
+        "first": list(dict.fromkeys(history)),
+        "last": [*reversed(dict.fromkeys(reversed(train))), *history[-2:]],
+    }
+    assert found == expected[policy]
 
 
 def test_the_same_item_of_another_user_is_no_duplicate() -> None:
     assert pairs(drop_duplicates(untimed("a1 b1 a2"), "first")) == "a1 b1 a2"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("keep", "a1 a1 b1 b2 c1 c2 b1"), ("first", "b1 b2 c1 c2 b1"), ("last", "b1 b2 c1 c2 b1")],
+)
+def test_a_pair_counts_once_in_the_core_unless_duplicates_are_kept(policy: str, expected: str) -> None:
+    """The 2-core: a's two rows are one pair, so a has one interaction and goes; b1 stays in both its rows."""
+    assert pairs(core_rows(untimed("a1 a1 b1 b2 c1 c2 b1"), policy, 2)) == expected
 
 
 # --- k-core ---
@@ -249,12 +274,12 @@ def test_nothing_is_planted_at_ratio_zero() -> None:
 
 
 def test_the_only_foreign_item_is_planted_before_a_training_row() -> None:
-    """User 0 has met 1 to 4 of 5, user 1 has met 5, 1, 2, 3: only 5 and only 4 can be planted.
+    """User 0 trains on 1 to 4 of 5, user 1 on 5, 1, 2, 3: only 5 and only 4 can be planted.
 
-    4 training rows at ratio 0.5 make 2 plants, each at the time of a training row of its user, before that row.
+    8 training rows at ratio 0.25 make 2 plants, each at the time of a training row of its user, before that row.
     """
-    split = sequences([1, 2, 3, 4], [5, 1, 2, 3])
-    planted = plant_noise(split, 0.5, 3)
+    split = sequences([1, 2, 3, 4, 1, 2], [5, 1, 2, 3, 1, 2])
+    planted = plant_noise(split, 0.25, 3)
     assert planted["is_noise"].sum() == 2
     for user, item, position, time in planted.filter("is_noise").select("user", "item", "position", "timestamp").rows():
         assert item == {0: 5, 1: 4}[user]
@@ -270,9 +295,18 @@ def test_noise_that_the_source_knows_stays_flagged() -> None:
     assert planted.filter(pl.col("is_noise") & (pl.col("user") == 0) & (pl.col("item") == 1)).height == 1
 
 
-def test_a_user_who_met_everything_leaves_nothing_to_plant() -> None:
+def test_a_user_who_trains_on_everything_leaves_nothing_to_plant() -> None:
     with pytest.raises(UserError, match=r"noise.ratio: a user has met every item of the catalogue"):
-        plant_noise(sequences([1, 2, 3, 4], [1, 2, 3]), 0.5, 0)
+        plant_noise(sequences([1, 2, 3, 1, 2], [1, 2, 3]), 0.5, 0)
+
+
+def test_plants_do_not_depend_on_what_is_held_out() -> None:
+    """Items 2 and 3 change places in validation and test, then are 4 and 5: the training rows stay as they are."""
+    parts = [
+        plant_noise(sequences([1, 1, 1, 1, *held_out], [6, 5, 4, 3, 2, 1]), 0.5, 0).filter(pl.col("split") == "train")
+        for held_out in ([2, 3], [3, 2], [4, 5])
+    ]
+    assert parts[0].equals(parts[1]) and parts[0].equals(parts[2])
 
 
 @settings(max_examples=100, deadline=None)
@@ -287,7 +321,7 @@ def test_planting(histories: list[list[int]], ratio: float, seed: int) -> None:
     assert set(noise["split"]) <= {"train"}
     same = ("user", "item", "timestamp", "split")
     assert real.select(same).equals(split.select(same))
-    met = set(split.select("user", "item").rows())
+    met = set(split.filter(pl.col("split") == "train").select("user", "item").rows())
     assert not met & set(noise.select("user", "item").rows())
     assert noise["item"].is_between(1, 9).all()
     for (_,), own in planted.group_by("user", maintain_order=True):
@@ -306,11 +340,14 @@ def test_another_seed_plants_other_noise() -> None:
 
 
 def test_plants_are_uniform_over_foreign_items() -> None:
-    """Users 0 to 99 have met 1, 2, 3 of 8: 5,000 plants over 4 to 8 are 1,000 each, give or take 4 deviations of 28."""
-    planted = plant_noise(sequences(*[[1, 2, 3]] * 100, [4, 5, 6, 7, 8]), 5000 / 103, 0)
+    """Users 0 to 99 train on 1 of 6: 5,000 plants over 2 to 6 are 1,000 each, give or take 4 deviations of 28.
+
+    Items 2 and 3, which are held out, are drawn as often as the others.
+    """
+    planted = plant_noise(sequences(*[[1, 2, 3]] * 100, [2, 3, 4, 5, 6]), 5000 / 103, 0)
     counts = planted.filter(pl.col("is_noise") & (pl.col("user") < 100))["item"].value_counts()
     share = counts["count"] / counts["count"].sum()
-    assert sorted(counts["item"]) == [4, 5, 6, 7, 8]
+    assert sorted(counts["item"]) == [2, 3, 4, 5, 6]
     assert share.is_between(0.2 - 4 * 0.0057, 0.2 + 4 * 0.0057).all()
 
 
