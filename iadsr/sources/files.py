@@ -4,7 +4,10 @@ Times may be ISO 8601 dates or date-times (UTC unless they say otherwise), or nu
 holds is decided for the column as a whole: numbers, if at least as many of its values read as numbers as read as ISO
 dates. Numbers are milliseconds if their median is 100,000,000,000 or more (the year 5138 in seconds, 1973 in
 milliseconds), else seconds. Values that do not fit the decision are bad rows. Fractions of a second are kept beside the
-whole seconds, so that rows of the same second still sort by time.
+whole seconds, so that rows of the same second still sort by time. Numbers that read as dates, such as 20240101, are
+refused, because as seconds or milliseconds they would be days of 1970 or years beyond 2500.
+
+Texts are taken as they stand, on one line: `&amp;` in a title stays `&amp;`, since only its owner knows what it means.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pydantic
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.params import Group
-from iadsr.rejects import Rejects
+from iadsr.rejects import TEXT_LENGTH, Rejects
 from iadsr.sources.raw import (
     CATEGORY_SEPARATOR,
     END_OF_TIME,
@@ -36,6 +39,8 @@ from iadsr.sources.raw import (
 
 MILLISECONDS_FROM = 1e11
 NANOSECONDS = 1_000_000_000
+# A column that only a CSV with rows of too many fields has: what is wrong with each; no user's column has such a name.
+SURPLUS = "\0surplus"
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -92,7 +97,8 @@ def read_items(source: Files, rejects: Rejects) -> ItemRows:
     if names.categories is not None:
         wanted[schemas.CATEGORIES] = names.categories
     table = read_table(source.items, wanted)
-    typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, table.drop(schemas.ITEM))])
+    others = table.drop(schemas.ITEM, SURPLUS, strict=False)
+    typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, others)])
     reason = typed.select(pl.when(pl.col(schemas.ITEM).is_null()).then(pl.lit("item is missing"))).to_series()
     good = _set_aside(table, typed, reason, source.items, rejects)
     items = ItemRows()
@@ -102,7 +108,10 @@ def read_items(source: Files, rejects: Rejects) -> ItemRows:
 
 
 def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read."""
+    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read.
+
+    Where rows of a CSV have too many fields, a column SURPLUS says so of each, and is null for the others.
+    """
     path = Path(name)
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
@@ -113,7 +122,8 @@ def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
     for ours, theirs in columns.items():
         if theirs not in table.columns:
             raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {', '.join(table.columns)}")
-    return table.select(pl.col(theirs).alias(ours) for ours, theirs in columns.items())
+    surplus = [pl.col(SURPLUS)] if SURPLUS in table.columns else []
+    return table.select(*(pl.col(theirs).alias(ours) for ours, theirs in columns.items()), *surplus)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -132,12 +142,44 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 def _read_csv(path: Path) -> pl.DataFrame:
     """All columns as text; empty lines at the end are no rows."""
+    _refuse_other_separators(path)
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}{_broken_row(path) or f': cannot be read: {_first_line(error)}'}") from None
+        table = _read_ragged_csv(path, error)
     filled = table.select(pl.any_horizontal(pl.all().is_not_null()).arg_true()).to_series()
     return table.head(0 if filled.is_empty() else int(filled[-1]) + 1)
+
+
+def _refuse_other_separators(path: Path) -> None:
+    """UserError for a header without a comma but with what other programs separate fields by."""
+    with open(path, "rb") as file:
+        header = file.readline().decode("utf-8", "replace").strip()
+    found = next((separator for separator in ";\t|" if separator in header), "")
+    if found and "," not in header:
+        raise UserError(
+            f"{path}, row 1: the separator looks like {found!r}, expected commas: found {header[:TEXT_LENGTH]!r}; save "
+            "it as CSV with commas, or as Parquet"
+        )
+
+
+def _read_ragged_csv(path: Path, error: pl.exceptions.PolarsError) -> pl.DataFrame:
+    """A CSV that polars refused with `error`: read if its only fault is rows of too many fields, else a UserError."""
+    try:
+        table = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=True)
+        surplus = _surplus(path)
+        if len(surplus) == table.height and surplus.count():
+            return table.with_columns(surplus)
+    except (pl.exceptions.PolarsError, csv.Error):
+        pass
+    raise UserError(f"{path}{_broken_row(path) or f': cannot be read: {_first_line(error)}'}")
+
+
+def _surplus(path: Path) -> pl.Series:
+    """For each row of a CSV how many fields it has, in words, where the header has fewer; else null."""
+    counts = [len(fields) for _, fields in _records(path)]
+    faults = [f"{count} fields, where the header has {counts[0]}" if count > counts[0] else None for count in counts]
+    return pl.Series(SURPLUS, faults[1:], dtype=pl.String)
 
 
 def _first_line(error: Exception) -> str:
@@ -150,15 +192,34 @@ def _broken_row(path: Path) -> str:
         for number, line in enumerate(file, 1):
             if not _is_utf8(line):
                 return f", row {number}: not valid UTF-8"
-    number = width = 0
+    stray = _stray_quotation_mark(path)
+    if stray:
+        return (
+            f", row {stray}: a quotation mark inside a field (inches?); put the whole field into quotation marks and "
+            'write the one inside twice: "3"" pipe"'
+        )
+    whole = 0
     try:
-        for number, fields in _records(path, strict=True):
-            width = width or len(fields)
-            if len(fields) > width:
-                return f", row {number}: expected {width} fields as in the header, found {len(fields)}"
+        for number, _ in _records(path, strict=True):
+            whole = number
     except csv.Error as error:
-        return f", after row {number}: {error} (a quotation mark that is never closed?)"
+        return f", after row {whole}: {error} (a quotation mark that is never closed?)"
     return ""
+
+
+def _stray_quotation_mark(path: Path) -> int:
+    """The line of the first field with a quotation mark that neither encloses it nor is doubled; 0 if there is none."""
+    quoted, opened = False, 0
+    with open(path, encoding="utf-8", newline="") as file:
+        for number, line in enumerate(file, 1):
+            for place, before in enumerate(line.split('"')[:-1]):
+                if quoted:
+                    quoted = False
+                elif before == "" or before.endswith(","):
+                    quoted, opened = True, number
+                else:
+                    return opened if place and not before.startswith(",") else number
+    return 0
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -223,6 +284,9 @@ def _set_aside(
     table: pl.DataFrame, typed: pl.DataFrame, reason: pl.Series, name: str, rejects: Rejects
 ) -> pl.DataFrame:
     """The rows of `typed` without a reason against them; the others go to the rejects as they stand in `table`."""
+    if SURPLUS in table.columns:
+        reason = pl.select(pl.coalesce(table[SURPLUS], reason)).to_series()
+        table = table.drop(SURPLUS)
     bad = reason.is_not_null()
     indices = bad.arg_true().to_list()
     if indices:
@@ -262,22 +326,22 @@ def times(values: pl.Series, name: str) -> pl.DataFrame:
     if values.dtype in (pl.Date, pl.Datetime):
         return _moments(values if values.dtype == pl.Datetime else values.cast(pl.Datetime("us")))
     if values.dtype.is_numeric():
-        return _from_numbers(values.cast(pl.Float64))
+        return _from_numbers(values.cast(pl.Float64), name)
     if values.dtype not in (pl.String, pl.Null):
         raise UserError(f"{name}: column for `{values.name}`: expected text, numbers or times, found {values.dtype}")
-    return _from_texts(_texts(values))
+    return _from_texts(_texts(values), name)
 
 
 def _moments(moments: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({schemas.TIMESTAMP: moments.dt.epoch("s"), schemas.NANOSECOND: moments.dt.nanosecond()})
 
 
-def _from_texts(texts: pl.Series) -> pl.DataFrame:
+def _from_texts(texts: pl.Series, name: str) -> pl.DataFrame:
     numbers = texts.cast(pl.Float64, strict=False)
     if numbers.null_count() == (texts == "").sum():
-        return _from_numbers(numbers)
+        return _from_numbers(numbers, name)
     dates = pl.Series([_iso_time(text) for text in texts], dtype=pl.Datetime("us"))
-    return _moments(dates) if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers)
+    return _moments(dates) if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers, name)
 
 
 def _iso_time(text: str) -> datetime | None:
@@ -289,8 +353,9 @@ def _iso_time(text: str) -> datetime | None:
         return None
 
 
-def _from_numbers(numbers: pl.Series) -> pl.DataFrame:
+def _from_numbers(numbers: pl.Series, name: str) -> pl.DataFrame:
     finite = numbers.set(~numbers.is_finite(), None)
+    _refuse_dates(finite, name)
     median = finite.abs().quantile(0.5, "lower")
     unit = 1000 if median is not None and median >= MILLISECONDS_FROM else 1
     finite = finite.set(finite.abs() >= END_OF_TIME * unit, None)
@@ -299,3 +364,17 @@ def _from_numbers(numbers: pl.Series) -> pl.DataFrame:
     past = (finite - whole * unit) * (NANOSECONDS // unit)
     columns = {schemas.TIMESTAMP: whole.cast(pl.Int64), schemas.NANOSECOND: past.floor().cast(pl.Int32)}
     return pl.DataFrame(columns)
+
+
+def _refuse_dates(numbers: pl.Series, name: str) -> None:
+    """UserError if most numbers read as YYYYMMDD, or as YYYYMMDDHHMMSS, of 1900 to 2100."""
+    for clock in (1, 1_000_000):
+        days = numbers // clock
+        plausible = days.set(~days.is_between(19_000_101, 21_001_231), None).cast(pl.Int64).cast(pl.String)
+        dates = plausible.str.to_date("%Y%m%d", strict=False)
+        if dates.count() > numbers.count() / 2:
+            first = dates.is_not_null().arg_true()[0]
+            raise UserError(
+                f"{name}: column for `{schemas.TIMESTAMP}`: {int(numbers[first])} looks like a date, but numbers count "
+                f"seconds or milliseconds since 1970; write dates as {dates[first]}"
+            )

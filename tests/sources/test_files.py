@@ -128,6 +128,26 @@ def test_times_of_another_type_are_an_error() -> None:
         times(pl.Series("timestamp", [True]), "file")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["20240131", "20240201", "", "noon"], "20240131 looks like a date.*write dates as 2024-01-31"),
+        ([19991231, 19991232, 20000101], "19991231 looks like a date.*write dates as 1999-12-31"),
+        ([20240131120000], "20240131120000 looks like a date.*write dates as 2024-01-31"),
+    ],
+)
+def test_numbers_that_read_as_dates_are_refused(values: list, message: str) -> None:
+    """As seconds 20,240,131 is a day of August 1970, and 20240131120000 milliseconds would be the year 2611."""
+    with pytest.raises(UserError, match=f"file: column for `timestamp`: {message}"):
+        times(pl.Series("timestamp", values), "file")
+
+
+def test_numbers_near_dates_are_times() -> None:
+    """Of seconds one apart about one in 27 reads as a date, here 31 (January 2000) of 1,000."""
+    values = list(range(20_000_101, 20_001_101))
+    assert times(pl.Series("timestamp", values), "file")["timestamp"].to_list() == values
+
+
 BAD = [
     (",b,1", "user is missing"),
     ("u, ,1", "item is missing"),
@@ -149,6 +169,28 @@ def test_a_bad_row_is_named_by_its_line(folder: Folder, line: str, reason: str) 
     raw, rejects = folder.load(text, items, limit=1)
     assert raw.interactions["timestamp"].to_list() == [1, 2, 3]
     assert rejects.rows[0].row == 4
+
+
+def test_rows_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
+    """Lines 2 and 5 have one field too many, line 4 has no user: three bad rows, the good one on line 3 stays."""
+    text = "who,sku,when\nu,b,1,x\nu,b,2\n,b,3\nv,b,4,\n"
+    with pytest.raises(UserError, match=r"i.csv, row 2: 4 fields, where the header has 3.*first of 3 bad rows"):
+        folder.load(text, limit=2)
+    raw, rejects = folder.load(text, limit=3)
+    assert raw.interactions.rows() == [("u", "b", 2)]
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(2, "u,b,1"), (4, ",b,3"), (5, "v,b,4")]
+
+
+def test_items_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
+    """The comma of line 2 should have been quoted; b has a good row, line 3, too."""
+    raw, rejects = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,Cup, blue\nb,Cup\n", limit=1)
+    assert raw.items["title"].to_list() == ["Cup"]
+    assert [(reject.row, reject.reason) for reject in rejects.rows] == [(2, "3 fields, where the header has 2")]
+
+
+def test_titles_are_taken_as_they_stand(folder: Folder) -> None:
+    raw, _ = folder.load("who,sku,when\nu,b,1\n", 'sku,name\nb,"Salt &amp; Pepper 3"" pipe; x"\n')
+    assert raw.items["title"].to_list() == ['Salt &amp; Pepper 3" pipe; x']
 
 
 def test_truth_that_is_neither_true_nor_false(folder: Folder) -> None:
@@ -188,7 +230,16 @@ def test_an_item_table_of_other_items_is_the_wrong_file(folder: Folder) -> None:
         ("", "i.csv: cannot be read: empty CSV"),
         ("who,sku,when\n", "i.csv: no interactions"),
         ("who,sku\nu,b\n", "i.csv: no column 'when' .`columns.timestamp`.; it has: who, sku"),
-        ("who,sku,when\nu,b,1\nu,b,1,2\n", "i.csv, row 3: expected 3 fields as in the header, found 4"),
+        ("who,sku,when\nu,b,1\nu,b,1,2\n", "i.csv, row 3: 4 fields, where the header has 3, found 'u,b,1'; it is the"),
+        (
+            "who;sku;when\nu;b;1,5\n",
+            "i.csv, row 1: the separator looks like ';', expected commas: found 'who;sku;when'",
+        ),
+        ("who\tsku\twhen\nu\tb\t1\n", r"i.csv, row 1: the separator looks like '\\t', expected commas"),
+        ('who,sku,when\nu,b,1\nu,3" pipe,1\nu,b,2\n', "i.csv, row 3: a quotation mark inside a field .*write the one"),
+        ('who,sku,when\n"u, 1","""b""",1\nu,"3" pipe",1\n', "i.csv, row 3: a quotation mark inside a field"),
+        ('who,sku,when\nu,"b\n\n""c",1\n"u",3" pipe,1\n', "i.csv, row 5: a quotation mark inside a field"),
+        ('who,sku,when\nu,"b,1\nu,b,1\nu,"c",2\n', "i.csv, row 2: a quotation mark inside a field"),
         (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
         ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, after row 2: .*quotation mark"),
     ],
