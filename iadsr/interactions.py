@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -45,14 +45,22 @@ class NoiseParams(Group):
     seed: int = Field(ge=0)
 
 
-def checked_core(value: object, dataset: str) -> int:
+class Core(NamedTuple):
+    """How many interactions each user and item must have, and the parameter that says so, for messages."""
+
+    size: int
+    key: str
+
+
+def checked_core(value: object, dataset: str) -> Core:
     """The `core` of a data set: a whole number, 0 or 1 for no filtering."""
+    key = f"datasets.{dataset}.core"
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"params.yaml: datasets.{dataset}.core: expected a whole number of at least 0, found {value!r}")
-    return value
+        raise UserError(f"params.yaml: {key}: expected a whole number of at least 0, found {value!r}")
+    return Core(value, key)
 
 
-def core_rows(interactions: pl.DataFrame, duplicates: str, core: int) -> pl.DataFrame:
+def core_rows(interactions: pl.DataFrame, duplicates: str, core: Core) -> pl.DataFrame:
     """All rows of the users and items of the k-core, in which a pair of them counts once unless duplicates are kept.
 
     So the core does not depend on which of several rows `drop_duplicates` keeps afterwards. UserError when it is empty.
@@ -86,20 +94,22 @@ def time_keys(interactions: pl.DataFrame) -> list[str]:
     return [name for name in (TIMESTAMP, NANOSECOND) if name in interactions.columns]
 
 
-def k_core(interactions: pl.DataFrame, core: int) -> pl.DataFrame:
+def k_core(interactions: pl.DataFrame, core: Core) -> pl.DataFrame:
     """The largest subset where every user and every item has at least `core` interactions, in the same order.
 
     UserError when nothing is left.
     """
     remaining = interactions
     while True:
-        enough = (pl.len().over(USER) >= core) & (pl.len().over(ITEM) >= core)
+        enough = (pl.len().over(USER) >= core.size) & (pl.len().over(ITEM) >= core.size)
         kept = remaining.filter(enough)
         if kept.height == remaining.height:
             break
         remaining = kept
     if remaining.height == 0:
-        raise UserError(f"datasets.*.core: the {core}-core of {interactions.height} interactions is empty; lower core")
+        raise UserError(
+            f"params.yaml: {core.key}: the {core.size}-core of {interactions.height:,} interactions is empty; lower it"
+        )
     return remaining
 
 
@@ -143,18 +153,24 @@ def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFra
     return sequences, users, titled
 
 
+def refuse_short(interactions: pl.DataFrame, core: Core) -> None:
+    """UserError for users with fewer than three rows, which cannot be split, with one of them as an example."""
+    lengths = interactions.group_by(USER, maintain_order=True).len()
+    short = lengths.filter(pl.col("len") < HELD_OUT + 1)
+    if short.height:
+        user, length = short.row(0)
+        raise UserError(
+            f"{short.height} users have fewer than 3 interactions and cannot be split into train, validation and test, "
+            f"for example {user!r} with {length}; set {core.key} in params.yaml to 3 or more"
+        )
+
+
 def leave_one_out(sequences: pl.DataFrame) -> pl.DataFrame:
     """Add `position` (0-based) and `split`: a user's last row is test, the one before validation, the rest train.
 
-    UserError for users with fewer than three rows, which cannot be split.
+    Every user has at least three rows, which `refuse_short` sees to.
     """
     length = pl.len().over(USER)
-    short = sequences.filter(length < 3)[USER].n_unique()
-    if short:
-        raise UserError(
-            f"{short} users have fewer than 3 interactions and cannot be split into train, validation and test; "
-            "set datasets.<dataset>.core to 3 or more"
-        )
     position = pl.int_range(pl.len(), dtype=pl.Int32).over(USER)
     split = (
         pl.when(position == length - 1)

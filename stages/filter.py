@@ -32,6 +32,7 @@ def main(params: Params = paths.PARAMS) -> None:
     cored = interactions.core_rows(raw, settings.duplicates, core)
     ordered = interactions.time_order(cored, settings.ties, settings.ties_seed)
     unique = interactions.drop_duplicates(ordered, settings.duplicates)
+    interactions.refuse_short(unique, core)
     sequences, users, items = interactions.reindex(unique, read_table(paths.RAW_ITEMS))
     split = interactions.leave_one_out(sequences)
     described = statistics.describe(split)

@@ -62,3 +62,17 @@ def test_a_full_disk_leaves_all_earlier_outputs_or_none(monkeypatch: pytest.Monk
     failed(run(more), message)
     assert [path.read_bytes() for path in OUTPUTS] == before
     assert len(list(paths.SEQUENCES.parent.iterdir())) == 3
+
+
+def test_an_empty_core_names_the_parameter_of_this_data_set() -> None:
+    """Every user has three interactions and every item two, so the 3-core is empty."""
+    failed(run(core=3), "params.yaml: datasets.mine.core: the 3-core of 6 interactions is empty; lower it")
+
+
+def test_users_shorter_than_three_are_named_by_example() -> None:
+    message = (
+        "2 users have fewer than 3 interactions and cannot be split into train, validation and test, for example 'w' "
+        "with 1; set datasets.mine.core in params.yaml to 3 or more"
+    )
+    failed(run([*ROWS, ("w", "a", 1), ("x", "a", 1)]), message)
+    assert not paths.SEQUENCES.exists() and not paths.DATASET_METRICS.exists()

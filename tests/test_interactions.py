@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from iadsr.errors import UserError
 from iadsr.interactions import (
+    Core,
     FilterParams,
     NoiseParams,
     arranged,
@@ -21,6 +22,7 @@ from iadsr.interactions import (
     k_core,
     leave_one_out,
     plant_noise,
+    refuse_short,
     reindex,
     time_order,
 )
@@ -37,6 +39,10 @@ def raw(*rows: Row) -> pl.DataFrame:
 def untimed(pairs: str) -> pl.DataFrame:
     """`a1 b2` -> user a with item 1, user b with item 2, one second apart."""
     return raw(*[(pair[0], pair[1:], time) for time, pair in enumerate(pairs.split())])
+
+
+def core(size: int) -> Core:
+    return checked_core(size, "mine")
 
 
 def pairs(frame: pl.DataFrame) -> str:
@@ -94,7 +100,7 @@ def test_the_same_item_of_another_user_is_no_duplicate() -> None:
 )
 def test_a_pair_counts_once_in_the_core_unless_duplicates_are_kept(policy: str, expected: str) -> None:
     """The 2-core: a's two rows are one pair, so a has one interaction and goes; b1 stays in both its rows."""
-    assert pairs(core_rows(untimed("a1 a1 b1 b2 c1 c2 b1"), policy, 2)) == expected
+    assert pairs(core_rows(untimed("a1 a1 b1 b2 c1 c2 b1"), policy, core(2))) == expected
 
 
 # --- k-core ---
@@ -106,36 +112,38 @@ def test_k_core_unravels_a_chain_round_by_round() -> None:
     Item 4 has one row; without c4 user c has one; without c3 item 3 has one; then b, item 2, a, and item 1 follow, one
     a round. x5 x6 y5 y6 hold each other.
     """
-    assert pairs(k_core(untimed("c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6"), 2)) == "x5 x6 y5 y6"
+    assert pairs(k_core(untimed("c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6"), core(2))) == "x5 x6 y5 y6"
 
 
-@pytest.mark.parametrize("core", [0, 1])
-def test_no_core_keeps_everything(core: int) -> None:
+@pytest.mark.parametrize("size", [0, 1])
+def test_no_core_keeps_everything(size: int) -> None:
     frame = untimed("a1 b2 c3")
-    assert k_core(frame, core).equals(frame)
+    assert k_core(frame, core(size)).equals(frame)
 
 
 def test_k_core_counts_rows_and_not_distinct_partners() -> None:
     """As published preprocessings do: a met item 1 twice, so both have two interactions."""
-    assert pairs(k_core(untimed("a1 a1 b2"), 2)) == "a1 a1"
+    assert pairs(k_core(untimed("a1 a1 b2"), core(2))) == "a1 a1"
 
 
 def test_an_empty_core_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"core: the 2-core of 3 interactions is empty; lower core"):
-        k_core(untimed("a1 b2 c3"), 2)
+    with pytest.raises(
+        UserError, match=r"^params.yaml: datasets.mine.core: the 2-core of 3 interactions is empty; lower it"
+    ):
+        k_core(untimed("a1 b2 c3"), core(2))
 
 
 def test_no_interactions_at_all_are_an_error() -> None:
     with pytest.raises(UserError, match="core"):
-        k_core(raw(), 0)
+        k_core(raw(), core(0))
 
 
-def slow_k_core(rows: list[Pair], core: int) -> list[Pair]:
+def slow_k_core(rows: list[Pair], size: int) -> list[Pair]:
     """Take away one row at a time, as long as its user or its item has too few: ends at the largest core."""
     left = list(rows)
     while True:
         users, items = Counter(user for user, _ in left), Counter(item for _, item in left)
-        poor = next((n for n, (user, item) in enumerate(left) if users[user] < core or items[item] < core), None)
+        poor = next((n for n, (user, item) in enumerate(left) if users[user] < size or items[item] < size), None)
         if poor is None:
             return left
         del left[poor]
@@ -146,17 +154,17 @@ some_pairs = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("1234
 
 @settings(max_examples=150, deadline=None)
 @given(some_pairs, st.integers(0, 4))
-def test_k_core_is_a_fixed_point_and_the_largest(rows: list[Pair], core: int) -> None:
+def test_k_core_is_a_fixed_point_and_the_largest(rows: list[Pair], size: int) -> None:
     frame = raw(*[(user, item, time) for time, (user, item) in enumerate(rows)])
-    expected = slow_k_core(rows, core)
+    expected = slow_k_core(rows, size)
     if not expected:
         with pytest.raises(UserError, match="empty"):
-            k_core(frame, core)
+            k_core(frame, core(size))
         return
-    found = k_core(frame, core)
+    found = k_core(frame, core(size))
     assert found.select("user", "item").rows() == expected
     assert found["timestamp"].is_sorted()
-    assert k_core(found, core).equals(found)
+    assert k_core(found, core(size)).equals(found)
 
 
 @pytest.mark.parametrize("value", [-1, 2.0, "5", True, None])
@@ -246,9 +254,14 @@ def test_the_last_two_are_held_out() -> None:
     assert split["split"].to_list() == ["train", "train", "validation", "test", "train", "validation", "test"]
 
 
-def test_histories_shorter_than_three_are_an_error() -> None:
-    with pytest.raises(UserError, match=r"^2 users have fewer than 3 interactions .*datasets.<dataset>.core to 3"):
-        sequences([1, 2, 3], [1, 2], [1])
+def test_histories_shorter_than_three_are_an_error_with_an_example() -> None:
+    """u has three rows, v two, w one; of the two short ones, v comes first."""
+    message = (
+        r"^2 users have fewer than 3 interactions .*, for example 'v' with 2; set datasets.mine.core in params.yaml"
+    )
+    with pytest.raises(UserError, match=message):
+        refuse_short(untimed("u1 v1 u2 v2 w1 u3"), core(2))
+    refuse_short(untimed("u1 u2 u3"), core(2))
 
 
 histories_strategy = st.lists(st.lists(st.integers(1, 8), min_size=3, max_size=12, unique=True), min_size=1, max_size=6)
