@@ -204,9 +204,11 @@ def _whole_file_downloader(file: OfficialFile) -> Callable[[str, str, Any], None
 
 
 def _check_gzip(path: Path) -> None:
-    """Read the whole file, whose end carries a checksum; ValueError if it is truncated or corrupt."""
+    """Read the whole file, whose end carries a checksum; ValueError if it is truncated, corrupt or of no content."""
     try:
         with gzip.open(path) as stream:
+            if not stream.read(CHUNK):
+                raise ValueError("nothing in the gzip file")
             while stream.read(CHUNK):
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

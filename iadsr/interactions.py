@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,7 @@ from iadsr.params import Group
 from iadsr.schemas import (
     IS_NOISE,
     ITEM,
+    NANOSECOND,
     POSITION,
     RAW_ITEM,
     RAW_USER,
@@ -26,6 +27,7 @@ from iadsr.schemas import (
 )
 
 ORDER = "order"  # a row's place in the raw file
+HELD_OUT = 2  # a user's last rows, validation and test
 
 
 class FilterParams(Group):
@@ -43,44 +45,80 @@ class NoiseParams(Group):
     seed: int = Field(ge=0)
 
 
-def checked_core(value: object, dataset: str) -> int:
+class Core(NamedTuple):
+    """How many interactions each user and item must have, and the parameter that says so, for messages."""
+
+    size: int
+    key: str
+
+
+def checked_core(value: object, dataset: str) -> Core:
     """The `core` of a data set: a whole number, 0 or 1 for no filtering."""
+    key = f"datasets.{dataset}.core"
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"params.yaml: datasets.{dataset}.core: expected a whole number of at least 0, found {value!r}")
-    return value
+        raise UserError(f"params.yaml: {key}: expected a whole number of at least 0, found {value!r}")
+    return Core(value, key)
 
 
-def drop_duplicates(interactions: pl.DataFrame, policy: str) -> pl.DataFrame:
-    """Keep all, the first or the last of the rows with the same user and item, by time, then raw order."""
+def core_rows(interactions: pl.DataFrame, duplicates: str, core: Core) -> pl.DataFrame:
+    """All rows of the users and items of the k-core, in which a pair of them counts once unless duplicates are kept.
+
+    So the core does not depend on which of several rows `drop_duplicates` keeps afterwards. UserError when it is empty.
+    """
+    if duplicates == "keep":
+        return k_core(interactions, core)
+    pairs = k_core(interactions.select(USER, ITEM).unique(maintain_order=True), core)
+    return interactions.join(pairs, on=[USER, ITEM], how="semi", maintain_order="left")
+
+
+def drop_duplicates(ordered: pl.DataFrame, policy: str) -> pl.DataFrame:
+    """Of the rows with the same user and item, in order of time, keep all, the first, or the last before the held-out.
+
+    No training row may stand or fall by what comes in validation or test. `first` looks backwards only. `last` looks
+    forward, so it drops training rows for the sake of later training rows, and a user's last two rows stay whatever
+    they are: A B C D A stays as it is (training A B C), where the plain rule would leave B C D A and so tell a model,
+    by the A that is missing, which item is the answer.
+    """
     if policy == "keep":
-        return interactions
-    keep: Literal["first", "last"] = "first" if policy == "first" else "last"
-    by_time = interactions.with_row_index(ORDER).sort(TIMESTAMP, maintain_order=True)
-    return by_time.unique([USER, ITEM], keep=keep, maintain_order=True).sort(ORDER).drop(ORDER)
+        return ordered
+    if policy == "first":
+        return ordered.unique([USER, ITEM], keep="first", maintain_order=True)
+    held_out = pl.int_range(pl.len()).over(USER) >= pl.len().over(USER) - HELD_OUT
+    same = (USER, ITEM, "held_out")
+    last = pl.int_range(pl.len()).over(same) == pl.len().over(same) - 1
+    return ordered.with_columns(held_out=held_out).filter(pl.col("held_out") | last).drop("held_out")
 
 
-def k_core(interactions: pl.DataFrame, core: int) -> pl.DataFrame:
+def time_keys(interactions: pl.DataFrame) -> list[str]:
+    """The columns that hold a row's time: whole seconds, then the rest of a second where the source knows it."""
+    return [name for name in (TIMESTAMP, NANOSECOND) if name in interactions.columns]
+
+
+def k_core(interactions: pl.DataFrame, core: Core) -> pl.DataFrame:
     """The largest subset where every user and every item has at least `core` interactions, in the same order.
 
     UserError when nothing is left.
     """
     remaining = interactions
     while True:
-        enough = (pl.len().over(USER) >= core) & (pl.len().over(ITEM) >= core)
+        enough = (pl.len().over(USER) >= core.size) & (pl.len().over(ITEM) >= core.size)
         kept = remaining.filter(enough)
         if kept.height == remaining.height:
             break
         remaining = kept
     if remaining.height == 0:
-        raise UserError(f"datasets.*.core: the {core}-core of {interactions.height} interactions is empty; lower core")
+        raise UserError(
+            f"params.yaml: {core.key}: the {core.size}-core of {interactions.height:,} interactions is empty; lower it"
+        )
     return remaining
 
 
 def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame:
     """Sort each user's rows by time; equal times stay in raw order, or are shuffled with `seed`.
 
-    Users stand in the order of their first row. Raw order decides the test item wherever the last two times are
-    equal (43% of Beauty's users), so it is what published numbers on these files are comparable under.
+    Times are equal if they are so to the last digit that the source knows, not merely within one second. Users stand in
+    the order of their first row. Raw order decides the test item wherever the last two times are equal (43% of Beauty's
+    users), so it is what published numbers on these files are comparable under.
     """
     frame = interactions.with_row_index(ORDER)
     if ties == "shuffled":
@@ -89,7 +127,7 @@ def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame
     else:
         frame = frame.with_columns(tie=pl.col(ORDER))
     frame = frame.with_columns(first=pl.col(ORDER).min().over(USER))
-    return frame.sort(["first", TIMESTAMP, "tie"]).drop(ORDER, "tie", "first")
+    return frame.sort(["first", *time_keys(frame), "tie"]).drop(ORDER, "tie", "first")
 
 
 def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -115,18 +153,24 @@ def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFra
     return sequences, users, titled
 
 
+def refuse_short(interactions: pl.DataFrame, core: Core) -> None:
+    """UserError for users with fewer than three rows, which cannot be split, with one of them as an example."""
+    lengths = interactions.group_by(USER, maintain_order=True).len()
+    short = lengths.filter(pl.col("len") < HELD_OUT + 1)
+    if short.height:
+        user, length = short.row(0)
+        raise UserError(
+            f"{short.height} users have fewer than 3 interactions and cannot be split into train, validation and test, "
+            f"for example {user!r} with {length}; set {core.key} in params.yaml to 3 or more"
+        )
+
+
 def leave_one_out(sequences: pl.DataFrame) -> pl.DataFrame:
     """Add `position` (0-based) and `split`: a user's last row is test, the one before validation, the rest train.
 
-    UserError for users with fewer than three rows, which cannot be split.
+    Every user has at least three rows, which `refuse_short` sees to.
     """
     length = pl.len().over(USER)
-    short = sequences.filter(length < 3)[USER].n_unique()
-    if short:
-        raise UserError(
-            f"{short} users have fewer than 3 interactions and cannot be split into train, validation and test; "
-            "set datasets.<dataset>.core to 3 or more"
-        )
     position = pl.int_range(pl.len(), dtype=pl.Int32).over(USER)
     split = (
         pl.when(position == length - 1)
@@ -142,8 +186,9 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
     """Insert round(ratio * training rows) random items into the training parts, flagged in `is_noise`.
 
     Each is put before a uniformly drawn training row, so it never follows a user's last training row and never
-    touches validation or test. The item is uniform over the catalogue without the items of that user; the time is
-    that of the row it precedes. Positions are numbered anew.
+    touches validation or test. The item is uniform over the catalogue without the items of that user's training rows;
+    by chance it may be one that is held out, because leaving those out would tell which they are. The time is that of
+    the row it precedes. Positions are numbered anew.
     """
     if ratio == 0:
         return sequences
@@ -152,21 +197,19 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
         sequences = sequences.with_columns(pl.lit(False).alias(IS_NOISE))
     train = sequences.with_row_index(ORDER).filter(pl.col(SPLIT) == TRAIN)
     drawn = generator.integers(train.height, size=round(ratio * train.height))
-    planted = train[np.sort(drawn)].with_columns(
-        pl.Series(ITEM, _foreign_items(sequences, train[np.sort(drawn)][USER].to_numpy(), generator)),
-        pl.lit(True).alias(IS_NOISE),
-    )
+    planted = train[np.sort(drawn)]
+    items = _foreign_items(train, planted[USER].to_numpy(), int(sequences[ITEM].max()), generator)  # type: ignore[arg-type]
+    planted = planted.with_columns(pl.Series(ITEM, items), pl.lit(True).alias(IS_NOISE))
     both = pl.concat([planted, sequences.with_row_index(ORDER)])  # planted first, so that a stable sort puts it before
     merged = both.sort(ORDER, maintain_order=True).drop(ORDER)
     return merged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(USER).alias(POSITION))
 
 
-def _foreign_items(sequences: pl.DataFrame, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One item for each entry of `users`, uniform over the items that this user never met."""
-    count = int(sequences[ITEM].max())  # type: ignore[arg-type]
-    met = sequences[USER].to_numpy().astype(np.int64) * (count + 1) + sequences[ITEM].to_numpy()
+def _foreign_items(train: pl.DataFrame, users: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """One item of 1 to `count` for each entry of `users`, uniform over those not among this user's training rows."""
+    met = train[USER].to_numpy().astype(np.int64) * (count + 1) + train[ITEM].to_numpy()
     met.sort()
-    if int(sequences.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
+    if int(train.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
         raise UserError("noise.ratio: a user has met every item of the catalogue, so none is left to plant")
     items = np.zeros(len(users), dtype=np.int64)
     open_draws = np.arange(len(users))

@@ -25,10 +25,13 @@ class BadRow(ValueError):
 
 
 class Reject(NamedTuple):
-    """One bad row: the file's name, the 1-based number of its line (or Parquet row), why, and what stood there."""
+    """One bad row: the file's name, the 1-based number of its line (or Parquet row), why, and what stood there.
+
+    `row` is None, and the text an id, where an item should have a row and has none.
+    """
 
     file: str
-    row: int
+    row: int | None
     reason: str
     text: str
 
@@ -41,7 +44,7 @@ class Rejects:
         self.count = 0
         self.rows: list[Reject] = []
 
-    def add(self, file: str, row: int, reason: str, text: str) -> None:
+    def add(self, file: str, row: int | None, reason: str, text: str) -> None:
         """Count a bad row, and keep it (its text cut at 200 characters) while the limit is not passed."""
         self.count += 1
         if len(self.rows) <= self.limit:

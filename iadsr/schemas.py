@@ -7,6 +7,7 @@ Filtered (`filter` -> all others): users are 0..U-1, items 1..V (0 is padding), 
 USER = "user"
 ITEM = "item"
 TIMESTAMP = "timestamp"
+NANOSECOND = "nanosecond"
 RATING = "rating"
 IS_NOISE = "is_noise"
 TITLE = "title"
@@ -19,7 +20,8 @@ RAW_ITEM = "raw_item"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # interactions.parquet of `ingest`: user str, item str, timestamp int64 (seconds since 1970);
-# if the source has them: rating float32, is_noise bool
+# if the source has them: rating float32, is_noise bool; if any time has a fraction of a second: nanosecond int32, what
+# the time is past its timestamp, by which `filter` sorts, and which goes no further
 RAW_INTERACTIONS = (USER, ITEM, TIMESTAMP)
 RAW_INTERACTIONS_OPTIONAL = (RATING, IS_NOISE)
 # items.parquet of `ingest`: item str, title str (never empty), categories str (`A > B > C`, may be empty)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TEST, TIMESTAMP, TRAIN, USER
+from iadsr.interactions import time_keys
+from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TEST, TRAIN, USER
 
 # Table 1 of the paper: users, items, actions, average length, sparsity in percent, as printed.
 PAPER_TABLE_1 = {
@@ -18,14 +19,14 @@ PAPER_TABLE_1 = {
 def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
     """Counts over the real rows (planted noise is counted apart), average length and sparsity as fractions.
 
-    `tied_last_two` is the share of users whose last two rows have the same time: there the tie rule chooses the
-    test item.
+    `tied_last_two` is the share of users whose last two rows have the same time, fractions of a second included where
+    the source has them: there the tie rule chooses the test item.
     """
     planted = int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
     users, items, rows = sequences[USER].n_unique(), sequences[ITEM].n_unique(), sequences.height
     lengths = sequences.group_by(USER).len()["len"]
     last_two = sequences.filter(pl.col(POSITION) >= pl.len().over(USER) - 2)
-    tied = last_two.group_by(USER).agg(pl.col(TIMESTAMP).n_unique() == 1)[TIMESTAMP]
+    tied = last_two.group_by(USER).agg(tied=pl.struct(time_keys(sequences)).n_unique() == 1)["tied"]
     return {
         "users": users,
         "items": items,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
 
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
+
+FULL = "No space left on device"
+NEARLY_NOTHING = 1 << 20  # bytes; where less is free, the disk is what a write failed for
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -21,5 +29,36 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary)
+    """Write one Parquet file; errors as of `write_together`."""
+    write_together({path: frame.write_parquet})
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Call each writer with a temporary name beside its path, and rename all files only after the last is on the disk.
+
+    A failure so leaves either all new files or none: OSError with ENOSPC and the path if the disk is full, UserError
+    with the path and the cause for any other reason.
+    """
+    with ExitStack() as stack:
+        for path, write in writers.items():
+            temporary = stack.enter_context(replacing(path))
+            try:
+                write(temporary)
+                _flush(temporary)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise _write_error(path, error) from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until the file is on the disk, which may turn out to be full only then."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write_error(path: Path, error: Exception) -> Exception:
+    """What to raise for a failed write; polars' own errors do not always tell that the disk is full."""
+    full = FULL in str(error) or shutil.disk_usage(path.parent).free < NEARLY_NOTHING
+    if full:
+        return OSError(errno.ENOSPC, FULL, str(path))
+    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    return UserError(f"{path}: could not be written ({cause}); correct that and run the same command again")

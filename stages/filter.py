@@ -15,10 +15,12 @@ def main(params: Params = paths.PARAMS) -> None:
 
     Reads `datasets.<dataset>.core`, `filter` and `noise`; writes the statistics of Table 1 to metrics/dataset.json.
     """
+    from functools import partial
+
     from iadsr import interactions, statistics
     from iadsr.artifacts import write_json
     from iadsr.params import choice, group, lookup, read_params
-    from iadsr.tables import read_table, write_table
+    from iadsr.tables import read_table, write_together
 
     content = read_params(params)
     dataset = choice(content, "dataset", "datasets")
@@ -27,20 +29,26 @@ def main(params: Params = paths.PARAMS) -> None:
     noise = group(content, "noise", interactions.NoiseParams)
 
     raw = read_table(paths.RAW_INTERACTIONS)
-    unique = interactions.drop_duplicates(raw, settings.duplicates)
-    cored = interactions.k_core(unique, core)
+    cored = interactions.core_rows(raw, settings.duplicates, core)
     ordered = interactions.time_order(cored, settings.ties, settings.ties_seed)
-    sequences, users, items = interactions.reindex(ordered, read_table(paths.RAW_ITEMS))
+    unique = interactions.drop_duplicates(ordered, settings.duplicates)
+    interactions.refuse_short(unique, core)
+    sequences, users, items = interactions.reindex(unique, read_table(paths.RAW_ITEMS))
     split = interactions.leave_one_out(sequences)
     described = statistics.describe(split)
     same = statistics.equals_paper(dataset, described)
     final = interactions.plant_noise(split, noise.ratio, noise.seed)
 
-    write_table(paths.SEQUENCES, interactions.arranged(final))
-    write_table(paths.USERS, users)
-    write_table(paths.ITEMS, items)
     verdict = {} if same is None else {"equals_paper_table_1": same}
-    write_json(paths.DATASET_METRICS, {**described, **verdict, "planted_interactions": final.height - split.height})
+    metrics = {**described, **verdict, "planted_interactions": final.height - split.height}
+    write_together(
+        {
+            paths.SEQUENCES: interactions.arranged(final).write_parquet,
+            paths.USERS: users.write_parquet,
+            paths.ITEMS: items.write_parquet,
+            paths.DATASET_METRICS: partial(write_json, content=metrics),
+        }
+    )
     print(
         f"{dataset}: {described['users']:,} users, {described['items']:,} items, {described['interactions']:,} "
         f"interactions (average length {described['average_length']:.1f}, sparsity {described['sparsity']:.2%}), "

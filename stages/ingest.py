@@ -37,7 +37,7 @@ def ingest(params: Params = paths.PARAMS) -> None:
     raw = sources.load(source, fetch, rejects)
     metrics = _metrics(raw, rejects)
     _write(raw, rejects, metrics)
-    _summarise(lookup(values, "dataset"), metrics)
+    _summarise(lookup(values, "dataset"), metrics, raw.repeated_items)
 
 
 def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
@@ -51,25 +51,29 @@ def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
 
 
 def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
-    """Write all files under temporary names first, so that a full disk leaves either all new ones or none."""
-    from contextlib import ExitStack
+    from functools import partial
 
-    from iadsr.artifacts import replacing, write_json
+    from iadsr.artifacts import write_json
+    from iadsr.tables import write_together
 
-    with ExitStack() as stack:
-        raw.interactions.write_parquet(stack.enter_context(replacing(paths.RAW_INTERACTIONS)))
-        raw.items.write_parquet(stack.enter_context(replacing(paths.RAW_ITEMS)))
-        rejects.write(stack.enter_context(replacing(paths.RAW_REJECTS)))
-        write_json(stack.enter_context(replacing(paths.INGEST_METRICS)), metrics)
+    write_together(
+        {
+            paths.RAW_INTERACTIONS: raw.interactions.write_parquet,
+            paths.RAW_ITEMS: raw.items.write_parquet,
+            paths.RAW_REJECTS: rejects.write,
+            paths.INGEST_METRICS: partial(write_json, content=metrics),
+        }
+    )
 
 
-def _summarise(dataset: str, metrics: dict[str, int]) -> None:
+def _summarise(dataset: str, metrics: dict[str, int], repeated: int) -> None:
     print(
         f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions"
     )
     print(
         f"titles: {metrics['titles_from_title']:,} own, {metrics['titles_from_categories']:,} from categories, "
         f"{metrics['titles_neutral']:,} neutral; rejected rows: {metrics['rejected_rows']:,}"
+        + (f"; further rows of an item, left out: {repeated:,}" if repeated else "")
     )
     written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
     print(f"wrote {', '.join(map(str, written))}")

@@ -152,6 +152,8 @@ def test_a_failed_download_is_tried_again(serve: Serve, tmp_path: Path) -> None:
         ((200, None, CONTENT[:10]), {"size": 1000, "verified": True}, "expected 1,000 bytes, found 10"),
         ((200, None, gzip.compress(CONTENT)[:-9]), {"name": "reviews.json.gz"}, "not a whole gzip file"),
         ((200, None, b"<html>please log in</html>"), {"name": "reviews.json.gz"}, "not a whole gzip file"),
+        ((200, 0, b""), {"name": "reviews.json.gz"}, "nothing in the gzip file"),
+        ((200, None, gzip.compress(b"")), {"name": "reviews.json.gz"}, "nothing in the gzip file"),
     ],
 )
 def test_a_download_that_fails_for_good_leaves_nothing(

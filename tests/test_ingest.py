@@ -59,8 +59,8 @@ def failed(result: Result, *parts: str) -> None:
 
 
 def test_all_outputs_and_a_summary(run: Run, tmp_path: Path) -> None:
-    """Three reviews of A, B, C by one user: A has a title, B categories, C no line; nothing is rejected."""
-    meta = "{'asin': 'A', 'title': 'T'}\n{'asin': 'B', 'categories': [['X']]}\n"
+    """Three reviews of A, B, C by one user: A has a title, B categories, C neither, A a second line; all is well."""
+    meta = "{'asin': 'A', 'title': 'T'}\n{'asin': 'B', 'categories': [['X']]}\n{'asin': 'C'}\n{'asin': 'A'}\n"
     result = run(amazon(tmp_path / "mirror", "".join(map(REVIEW.format, "ABC")), meta))
     assert result.exit_code == 0, result.output
     assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("U", "A", 5), ("U", "B", 5), ("U", "C", 5)]
@@ -76,6 +76,7 @@ def test_all_outputs_and_a_summary(run: Run, tmp_path: Path) -> None:
         "titles_neutral": 1,
     }
     assert "mine: 1 users, 3 items, 3 interactions" in result.stdout
+    assert "rejected rows: 0; further rows of an item, left out: 1" in result.stdout
     assert all(str(path) in result.stdout for path in OUTPUTS)
 
 
@@ -137,6 +138,23 @@ def test_own_files(run: Run) -> None:
     assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("u", "b", 86400)]
 
 
+def test_own_times_keep_their_fractions_until_the_rows_are_sorted(run: Run) -> None:
+    """Three rows of second 0, at 30, 10 and 20 ms, so the order is b, c, a; the sequences have whole seconds only."""
+    from stages import filter as filter_stage
+
+    Path("i.csv").write_text("user,item,timestamp\nu,a,0.03\nu,b,0.01\nu,c,0.02\n")
+    Path("items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
+    columns = {name: name for name in ("user", "item", "timestamp", "title")}
+    source = {"kind": "files", "interactions": "i.csv", "items": "items.csv", "columns": columns}
+    settings = {"duplicates": "first", "ties": "shuffled", "ties_seed": 0}
+    more = {"filter": settings, "noise": {"ratio": 0.0, "seed": 0}, "datasets": {"mine": {"core": 0, "source": source}}}
+    assert run(source, **more).exit_code == 0
+    assert CliRunner().invoke(filter_stage.app).exit_code == 0
+    assert pl.read_parquet(paths.ITEMS)["raw_item"].to_list() == ["b", "c", "a"]
+    assert pl.read_parquet(paths.SEQUENCES).columns == ["user", "item", "position", "timestamp", "split"]
+    assert json.loads(paths.DATASET_METRICS.read_text())["tied_last_two"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("source", "part"),
     [
@@ -159,6 +177,14 @@ def test_own_files(run: Run) -> None:
 )
 def test_a_wrong_source_is_one_clear_message(run: Run, source: dict[str, Any], part: str) -> None:
     failed(run(source), part)
+
+
+def test_items_without_a_row_are_one_clear_message_or_tolerated(run: Run, tmp_path: Path) -> None:
+    """A has a line, B none: an error, or a line without a row's number in the table of rejects."""
+    source = amazon(tmp_path / "mirror", REVIEW.format("A") + REVIEW.format("B"), "{'asin': 'A', 'title': 'T'}\n")
+    failed(run(source), "meta_Few.json.gz: no row for item 'B'", "raise ingest.max_rejects to 1")
+    assert run(source, max_rejects=1).exit_code == 0
+    assert "meta_Few.json.gz,,\"no row for this item, which is now 'untitled item'\",B" in paths.RAW_REJECTS.read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,17 @@ from pydantic import ValidationError
 
 from iadsr.errors import UserError
 from iadsr.interactions import (
+    Core,
     FilterParams,
     NoiseParams,
     arranged,
     checked_core,
+    core_rows,
     drop_duplicates,
     k_core,
     leave_one_out,
     plant_noise,
+    refuse_short,
     reindex,
     time_order,
 )
@@ -38,6 +41,10 @@ def untimed(pairs: str) -> pl.DataFrame:
     return raw(*[(pair[0], pair[1:], time) for time, pair in enumerate(pairs.split())])
 
 
+def core(size: int) -> Core:
+    return checked_core(size, "mine")
+
+
 def pairs(frame: pl.DataFrame) -> str:
     return " ".join(user + item for user, item in frame.select("user", "item").rows())
 
@@ -51,19 +58,49 @@ def sequences(*histories: list[int]) -> pl.DataFrame:
 
 # --- duplicates ---
 
-# u meets a three times; in order of time: the second row (1), the first (5), the fourth (5, later in the file)
-REPEATED = (("u", "a", 5), ("u", "a", 1), ("u", "b", 3), ("u", "a", 5), ("v", "a", 2))
+
+@pytest.mark.parametrize(
+    ("policy", "rows"), [("keep", [0, 1, 2, 3, 4, 5, 6]), ("first", [0, 1, 4, 5]), ("last", [1, 2, 3, 4, 5, 6])]
+)
+def test_which_of_several_rows_stays(policy: str, rows: list[int]) -> None:
+    """u: a b a | a c, v: d d, where | begins what is held out, all of v. `first`: u a b c, v d.
+
+    `last`: of u's training rows a (0), b, a (2) the later a stays; the two held-out rows stay, a once more; so does v.
+    """
+    marked = untimed("ua ub ua ua uc vd vd").with_row_index("row")
+    assert drop_duplicates(marked, policy)["row"].to_list() == rows
 
 
-@pytest.mark.parametrize(("policy", "rows"), [("keep", (0, 1, 2, 3, 4)), ("first", (1, 2, 4)), ("last", (2, 3, 4))])
-def test_duplicates_by_time_then_raw_order(policy: str, rows: tuple[int, ...]) -> None:
-    """Of u's three rows with a, the earliest is row 1 and the latest row 3; raw order is kept among what stays."""
-    marked = raw(*REPEATED).with_row_index("row")
-    assert drop_duplicates(marked, policy)["row"].to_list() == list(rows)
+def test_training_rows_do_not_tell_the_held_out_items() -> None:
+    """The plain rule of the last would leave B C D A of A B C D A, so that A is missing because it is the answer."""
+    assert pairs(drop_duplicates(untimed("uA uB uC uD uA"), "last")) == "uA uB uC uD uA"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=9), st.sampled_from(["keep", "first", "last"]))
+def test_training_rows_are_those_of_a_history_cut_before_the_held_out(history: list[str], policy: str) -> None:
+    """`last` of the whole is `last` of the training part (all rows once, the later ones) and two untouched rows."""
+    found = [item for item in drop_duplicates(untimed(" ".join("u" + item for item in history)), policy)["item"]]
+    train = history[:-2]
+    expected = {
+        "keep": history,
+        "first": list(dict.fromkeys(history)),
+        "last": [*reversed(dict.fromkeys(reversed(train))), *history[-2:]],
+    }
+    assert found == expected[policy]
 
 
 def test_the_same_item_of_another_user_is_no_duplicate() -> None:
     assert pairs(drop_duplicates(untimed("a1 b1 a2"), "first")) == "a1 b1 a2"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("keep", "a1 a1 b1 b2 c1 c2 b1"), ("first", "b1 b2 c1 c2 b1"), ("last", "b1 b2 c1 c2 b1")],
+)
+def test_a_pair_counts_once_in_the_core_unless_duplicates_are_kept(policy: str, expected: str) -> None:
+    """The 2-core: a's two rows are one pair, so a has one interaction and goes; b1 stays in both its rows."""
+    assert pairs(core_rows(untimed("a1 a1 b1 b2 c1 c2 b1"), policy, core(2))) == expected
 
 
 # --- k-core ---
@@ -75,36 +112,38 @@ def test_k_core_unravels_a_chain_round_by_round() -> None:
     Item 4 has one row; without c4 user c has one; without c3 item 3 has one; then b, item 2, a, and item 1 follow, one
     a round. x5 x6 y5 y6 hold each other.
     """
-    assert pairs(k_core(untimed("c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6"), 2)) == "x5 x6 y5 y6"
+    assert pairs(k_core(untimed("c4 c3 b3 b2 a2 a1 x1 x5 x6 y5 y6"), core(2))) == "x5 x6 y5 y6"
 
 
-@pytest.mark.parametrize("core", [0, 1])
-def test_no_core_keeps_everything(core: int) -> None:
+@pytest.mark.parametrize("size", [0, 1])
+def test_no_core_keeps_everything(size: int) -> None:
     frame = untimed("a1 b2 c3")
-    assert k_core(frame, core).equals(frame)
+    assert k_core(frame, core(size)).equals(frame)
 
 
 def test_k_core_counts_rows_and_not_distinct_partners() -> None:
     """As published preprocessings do: a met item 1 twice, so both have two interactions."""
-    assert pairs(k_core(untimed("a1 a1 b2"), 2)) == "a1 a1"
+    assert pairs(k_core(untimed("a1 a1 b2"), core(2))) == "a1 a1"
 
 
 def test_an_empty_core_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"core: the 2-core of 3 interactions is empty; lower core"):
-        k_core(untimed("a1 b2 c3"), 2)
+    with pytest.raises(
+        UserError, match=r"^params.yaml: datasets.mine.core: the 2-core of 3 interactions is empty; lower it"
+    ):
+        k_core(untimed("a1 b2 c3"), core(2))
 
 
 def test_no_interactions_at_all_are_an_error() -> None:
     with pytest.raises(UserError, match="core"):
-        k_core(raw(), 0)
+        k_core(raw(), core(0))
 
 
-def slow_k_core(rows: list[Pair], core: int) -> list[Pair]:
+def slow_k_core(rows: list[Pair], size: int) -> list[Pair]:
     """Take away one row at a time, as long as its user or its item has too few: ends at the largest core."""
     left = list(rows)
     while True:
         users, items = Counter(user for user, _ in left), Counter(item for _, item in left)
-        poor = next((n for n, (user, item) in enumerate(left) if users[user] < core or items[item] < core), None)
+        poor = next((n for n, (user, item) in enumerate(left) if users[user] < size or items[item] < size), None)
         if poor is None:
             return left
         del left[poor]
@@ -115,17 +154,17 @@ some_pairs = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("1234
 
 @settings(max_examples=150, deadline=None)
 @given(some_pairs, st.integers(0, 4))
-def test_k_core_is_a_fixed_point_and_the_largest(rows: list[Pair], core: int) -> None:
+def test_k_core_is_a_fixed_point_and_the_largest(rows: list[Pair], size: int) -> None:
     frame = raw(*[(user, item, time) for time, (user, item) in enumerate(rows)])
-    expected = slow_k_core(rows, core)
+    expected = slow_k_core(rows, size)
     if not expected:
         with pytest.raises(UserError, match="empty"):
-            k_core(frame, core)
+            k_core(frame, core(size))
         return
-    found = k_core(frame, core)
+    found = k_core(frame, core(size))
     assert found.select("user", "item").rows() == expected
     assert found["timestamp"].is_sorted()
-    assert k_core(found, core).equals(found)
+    assert k_core(found, core(size)).equals(found)
 
 
 @pytest.mark.parametrize("value", [-1, 2.0, "5", True, None])
@@ -155,6 +194,13 @@ def test_only_ties_are_shuffled() -> None:
 def test_a_shuffle_follows_its_seed() -> None:
     again = [pairs(time_order(raw(*TIED), "shuffled", 7)) for _ in range(2)]
     assert again[0] == again[1]
+
+
+def test_fractions_of_a_second_are_times_too() -> None:
+    """All in second 5; c and b tie at 100 ns, a is earlier. 'raw' gives a, c, b; shuffles give also a, b, c."""
+    frame = raw(("u", "c", 5), ("u", "b", 5), ("u", "a", 5)).with_columns(nanosecond=pl.Series([100, 100, 20]))
+    assert pairs(time_order(frame, "raw", 0)) == "ua uc ub"
+    assert {pairs(time_order(frame, "shuffled", seed)) for seed in range(9)} == {"ua uc ub", "ua ub uc"}
 
 
 timed_rows = st.lists(
@@ -208,9 +254,14 @@ def test_the_last_two_are_held_out() -> None:
     assert split["split"].to_list() == ["train", "train", "validation", "test", "train", "validation", "test"]
 
 
-def test_histories_shorter_than_three_are_an_error() -> None:
-    with pytest.raises(UserError, match=r"^2 users have fewer than 3 interactions .*datasets.<dataset>.core to 3"):
-        sequences([1, 2, 3], [1, 2], [1])
+def test_histories_shorter_than_three_are_an_error_with_an_example() -> None:
+    """u has three rows, v two, w one; of the two short ones, v comes first."""
+    message = (
+        r"^2 users have fewer than 3 interactions .*, for example 'v' with 2; set datasets.mine.core in params.yaml"
+    )
+    with pytest.raises(UserError, match=message):
+        refuse_short(untimed("u1 v1 u2 v2 w1 u3"), core(2))
+    refuse_short(untimed("u1 u2 u3"), core(2))
 
 
 histories_strategy = st.lists(st.lists(st.integers(1, 8), min_size=3, max_size=12, unique=True), min_size=1, max_size=6)
@@ -236,12 +287,12 @@ def test_nothing_is_planted_at_ratio_zero() -> None:
 
 
 def test_the_only_foreign_item_is_planted_before_a_training_row() -> None:
-    """User 0 has met 1 to 4 of 5, user 1 has met 5, 1, 2, 3: only 5 and only 4 can be planted.
+    """User 0 trains on 1 to 4 of 5, user 1 on 5, 1, 2, 3: only 5 and only 4 can be planted.
 
-    4 training rows at ratio 0.5 make 2 plants, each at the time of a training row of its user, before that row.
+    8 training rows at ratio 0.25 make 2 plants, each at the time of a training row of its user, before that row.
     """
-    split = sequences([1, 2, 3, 4], [5, 1, 2, 3])
-    planted = plant_noise(split, 0.5, 3)
+    split = sequences([1, 2, 3, 4, 1, 2], [5, 1, 2, 3, 1, 2])
+    planted = plant_noise(split, 0.25, 3)
     assert planted["is_noise"].sum() == 2
     for user, item, position, time in planted.filter("is_noise").select("user", "item", "position", "timestamp").rows():
         assert item == {0: 5, 1: 4}[user]
@@ -257,9 +308,18 @@ def test_noise_that_the_source_knows_stays_flagged() -> None:
     assert planted.filter(pl.col("is_noise") & (pl.col("user") == 0) & (pl.col("item") == 1)).height == 1
 
 
-def test_a_user_who_met_everything_leaves_nothing_to_plant() -> None:
+def test_a_user_who_trains_on_everything_leaves_nothing_to_plant() -> None:
     with pytest.raises(UserError, match=r"noise.ratio: a user has met every item of the catalogue"):
-        plant_noise(sequences([1, 2, 3, 4], [1, 2, 3]), 0.5, 0)
+        plant_noise(sequences([1, 2, 3, 1, 2], [1, 2, 3]), 0.5, 0)
+
+
+def test_plants_do_not_depend_on_what_is_held_out() -> None:
+    """Items 2 and 3 change places in validation and test, then are 4 and 5: the training rows stay as they are."""
+    parts = [
+        plant_noise(sequences([1, 1, 1, 1, *held_out], [6, 5, 4, 3, 2, 1]), 0.5, 0).filter(pl.col("split") == "train")
+        for held_out in ([2, 3], [3, 2], [4, 5])
+    ]
+    assert parts[0].equals(parts[1]) and parts[0].equals(parts[2])
 
 
 @settings(max_examples=100, deadline=None)
@@ -274,7 +334,7 @@ def test_planting(histories: list[list[int]], ratio: float, seed: int) -> None:
     assert set(noise["split"]) <= {"train"}
     same = ("user", "item", "timestamp", "split")
     assert real.select(same).equals(split.select(same))
-    met = set(split.select("user", "item").rows())
+    met = set(split.filter(pl.col("split") == "train").select("user", "item").rows())
     assert not met & set(noise.select("user", "item").rows())
     assert noise["item"].is_between(1, 9).all()
     for (_,), own in planted.group_by("user", maintain_order=True):
@@ -293,11 +353,14 @@ def test_another_seed_plants_other_noise() -> None:
 
 
 def test_plants_are_uniform_over_foreign_items() -> None:
-    """Users 0 to 99 have met 1, 2, 3 of 8: 5,000 plants over 4 to 8 are 1,000 each, give or take 4 deviations of 28."""
-    planted = plant_noise(sequences(*[[1, 2, 3]] * 100, [4, 5, 6, 7, 8]), 5000 / 103, 0)
+    """Users 0 to 99 train on 1 of 6: 5,000 plants over 2 to 6 are 1,000 each, give or take 4 deviations of 28.
+
+    Items 2 and 3, which are held out, are drawn as often as the others.
+    """
+    planted = plant_noise(sequences(*[[1, 2, 3]] * 100, [2, 3, 4, 5, 6]), 5000 / 103, 0)
     counts = planted.filter(pl.col("is_noise") & (pl.col("user") < 100))["item"].value_counts()
     share = counts["count"] / counts["count"].sum()
-    assert sorted(counts["item"]) == [4, 5, 6, 7, 8]
+    assert sorted(counts["item"]) == [2, 3, 4, 5, 6]
     assert share.is_between(0.2 - 4 * 0.0057, 0.2 + 4 * 0.0057).all()
 
 

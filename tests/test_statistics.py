@@ -57,6 +57,12 @@ def test_known_noise_is_counted_apart() -> None:
     assert (described["noise_interactions"], described["interactions"]) == (2, 7)
 
 
+def test_times_that_differ_within_a_second_are_no_tie() -> None:
+    """User 0's last two rows are both in second 3, 1 and 2 ns past it; without that, one of two users is tied."""
+    past = split(*TWO_USERS).with_columns(nanosecond=pl.Series([0, 0, 1, 2, 0, 0, 0]))
+    assert describe(past)["tied_last_two"] == 0.0
+
+
 def test_equality_is_that_of_the_printed_figures() -> None:
     """Beauty as Table 1 prints it: 198,502 / 22,363 = 8.876 rounds to 8.9, sparsity 99.927% to 99.93%."""
     beauty = {"users": 22363, "items": 12101, "interactions": 198502, "average_length": 8.876, "sparsity": 0.99927}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 from iadsr.errors import UserError
-from iadsr.tables import read_table, write_table
+from iadsr.tables import read_table, write_table, write_together
 
 FRAME = pl.DataFrame({"user": [0, 0, 1], "split": ["train", None, "test"]}, schema_overrides={"user": pl.Int32})
 
@@ -42,20 +45,58 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
         read_table(path)
 
 
-def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polars wraps a full disk in an error of its own, which stages/command.py knows."""
-    from stages.command import disk_is_full
+def failing(message: str) -> Callable[[pl.DataFrame, Path], None]:
+    """What polars does on a full disk: it leaves the beginning of a file, and raises an error of its own."""
 
+    def write(frame: pl.DataFrame, file: Path) -> None:
+        file.write_bytes(b"PAR1")
+        raise pl.exceptions.ComputeError(message)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("message", "free"),
+    [("parquet: underlying IO error: No space left on device (os error 28)", 1 << 40), ("transport error", 0)],
+)
+def test_a_full_disk_leaves_the_old_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, free: int
+) -> None:
+    """Polars says so of the data, but of the file's footer only `transport error`: then the free space tells."""
     path = tmp_path / "a.parquet"
     write_table(path, FRAME)
-
-    def full(frame: pl.DataFrame, file: Path) -> None:
-        file.write_bytes(b"PAR1")
-        raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(pl.exceptions.ComputeError) as error:
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", failing(message))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(OSError, match="No space left on device") as error:
         write_table(path, FRAME.head(1))
-    assert disk_is_full(error.value)
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
     assert read_table(path).equals(FRAME)
     assert os.listdir(tmp_path) == ["a.parquet"]
+
+
+def test_another_failed_write_is_named_with_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", failing("transport error\nmore"))
+    with pytest.raises(UserError, match=r"a.parquet: could not be written \(transport error\); correct that"):
+        write_table(tmp_path / "a.parquet", FRAME)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_for_the_last_file_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    """The first is written whole, then the second writer fails: neither takes its name."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as error:
+        write_together({first: lambda path: path.write_text("new"), second: full})
+    assert error.value.filename == str(second)
+    assert (first.read_text(), os.listdir(tmp_path)) == ("old", ["first"])
+
+
+def test_all_files_take_their_names(tmp_path: Path) -> None:
+    names = [tmp_path / "folder" / name for name in "ab"]
+    write_together({name: FRAME.write_parquet for name in names})
+    assert all(read_table(name).equals(FRAME) for name in names)
+    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]

@@ -27,6 +27,8 @@ from iadsr.sources.raw import (
     CATEGORY_SEPARATOR,
     InteractionRows,
     Item,
+    ItemRows,
+    Names,
     Raw,
     collapsed,
     optional_number,
@@ -50,12 +52,12 @@ class Amazon2014(Group):
 def load(source: Amazon2014, fetch: Callable[[catalogue.OfficialFile], Path], rejects: Rejects) -> Raw:
     """Interactions in the order of the reviews, with the items that occur in them.
 
-    UserError for a missing or damaged file, and for more bad rows than tolerated.
+    UserError for a missing or damaged file, and for more bad rows, or items without a description, than tolerated.
     """
     reviews, meta = (fetch(file(source.category)) for file in (catalogue.amazon_reviews, catalogue.amazon_meta))
     rows = read_reviews(reviews, rejects)
     items = read_meta(meta, rows.seen_items, rejects)
-    raw = raw_tables(rows.frame(), items, str(reviews))
+    raw = raw_tables(rows.frame(), items, Names(reviews.name, meta.name), rejects)
     catalogue.check_counts(catalogue.amazon_reviews(source.category), raw.counts)
     return raw
 
@@ -72,12 +74,12 @@ def read_reviews(path: Path, rejects: Rejects) -> InteractionRows:
     return rows
 
 
-def read_meta(path: Path, wanted: Container[str], rejects: Rejects) -> dict[str, Item]:
+def read_meta(path: Path, wanted: Container[str], rejects: Rejects) -> ItemRows:
     """Read title and categories of the wanted items; of an item that occurs twice, the first line counts.
 
     Of items that are not wanted, which are 19 of 20, the line is only checked for being whole: parsing takes minutes.
     """
-    items: dict[str, Item] = {}
+    items = ItemRows()
     # Python warns of odd escapes in literals, which are the publisher's concern
     with warnings.catch_warnings(action="ignore"):
         for number, line in _lines(path):
@@ -87,7 +89,7 @@ def read_meta(path: Path, wanted: Container[str], rejects: Rejects) -> dict[str,
                     entry = _literal(text)
                     asin = required_id(entry.get("asin"), "asin")
                     if asin in wanted:
-                        items.setdefault(asin, Item(_title(entry), _categories(entry)))
+                        items.add(asin, Item(_title(entry), _categories(entry)))
             except BadRow as reason:
                 rejects.add(path.name, number, str(reason), line.decode("utf-8", "replace").strip())
     rejects.check()
@@ -106,6 +108,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError(
             f"{path}, after row {number}: truncated or corrupt ({error}); delete it and fetch it again"
         ) from None
+    # a file of no bytes is a whole gzip of nothing to Python
+    if number == 0:
+        raise UserError(f"{path}: nothing in it; delete it and fetch it again")
 
 
 def _decoded(line: bytes) -> str:

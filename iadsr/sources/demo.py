@@ -37,8 +37,9 @@ from numpy.typing import NDArray
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.params import Group
+from iadsr.rejects import Rejects
 from iadsr.sources.demo_vocabulary import FIELDS
-from iadsr.sources.raw import CATEGORY_SEPARATOR, Item, Raw, raw_tables
+from iadsr.sources.raw import CATEGORY_SEPARATOR, Item, ItemRows, Names, Raw, raw_tables
 
 POPULARITY_EXPONENT = 0.6
 ITEMS_A_CATEGORY = 20
@@ -93,8 +94,8 @@ def load(source: Demo) -> Raw:
     items = [shopper.purchases(own, planted) for own, planted in zip(interests, accidents, strict=True)]
     _fill_accidents(items, interests, catalogue, generator)
     interactions = _in_order_of_time(np.concatenate(items), np.concatenate(accidents), lengths, generator)
-    found = {item_id(index): text for index, text in enumerate(catalogue.texts)}
-    return raw_tables(interactions, found, "demo")
+    found = ItemRows({item_id(index): text for index, text in enumerate(catalogue.texts)})
+    return raw_tables(interactions, found, Names("demo", "demo"), Rejects())
 
 
 def item_id(index: int) -> str:

@@ -3,7 +3,11 @@
 Times may be ISO 8601 dates or date-times (UTC unless they say otherwise), or numbers since 1970. What a column of text
 holds is decided for the column as a whole: numbers, if at least as many of its values read as numbers as read as ISO
 dates. Numbers are milliseconds if their median is 100,000,000,000 or more (the year 5138 in seconds, 1973 in
-milliseconds), else seconds. Values that do not fit the decision are bad rows.
+milliseconds), else seconds. Values that do not fit the decision are bad rows. Fractions of a second are kept beside the
+whole seconds, so that rows of the same second still sort by time. Numbers that read as dates, such as 20240101, are
+refused, because as seconds or milliseconds they would be days of 1970 or years beyond 2500.
+
+Texts are taken as they stand, on one line: `&amp;` in a title stays `&amp;`, since only its owner knows what it means.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ import pydantic
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.params import Group
-from iadsr.rejects import Rejects
+from iadsr.rejects import TEXT_LENGTH, Rejects
 from iadsr.sources.raw import (
     CATEGORY_SEPARATOR,
     END_OF_TIME,
     Item,
+    ItemRows,
+    Names,
     Raw,
     collapsed,
     raw_tables,
@@ -32,6 +38,9 @@ from iadsr.sources.raw import (
 )
 
 MILLISECONDS_FROM = 1e11
+NANOSECONDS = 1_000_000_000
+# A column that only a CSV with rows of too many fields has: what is wrong with each; no user's column has such a name.
+SURPLUS = "\0surplus"
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -63,13 +72,12 @@ class Files(Group):
 def load(source: Files, rejects: Rejects) -> Raw:
     """Interactions in the order of their file, and the rows of the item table that occur in them.
 
-    UserError for a missing or unreadable file or column, an item without a row in the item table, and for more bad rows
-    than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
+    UserError for a missing or unreadable file or column, and for more bad rows, or items without a row in the item
+    table, than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
     """
     interactions = read_interactions(source, rejects)
     items = read_items(source, rejects)
-    _require_rows(interactions[schemas.ITEM], items, source)
-    return raw_tables(interactions, items, source.interactions)
+    return raw_tables(interactions, items, Names(source.interactions, source.items), rejects)
 
 
 def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
@@ -82,21 +90,28 @@ def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
     return without_empty_optionals(good)
 
 
-def read_items(source: Files, rejects: Rejects) -> dict[str, Item]:
+def read_items(source: Files, rejects: Rejects) -> ItemRows:
     """Item id -> its title and categories, either of them empty where the table has none."""
     names = source.columns
     wanted = {schemas.ITEM: names.item_id or names.item, schemas.TITLE: names.title}
     if names.categories is not None:
         wanted[schemas.CATEGORIES] = names.categories
     table = read_table(source.items, wanted)
-    typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, table.drop(schemas.ITEM))])
+    others = table.drop(schemas.ITEM, SURPLUS, strict=False)
+    typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, others)])
     reason = typed.select(pl.when(pl.col(schemas.ITEM).is_null()).then(pl.lit("item is missing"))).to_series()
     good = _set_aside(table, typed, reason, source.items, rejects)
-    return {item: Item(*map(collapsed, texts)) for item, *texts in reversed(good.rows())}
+    items = ItemRows()
+    for item, *texts in good.iter_rows():
+        items.add(item, Item(*map(collapsed, texts)))
+    return items
 
 
 def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read."""
+    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read.
+
+    Where rows of a CSV have too many fields, a column SURPLUS says so of each, and is null for the others.
+    """
     path = Path(name)
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
@@ -107,7 +122,8 @@ def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
     for ours, theirs in columns.items():
         if theirs not in table.columns:
             raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {', '.join(table.columns)}")
-    return table.select(pl.col(theirs).alias(ours) for ours, theirs in columns.items())
+    surplus = [pl.col(SURPLUS)] if SURPLUS in table.columns else []
+    return table.select(*(pl.col(theirs).alias(ours) for ours, theirs in columns.items()), *surplus)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -126,12 +142,44 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 def _read_csv(path: Path) -> pl.DataFrame:
     """All columns as text; empty lines at the end are no rows."""
+    _refuse_other_separators(path)
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}{_broken_row(path) or f': cannot be read: {_first_line(error)}'}") from None
+        table = _read_ragged_csv(path, error)
     filled = table.select(pl.any_horizontal(pl.all().is_not_null()).arg_true()).to_series()
     return table.head(0 if filled.is_empty() else int(filled[-1]) + 1)
+
+
+def _refuse_other_separators(path: Path) -> None:
+    """UserError for a header without a comma but with what other programs separate fields by."""
+    with open(path, "rb") as file:
+        header = file.readline().decode("utf-8", "replace").strip()
+    found = next((separator for separator in ";\t|" if separator in header), "")
+    if found and "," not in header:
+        raise UserError(
+            f"{path}, row 1: the separator looks like {found!r}, expected commas: found {header[:TEXT_LENGTH]!r}; save "
+            "it as CSV with commas, or as Parquet"
+        )
+
+
+def _read_ragged_csv(path: Path, error: pl.exceptions.PolarsError) -> pl.DataFrame:
+    """A CSV that polars refused with `error`: read if its only fault is rows of too many fields, else a UserError."""
+    try:
+        table = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=True)
+        surplus = _surplus(path)
+        if len(surplus) == table.height and surplus.count():
+            return table.with_columns(surplus)
+    except (pl.exceptions.PolarsError, csv.Error):
+        pass
+    raise UserError(f"{path}{_broken_row(path) or f': cannot be read: {_first_line(error)}'}")
+
+
+def _surplus(path: Path) -> pl.Series:
+    """For each row of a CSV how many fields it has, in words, where the header has fewer; else null."""
+    counts = [len(fields) for _, fields in _records(path)]
+    faults = [f"{count} fields, where the header has {counts[0]}" if count > counts[0] else None for count in counts]
+    return pl.Series(SURPLUS, faults[1:], dtype=pl.String)
 
 
 def _first_line(error: Exception) -> str:
@@ -144,15 +192,34 @@ def _broken_row(path: Path) -> str:
         for number, line in enumerate(file, 1):
             if not _is_utf8(line):
                 return f", row {number}: not valid UTF-8"
-    number = width = 0
+    stray = _stray_quotation_mark(path)
+    if stray:
+        return (
+            f", row {stray}: a quotation mark inside a field (inches?); put the whole field into quotation marks and "
+            'write the one inside twice: "3"" pipe"'
+        )
+    whole = 0
     try:
-        for number, fields in _records(path, strict=True):
-            width = width or len(fields)
-            if len(fields) > width:
-                return f", row {number}: expected {width} fields as in the header, found {len(fields)}"
+        for number, _ in _records(path, strict=True):
+            whole = number
     except csv.Error as error:
-        return f", after row {number}: {error} (a quotation mark that is never closed?)"
+        return f", after row {whole}: {error} (a quotation mark that is never closed?)"
     return ""
+
+
+def _stray_quotation_mark(path: Path) -> int:
+    """The line of the first field with a quotation mark that neither encloses it nor is doubled; 0 if there is none."""
+    quoted, opened = False, 0
+    with open(path, encoding="utf-8", newline="") as file:
+        for number, line in enumerate(file, 1):
+            for place, before in enumerate(line.split('"')[:-1]):
+                if quoted:
+                    quoted = False
+                elif before == "" or before.endswith(","):
+                    quoted, opened = True, number
+                else:
+                    return opened if place and not before.startswith(",") else number
+    return 0
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -187,7 +254,10 @@ def _row_numbers(name: str, indices: Collection[int]) -> list[int]:
 def _typed(table: pl.DataFrame, name: str) -> pl.DataFrame:
     """All columns in the types of `schemas`; null is what could not be converted."""
     columns = [_ids(table, schemas.USER, name), _ids(table, schemas.ITEM, name)]
-    columns.append(seconds(table[schemas.TIMESTAMP], name))
+    moments = times(table[schemas.TIMESTAMP], name)
+    columns.append(moments[schemas.TIMESTAMP])
+    if (moments[schemas.NANOSECOND] > 0).any():
+        columns.append(moments[schemas.NANOSECOND])
     if schemas.RATING in table.columns:
         columns.append(table[schemas.RATING].cast(pl.Float32, strict=False).fill_nan(None))
     if schemas.IS_NOISE in table.columns:
@@ -214,6 +284,9 @@ def _set_aside(
     table: pl.DataFrame, typed: pl.DataFrame, reason: pl.Series, name: str, rejects: Rejects
 ) -> pl.DataFrame:
     """The rows of `typed` without a reason against them; the others go to the rejects as they stand in `table`."""
+    if SURPLUS in table.columns:
+        reason = pl.select(pl.coalesce(table[SURPLUS], reason)).to_series()
+        table = table.drop(SURPLUS)
     bad = reason.is_not_null()
     indices = bad.arg_true().to_list()
     if indices:
@@ -245,49 +318,63 @@ def _texts(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).str.strip_chars().fill_null("")
 
 
-def seconds(values: pl.Series, name: str) -> pl.Series:
-    """Whole seconds since 1970 by the rule of this module's docstring, null where a value does not fit it.
+def times(values: pl.Series, name: str) -> pl.DataFrame:
+    """timestamp, whole seconds since 1970 by the rule of this module's docstring, and nanosecond, what is past it.
 
-    UserError if the column is neither text, numbers nor times.
+    Both are null where a value does not fit the rule. UserError if the column is neither text, numbers nor times.
     """
-    if values.dtype.is_temporal() and values.dtype in (pl.Date, pl.Datetime):
-        return values.cast(pl.Datetime("us")).dt.epoch("s")
+    if values.dtype in (pl.Date, pl.Datetime):
+        return _moments(values if values.dtype == pl.Datetime else values.cast(pl.Datetime("us")))
     if values.dtype.is_numeric():
-        return _from_numbers(values.cast(pl.Float64))
+        return _from_numbers(values.cast(pl.Float64), name)
     if values.dtype not in (pl.String, pl.Null):
         raise UserError(f"{name}: column for `{values.name}`: expected text, numbers or times, found {values.dtype}")
-    return _from_texts(_texts(values))
+    return _from_texts(_texts(values), name)
 
 
-def _from_texts(texts: pl.Series) -> pl.Series:
+def _moments(moments: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({schemas.TIMESTAMP: moments.dt.epoch("s"), schemas.NANOSECOND: moments.dt.nanosecond()})
+
+
+def _from_texts(texts: pl.Series, name: str) -> pl.DataFrame:
     numbers = texts.cast(pl.Float64, strict=False)
     if numbers.null_count() == (texts == "").sum():
-        return _from_numbers(numbers)
-    dates = pl.Series(texts.name, [_iso_seconds(text) for text in texts], dtype=pl.Int64)
-    return dates if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers)
+        return _from_numbers(numbers, name)
+    dates = pl.Series([_iso_time(text) for text in texts], dtype=pl.Datetime("us"))
+    return _moments(dates) if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers, name)
 
 
-def _iso_seconds(text: str) -> int | None:
+def _iso_time(text: str) -> datetime | None:
+    """The moment without its zone, which is UTC."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() // 1)
 
 
-def _from_numbers(numbers: pl.Series) -> pl.Series:
+def _from_numbers(numbers: pl.Series, name: str) -> pl.DataFrame:
     finite = numbers.set(~numbers.is_finite(), None)
+    _refuse_dates(finite, name)
     median = finite.abs().quantile(0.5, "lower")
-    if median is not None and median >= MILLISECONDS_FROM:
-        finite = finite / 1000
-    return finite.set(finite.abs() >= END_OF_TIME, None).floor().cast(pl.Int64)
+    unit = 1000 if median is not None and median >= MILLISECONDS_FROM else 1
+    finite = finite.set(finite.abs() >= END_OF_TIME * unit, None)
+    whole = (finite / unit).floor()
+    # the difference is exact, so different numbers of one second stay different
+    past = (finite - whole * unit) * (NANOSECONDS // unit)
+    columns = {schemas.TIMESTAMP: whole.cast(pl.Int64), schemas.NANOSECOND: past.floor().cast(pl.Int32)}
+    return pl.DataFrame(columns)
 
 
-def _require_rows(ids: pl.Series, items: Mapping[str, Item], source: Files) -> None:
-    missing = [item for item in ids.unique(maintain_order=True) if item not in items]
-    if missing:
-        raise UserError(
-            f"{source.items}: no row for item {missing[0]!r}, which occurs in {source.interactions} "
-            f"({len(missing):,} of its items have none); add them, even without a title"
-        )
+def _refuse_dates(numbers: pl.Series, name: str) -> None:
+    """UserError if most numbers read as YYYYMMDD, or as YYYYMMDDHHMMSS, of 1900 to 2100."""
+    for clock in (1, 1_000_000):
+        days = numbers // clock
+        plausible = days.set(~days.is_between(19_000_101, 21_001_231), None).cast(pl.Int64).cast(pl.String)
+        dates = plausible.str.to_date("%Y%m%d", strict=False)
+        if dates.count() > numbers.count() / 2:
+            first = dates.is_not_null().arg_true()[0]
+            raise UserError(
+                f"{name}: column for `{schemas.TIMESTAMP}`: {int(numbers[first])} looks like a date, but numbers count "
+                f"seconds or milliseconds since 1970; write dates as {dates[first]}"
+            )

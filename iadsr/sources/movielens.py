@@ -16,6 +16,8 @@ from iadsr.sources.raw import (
     CATEGORY_SEPARATOR,
     InteractionRows,
     Item,
+    ItemRows,
+    Names,
     Raw,
     collapsed,
     optional_number,
@@ -42,7 +44,7 @@ class MovieLens100K(Group):
 def load(fetch: Callable[[catalogue.OfficialFile], Path], rejects: Rejects) -> Raw:
     """Interactions in the order of u.data with ratings; titles as in u.item, genres as categories.
 
-    UserError for a missing, damaged or unsafe zip, and for more bad rows than tolerated.
+    UserError for a missing, damaged or unsafe zip, and for more bad rows, or items without a row, than tolerated.
     """
     path = fetch(catalogue.MOVIELENS_100K)
     try:
@@ -52,7 +54,8 @@ def load(fetch: Callable[[catalogue.OfficialFile], Path], rejects: Rejects) -> R
             items = _items(archive, path.name, rejects)
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole zip file ({error}); delete it and fetch it again") from None
-    raw = raw_tables(rows.frame(), items, f"{path}, {INTERACTIONS}")
+    names = Names(f"{path.name}/{INTERACTIONS}", f"{path.name}/{ITEMS}")
+    raw = raw_tables(rows.frame(), items, names, rejects)
     catalogue.check_counts(catalogue.MOVIELENS_100K, raw.counts)
     return raw
 
@@ -98,13 +101,12 @@ def _interaction(line: str) -> tuple[str, str, int, float]:
     return required_id(user, "user"), required_id(item, "item"), required_seconds(time, "time"), optional_number(rating)
 
 
-def _items(archive: zipfile.ZipFile, zip_name: str, rejects: Rejects) -> dict[str, Item]:
+def _items(archive: zipfile.ZipFile, zip_name: str, rejects: Rejects) -> ItemRows:
     genres = _genres(archive, zip_name)
-    items: dict[str, Item] = {}
+    items = ItemRows()
     for number, line in _lines(archive, ITEMS):
         try:
-            key, item = _item(line, genres)
-            items.setdefault(key, item)
+            items.add(*_item(line, genres))
         except BadRow as reason:
             rejects.add(f"{zip_name}/{ITEMS}", number, str(reason), line)
     rejects.check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import polars as pl
 from iadsr import schemas
 from iadsr.catalogue import Counts
 from iadsr.errors import UserError
-from iadsr.rejects import BadRow
+from iadsr.rejects import BadRow, Rejects
 
 UNTITLED = "untitled item"
 CATEGORY_SEPARATOR = " > "
@@ -31,11 +30,12 @@ class TitleOrigins(NamedTuple):
 
 @dataclass(frozen=True)
 class Raw:
-    """Both tables, typed as `schemas` says, and where the items' titles came from."""
+    """Both tables, typed as `schemas` says, where the titles came from, and how many rows were of an earlier item."""
 
     interactions: pl.DataFrame
     items: pl.DataFrame
     titles: TitleOrigins
+    repeated_items: int
 
     @property
     def counts(self) -> Counts:
@@ -47,6 +47,25 @@ class Item(NamedTuple):
 
     title: str = ""
     categories: str = ""
+
+
+class Names(NamedTuple):
+    """A source's two tables, as messages name them."""
+
+    interactions: str
+    items: str
+
+
+@dataclass
+class ItemRows:
+    """Texts of items, row by row: of several rows for an item the first counts, the others are only counted."""
+
+    texts: dict[str, Item] = field(default_factory=dict)
+    repeated: int = 0
+
+    def add(self, item: str, text: Item) -> None:
+        self.repeated += item in self.texts
+        self.texts.setdefault(item, text)
 
 
 @dataclass
@@ -77,22 +96,40 @@ class InteractionRows:
         return without_empty_optionals(pl.DataFrame(columns))
 
 
-def raw_tables(interactions: pl.DataFrame, found: Mapping[str, Item], source: str) -> Raw:
+def raw_tables(interactions: pl.DataFrame, found: ItemRows, names: Names, rejects: Rejects) -> Raw:
     """Join interactions with the texts found for their items, each item once, in order of first appearance.
 
-    An item without a title takes its categories as title, else a neutral text. UserError if there are no interactions.
+    An item without a title takes its categories as title, else a neutral text. An item without any row counts as a bad
+    row of the item table; as far as such are tolerated, they stay with the neutral text, because dropping them would
+    make other sequences and another k-core. UserError for no interactions, and for more bad rows than tolerated.
     """
     if interactions.is_empty():
-        raise UserError(f"{source}: no interactions in it")
+        raise UserError(f"{names.interactions}: no interactions in it")
     ids = interactions[schemas.ITEM].unique(maintain_order=True).to_list()
-    texts = [found.get(item, Item()) for item in ids]
+    _note_missing(ids, found, names, rejects)
+    texts = [found.texts.get(item, Item()) for item in ids]
     columns = {
         schemas.ITEM: ids,
         schemas.TITLE: [text.title or text.categories or UNTITLED for text in texts],
         schemas.CATEGORIES: [text.categories for text in texts],
     }
     items = pl.DataFrame(columns, schema=dict.fromkeys(schemas.RAW_ITEMS, pl.String))
-    return Raw(interactions, items, _title_origins(texts))
+    return Raw(interactions, items, _title_origins(texts), found.repeated)
+
+
+def _note_missing(ids: list[str], found: ItemRows, names: Names, rejects: Rejects) -> None:
+    missing = [item for item in ids if item not in found.texts]
+    needed = rejects.count + len(missing)
+    # a file without any of the items is the wrong one, whatever is tolerated
+    wrong = len(missing) == len(ids)
+    if wrong or needed > rejects.limit:
+        remedy = "" if wrong else f", or raise ingest.max_rejects to {needed} to give them a neutral text"
+        raise UserError(
+            f"{names.items}: no row for item {missing[0]!r}, which occurs in {names.interactions} ({len(missing):,} of "
+            f"its {len(ids):,} items have none); take the right, whole file, add rows (even without a title){remedy}"
+        )
+    for item in missing:
+        rejects.add(names.items, None, f"no row for this item, which is now {UNTITLED!r}", item)
 
 
 def _title_origins(texts: list[Item]) -> TitleOrigins:

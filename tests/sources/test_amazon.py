@@ -21,6 +21,7 @@ META = (
     "{'asin': 'Z', 'title': 'Outside the 5-core'}\n"
     "{'asin': 'B', 'title': 'See &amp;\\n Do ', 'categories': [['Toys', 'Arts &amp; Crafts'], ['Other']], 'price': 1}\n"
     "{'asin': 'A', 'categories': [['Toys', 'Games']]}\n"
+    "{'asin': 'C', 'price': 2}\n"
 )
 
 
@@ -38,7 +39,7 @@ def load_texts(folder: Path, reviews: str = REVIEWS, meta: str = META, limit: in
 
 
 def test_both_tables(tmp_path: Path) -> None:
-    """B has a title (unescaped, on one line), A only categories, C no line; Z never occurs in the reviews."""
+    """B has a title (unescaped, on one line), A only categories, C neither; Z never occurs in the reviews."""
     raw, rejects = load_texts(tmp_path)
     assert raw.interactions.rows() == [("U2", "B", 20, 4.0), ("U1", "A", 10, None), ("U2", "C", 10, None)]
     assert raw.items.rows() == [
@@ -101,10 +102,33 @@ def test_a_bad_review_is_named(tmp_path: Path, line: str, reason: str) -> None:
     ],
 )
 def test_a_bad_description_is_named(tmp_path: Path, line: str, reason: str) -> None:
-    with pytest.raises(UserError, match=rf"meta_Few.json.gz, row 4: {reason}"):
+    with pytest.raises(UserError, match=rf"meta_Few.json.gz, row 5: {reason}"):
         load_texts(tmp_path, meta=f"{META}{line}\n")
     raw, rejects = load_texts(tmp_path, meta=f"{META}{line}\n", limit=1)
     assert (raw.titles, rejects.count) == ((1, 1, 1), 1)
+
+
+def test_items_without_a_description_are_bad_rows(tmp_path: Path) -> None:
+    """A broken line and no line for A and C: three bad rows, of which A and C stay in the tables."""
+    meta = "broken\n{'asin': 'B', 'title': 'Bee'}\n"
+    message = (
+        r"^meta_Few.json.gz: no row for item 'A', which occurs in reviews_Few_5.json.gz \(2 of its 3 items have none\)"
+        r"; take the right, whole file, .*or raise ingest.max_rejects to 3 to give them a neutral text"
+    )
+    with pytest.raises(UserError, match=message):
+        load_texts(tmp_path, meta=meta, limit=2)
+    raw, rejects = load_texts(tmp_path, meta=meta, limit=3)
+    assert raw.items["title"].to_list() == ["Bee", "untitled item", "untitled item"]
+    assert (raw.interactions.height, rejects.count) == (3, 3)
+    reason = "no row for this item, which is now 'untitled item'"
+    assert rejects.rows[1:] == [("meta_Few.json.gz", None, reason, item) for item in "AC"]
+
+
+def test_descriptions_of_another_category_are_the_wrong_file(tmp_path: Path) -> None:
+    """Not one of the items has a line, so no tolerance helps, and none is offered."""
+    with pytest.raises(UserError, match=r"meta_Few.json.gz: no row for item 'B'.*3 of its 3.*take the right") as error:
+        load_texts(tmp_path, meta="{'asin': 'Z', 'title': 'Of another category'}\n", limit=100)
+    assert "max_rejects" not in str(error.value)
 
 
 def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path: Path) -> None:
@@ -125,14 +149,15 @@ def test_odd_titles_and_categories(tmp_path: Path) -> None:
     ]
     path = write_gz(tmp_path / "meta.json.gz", "\n".join(map(repr, lines)))
     items = read_meta(path, {"A", "B", "C"}, Rejects())
-    assert items == {"A": ("", "Toys"), "B": ("", ""), "C": ("lone ? surrogate", "")}
+    assert items.texts == {"A": ("", "Toys"), "B": ("", ""), "C": ("lone ? surrogate", "")}
+    assert items.repeated == 1
 
 
 def test_descriptions_of_other_items_are_not_parsed(tmp_path: Path) -> None:
     """The first line is no literal (nan), yet whole, and of an item that nobody asked for; the second is asked for."""
     lines = ["{'asin': 'X', 'price': nan, 'title': \"it's\", 'brand': 'a\\'b'}", "{'title': 'T', 'asin': 'A'}"]
     path = write_gz(tmp_path / "meta.json.gz", "\n".join(lines))
-    assert read_meta(path, {"A"}, Rejects()) == {"A": ("T", "")}
+    assert read_meta(path, {"A"}, Rejects()).texts == {"A": ("T", "")}
     with pytest.raises(UserError, match="row 1: not a Python literal"):
         read_meta(path, {"A", "X"}, Rejects())
 
@@ -152,9 +177,20 @@ def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
         read_reviews(path, Rejects())
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("name", ["reviews_Few_5.json.gz", "meta_Few.json.gz"])
+def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
+    """No bytes at all, which Python reads like a gzip file, and a gzip file of no bytes."""
+    load_texts(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    source = Amazon2014(kind="amazon-2014", category="Few")
+    with pytest.raises(UserError, match=rf"{name}: nothing in it; delete it and fetch it again"):
+        load(source, lambda file: tmp_path / file.name, Rejects(100))
+
+
+def test_a_file_of_empty_lines(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reviews_Few_5.json.gz: no interactions"):
-        load_texts(tmp_path, reviews="")
+        load_texts(tmp_path, reviews="\n\n")
 
 
 def test_few_rejects_are_held_of_many(tmp_path: Path) -> None:

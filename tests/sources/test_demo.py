@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 
 from iadsr.errors import UserError
-from iadsr.interactions import k_core
+from iadsr.interactions import checked_core, k_core
 from iadsr.sources.demo import Demo, load
 from iadsr.sources.raw import Raw
 
@@ -77,7 +77,7 @@ def test_popularity_has_a_long_tail_that_survives_the_5_core() -> None:
     assert counts[:100].sum() / counts.sum() > 0.25
     assert counts[0] > 10 * np.median(counts)
     assert np.quantile(counts, 0.1) <= 8
-    core = k_core(default().interactions, 5)
+    core = k_core(default().interactions, checked_core(5, "demo"))
     assert core["item"].n_unique() >= 940
     assert core["user"].n_unique() >= 1950
 

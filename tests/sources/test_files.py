@@ -8,7 +8,7 @@ import pytest
 
 from iadsr.errors import UserError
 from iadsr.rejects import Rejects
-from iadsr.sources.files import Columns, Files, load, seconds
+from iadsr.sources.files import Columns, Files, load, times
 from iadsr.sources.raw import Raw
 
 ITEMS = "sku,name,path\nb, Second  one ,\na,,Home > Tools\nunused,X,Y\n"
@@ -81,14 +81,71 @@ def test_byte_order_mark_and_windows_line_ends(folder: Folder) -> None:
 )
 def test_times(values: list, expected: list) -> None:
     """The rule of the module's docstring: one decision a column, null for what does not fit it; a day is 86,400 s."""
-    assert seconds(pl.Series("timestamp", values), "file").to_list() == expected
+    found = times(pl.Series("timestamp", values), "file")
+    assert found.schema == {"timestamp": pl.Int64, "nanosecond": pl.Int32}
+    assert found["timestamp"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1400000000123", "1400000000124"], [123_000_000, 124_000_000]),
+        (["10.5", "-0.25", "x", "11"], [500_000_000, 750_000_000, None, 0]),
+        (["1970-01-01T00:00:05.000250Z", "1969-12-31 23:59:59.9"], [250_000, 900_000_000]),
+        ([datetime(1969, 12, 31, 23, 59, 59, 250_000)], [250_000_000]),
+        ([date(1970, 1, 2)], [0]),
+    ],
+)
+def test_fractions_of_a_second(values: list, expected: list) -> None:
+    """What is past the whole second below: -0.25 s is 0.75 s after -1 s."""
+    assert times(pl.Series("timestamp", values), "file")["nanosecond"].to_list() == expected
+
+
+def test_nanoseconds_of_parquet() -> None:
+    values = pl.Series("timestamp", [1_000_000_001, 1_000_000_002], dtype=pl.Datetime("ns"))
+    assert times(values, "file").rows() == [(1, 1), (1, 2)]
+
+
+def test_different_doubles_of_one_second_stay_different() -> None:
+    """Doubles near 1.4e9 are 2 ** -22 apart (238 ns): steps of that size must all be told apart, in order."""
+    values = pl.Series("timestamp", [1.4e9 + step * 2.0**-22 for step in range(50)])
+    found = times(values, "file")["nanosecond"]
+    assert found.is_sorted() and found.n_unique() == 50
+
+
+def test_a_column_of_fractions_only_where_there_are_some(folder: Folder) -> None:
+    """Milliseconds since 1970: 2014-05-13 in all rows, the first two with a fraction, then without any."""
+    raw, _ = folder.load("who,sku,when\nu,b,1400000000500\nu,a,1400000000250\n")
+    assert raw.interactions.rows() == [("u", "b", 1_400_000_000, 500_000_000), ("u", "a", 1_400_000_000, 250_000_000)]
+    raw, _ = folder.load("who,sku,when\nu,b,1400000000000\n")
+    assert raw.interactions.columns == ["user", "item", "timestamp"]
 
 
 def test_times_of_another_type_are_an_error() -> None:
     with pytest.raises(
         UserError, match=r"file: column for `timestamp`: expected text, numbers or times, found Boolean"
     ):
-        seconds(pl.Series("timestamp", [True]), "file")
+        times(pl.Series("timestamp", [True]), "file")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["20240131", "20240201", "", "noon"], "20240131 looks like a date.*write dates as 2024-01-31"),
+        ([19991231, 19991232, 20000101], "19991231 looks like a date.*write dates as 1999-12-31"),
+        ([20240131120000], "20240131120000 looks like a date.*write dates as 2024-01-31"),
+    ],
+)
+def test_numbers_that_read_as_dates_are_refused(values: list, message: str) -> None:
+    """As seconds 20,240,131 is a day of August 1970, and 20240131120000 milliseconds would be the year 2611."""
+    with pytest.raises(UserError, match=f"file: column for `timestamp`: {message}"):
+        times(pl.Series("timestamp", values), "file")
+
+
+def test_numbers_near_dates_are_times() -> None:
+    """Of seconds one apart about one in 27 reads as a date, here 31 (January 2000) of 1,000."""
+    values = list(range(20_000_101, 20_001_101))
+    assert times(pl.Series("timestamp", values), "file")["timestamp"].to_list() == values
 
 
 BAD = [
@@ -114,6 +171,28 @@ def test_a_bad_row_is_named_by_its_line(folder: Folder, line: str, reason: str) 
     assert rejects.rows[0].row == 4
 
 
+def test_rows_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
+    """Lines 2 and 5 have one field too many, line 4 has no user: three bad rows, the good one on line 3 stays."""
+    text = "who,sku,when\nu,b,1,x\nu,b,2\n,b,3\nv,b,4,\n"
+    with pytest.raises(UserError, match=r"i.csv, row 2: 4 fields, where the header has 3.*first of 3 bad rows"):
+        folder.load(text, limit=2)
+    raw, rejects = folder.load(text, limit=3)
+    assert raw.interactions.rows() == [("u", "b", 2)]
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(2, "u,b,1"), (4, ",b,3"), (5, "v,b,4")]
+
+
+def test_items_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
+    """The comma of line 2 should have been quoted; b has a good row, line 3, too."""
+    raw, rejects = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,Cup, blue\nb,Cup\n", limit=1)
+    assert raw.items["title"].to_list() == ["Cup"]
+    assert [(reject.row, reject.reason) for reject in rejects.rows] == [(2, "3 fields, where the header has 2")]
+
+
+def test_titles_are_taken_as_they_stand(folder: Folder) -> None:
+    raw, _ = folder.load("who,sku,when\nu,b,1\n", 'sku,name\nb,"Salt &amp; Pepper 3"" pipe; x"\n')
+    assert raw.items["title"].to_list() == ['Salt &amp; Pepper 3" pipe; x']
+
+
 def test_truth_that_is_neither_true_nor_false(folder: Folder) -> None:
     with pytest.raises(UserError, match=r"i.csv, row 3: is_noise is neither true nor false, found 'u,a,2,maybe'"):
         folder.load("who,sku,when,odd\nu,b,1,0\nu,a,2,maybe\n", is_noise="odd")
@@ -124,14 +203,25 @@ def test_an_item_without_id_is_a_bad_row(folder: Folder) -> None:
         folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,B\n,Nameless\n")
 
 
-def test_of_two_rows_for_an_item_the_first_counts(folder: Folder) -> None:
-    raw, _ = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,First\nb,Second\n")
+def test_of_several_rows_for_an_item_the_first_counts(folder: Folder) -> None:
+    raw, _ = folder.load("who,sku,when\nu,b,1\n", "sku,name\nb,First\nb,Second\nb,Third\n")
     assert raw.items["title"].to_list() == ["First"]
+    assert raw.repeated_items == 2
 
 
-def test_items_without_a_row_are_an_error_whatever_is_tolerated(folder: Folder) -> None:
-    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*i.csv \(2 of its items have none\)"):
-        folder.load("who,sku,when\nu,b,1\nu,x,2\nu,y,2\nu,x,3\n", limit=100)
+def test_items_without_a_row_are_bad_rows(folder: Folder) -> None:
+    """Of b, x, y the table has b alone: two bad rows, whose interactions stay."""
+    interactions = "who,sku,when\nu,b,1\nu,x,2\nu,y,2\nu,x,3\n"
+    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*i.csv \(2 of its 3 items have none\)"):
+        folder.load(interactions, limit=1)
+    raw, rejects = folder.load(interactions, limit=2)
+    assert (raw.interactions.height, raw.titles) == (4, (1, 0, 2))
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(None, "x"), (None, "y")]
+
+
+def test_an_item_table_of_other_items_is_the_wrong_file(folder: Folder) -> None:
+    with pytest.raises(UserError, match=r"items.csv: no row for item 'x', .*\(1 of its 1 items have none\)"):
+        folder.load("who,sku,when\nu,x,1\n", limit=100)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +230,16 @@ def test_items_without_a_row_are_an_error_whatever_is_tolerated(folder: Folder) 
         ("", "i.csv: cannot be read: empty CSV"),
         ("who,sku,when\n", "i.csv: no interactions"),
         ("who,sku\nu,b\n", "i.csv: no column 'when' .`columns.timestamp`.; it has: who, sku"),
-        ("who,sku,when\nu,b,1\nu,b,1,2\n", "i.csv, row 3: expected 3 fields as in the header, found 4"),
+        ("who,sku,when\nu,b,1\nu,b,1,2\n", "i.csv, row 3: 4 fields, where the header has 3, found 'u,b,1'; it is the"),
+        (
+            "who;sku;when\nu;b;1,5\n",
+            "i.csv, row 1: the separator looks like ';', expected commas: found 'who;sku;when'",
+        ),
+        ("who\tsku\twhen\nu\tb\t1\n", r"i.csv, row 1: the separator looks like '\\t', expected commas"),
+        ('who,sku,when\nu,b,1\nu,3" pipe,1\nu,b,2\n', "i.csv, row 3: a quotation mark inside a field .*write the one"),
+        ('who,sku,when\n"u, 1","""b""",1\nu,"3" pipe",1\n', "i.csv, row 3: a quotation mark inside a field"),
+        ('who,sku,when\nu,"b\n\n""c",1\n"u",3" pipe,1\n', "i.csv, row 5: a quotation mark inside a field"),
+        ('who,sku,when\nu,"b,1\nu,b,1\nu,"c",2\n', "i.csv, row 2: a quotation mark inside a field"),
         (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
         ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, after row 2: .*quotation mark"),
     ],

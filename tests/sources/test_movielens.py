@@ -68,10 +68,20 @@ def test_bad_rows_of_both_files_count_together(tmp_path: Path) -> None:
 
 
 def test_a_title_falls_back_to_genres_then_to_a_neutral_text(tmp_path: Path) -> None:
-    """Item 1 has no title but Comedy, item 2 has no line at all."""
-    raw, _ = load(write_zip(tmp_path / "ml.zip", item="1| ||||0|0|1\n"))
+    """Item 1 has no title but Comedy, item 2 has neither."""
+    raw, _ = load(write_zip(tmp_path / "ml.zip", item="1| ||||0|0|1\n2|||||0|0|0\n"))
     assert raw.items.rows() == [("2", "untitled item", ""), ("1", "Comedy", "Comedy")]
     assert raw.titles == (0, 1, 1)
+
+
+def test_an_item_without_a_line_is_a_bad_row(tmp_path: Path) -> None:
+    """Of items 2 and 1, which are rated, u.item has 1 alone."""
+    path = write_zip(tmp_path / "ml.zip", item="1|Toy Story||||0|0|1\n")
+    with pytest.raises(UserError, match=r"ml.zip/ml-100k/u.item: no row for item '2', .*u.data \(1 of its 2 items"):
+        load(path)
+    raw, rejects = load(path, limit=1)
+    assert raw.items["title"].to_list() == ["untitled item", "Toy Story"]
+    assert rejects.rows[0][:2] == ("ml.zip/ml-100k/u.item", None)
 
 
 @pytest.mark.parametrize("name", ["../evil", "ml-100k/../../evil", "/etc/passwd", "..\\evil", "C:\\evil", "\\evil"])
