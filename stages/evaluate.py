@@ -42,8 +42,8 @@ def main(params: Params = paths.PARAMS) -> None:
     content = read_params(params)
     settings = group(content, "evaluate", evaluation.EvaluateParams)
     machine = group(content, "train", TrainParams)
-    set_threads(machine.threads)
-    device = pick_device(machine.device)
+    set_threads(machine.threads, "train.threads")
+    device = pick_device(machine.device, "train.device")
     model, config = saved_model.load(paths.MODEL, device)
     sequences = read_sequences(paths.SEQUENCES)
     require(paths.ITEMS, "filter")  # read only at the end, for the logged model

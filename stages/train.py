@@ -37,8 +37,8 @@ def main(params: Params = paths.PARAMS) -> None:
 
     content = read_params(params)
     settings = group(content, "train", TrainParams)
-    set_threads(settings.threads)
-    device = pick_device(settings.device)
+    set_threads(settings.threads, "train.threads")
+    device = pick_device(settings.device, "train.device")
     sequences = read_sequences(paths.SEQUENCES)
     for path in (paths.USERS, paths.ITEMS):  # read only after the training, to name users and items
         require(path, "filter")
@@ -65,34 +65,25 @@ def configured(
     from iadsr.backbones import BACKBONES
     from iadsr.denoisers import DENOISERS
     from iadsr.denoisers.iadsr import IADSRParams
-    from iadsr.errors import UserError
-    from iadsr.params import choice, group, lookup
+    from iadsr.params import choice, group, lookup, one_of
     from iadsr.saved_model import ModelConfig
+    from iadsr.seeds import checked_seed
     from iadsr.texts import checked_max_length
 
     dataset = choice(content, "dataset", "datasets")
-    backbone, denoiser, seed = (
-        choice(content, "backbone", "backbones"),
-        lookup(content, "denoiser"),
-        lookup(content, "seed"),
-    )
-    if backbone not in BACKBONES:
-        raise UserError(f"params.yaml: unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
-    if denoiser not in DENOISERS:
-        raise UserError(f"params.yaml: unknown denoiser {denoiser!r}; known are {', '.join(DENOISERS)}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"params.yaml: seed: expected a whole number of at least 0, found {seed!r}")
+    choice(content, "backbone", "backbones")
+    backbone, denoiser = one_of(content, "backbone", BACKBONES), one_of(content, "denoiser", DENOISERS)
     masks = group(content, "iadsr", IADSRParams, theta=lookup(content, "theta"))
     config = ModelConfig(
         dataset=dataset,
         backbone=backbone,
         backbone_params=group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump(),
-        denoiser=denoiser,
+        denoiser=denoiser,  # type: ignore[arg-type]  # one of DENOISERS
         iadsr=masks if denoiser == "iadsr" else None,
         item_count=item_count,
         dim=settings.dim,
         max_length=checked_max_length(lookup(content, f"datasets.{dataset}.max_length"), dataset),
-        seed=seed,
+        seed=checked_seed(content),
         semantic=manifest,
     )
     return config.model_copy(update={"run": run_digest(config, settings)})

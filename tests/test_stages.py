@@ -640,6 +640,19 @@ def test_recommend_refuses_a_k_beyond_the_catalogue(chain: Path, monkeypatch: py
 # --- what is refused ---
 
 
+def test_check_names_every_mistake_and_changes_nothing(copy: Path) -> None:
+    assert invoke("check").stdout == "params.yaml: every parameter is known and in range\n"
+    change(train__max_epoch=99, bogus=1, datasets__beauty__core=-1)
+    before = digests(copy)
+    result = invoke("check")
+    assert (result.exit_code, result.stdout) == (1, "")
+    first, second, third = result.stderr.splitlines()
+    assert first.startswith("error: params.yaml: unknown parameter 'bogus'; known are dataset, ")
+    assert second == "error: params.yaml: train.max_epoch: unknown parameter"
+    assert third.startswith("error: params.yaml: datasets.beauty.core: input should be greater than or equal to 0")
+    assert digests(copy) == before
+
+
 def assert_one_error(result: Result, said: str) -> None:
     """Exit status 1 and one line on stderr that begins with `error:`."""
     errors = [line for line in result.stderr.splitlines() if not line.startswith("\r")]
@@ -683,7 +696,10 @@ def assert_one_error(result: Result, said: str) -> None:
         ("train", "backbones.gru4rec.heads", 2, "backbones.gru4rec.heads: unknown parameter"),
         ("train", "train.learning_rate", "fast", "train.learning_rate: "),
         ("train", "train.patience", 0, "train.patience: input should be greater than or equal to 1, found 0"),
-        ("train", "train.device", "tpu", "device 'tpu' is not available here"),
+        ("train", "train.device", "tpu", "train.device: device 'tpu' is not available here"),
+        ("train", "train.threads", 10**8, "train.threads: expected 0 to "),
+        ("encode", "encode.device", "cpu:9x", "encode.device: device 'cpu:9x' is not available here"),
+        ("encode", "encoders.minilm.kind", ["a"], "encoders.minilm.kind: expected one of "),
         ("evaluate", "evaluate.cutoffs", [], "evaluate.cutoffs: "),
         ("evaluate", "evaluate.cutoffs", [5, 0], "evaluate.cutoffs.1: input should be greater than 0, found 0"),
         ("evaluate", "evaluate.buckets", 0, "evaluate.buckets: "),
