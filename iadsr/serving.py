@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from iadsr import saved_model
 from iadsr.artifacts import require
-from iadsr.encoders import Encoder, EncoderParams, open_encoder
-from iadsr.encoding import encoded, prefix_means
+from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
+from iadsr.encoding import described, encoded, prefix_means
 from iadsr.errors import UserError
+from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
 from iadsr.sequences import Batch
 from iadsr.texts import Corpus, prefix_texts
@@ -145,6 +146,22 @@ class Server:
                 raise UserError("the model's masks need the text encoder that it was trained with; none was given")
             self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), torch.float32)
         return self._encoder
+
+
+def trained_encoder(params: Params, semantic: dict[str, Any]) -> EncoderParams:
+    """The encoder of the manifest `semantic` that a model was trained with, as params.yaml describes it.
+
+    UserError where params.yaml describes it otherwise by now: the model would read other vectors than it has learnt.
+    """
+    name = semantic["encoder"]
+    spec = encoder_params(params, name)
+    for key, value in described(name, spec).items():
+        if semantic.get(key) != value:
+            raise UserError(
+                f"params.yaml: encoders.{name}.{key} is {value!r}, but the model was trained with "
+                f"{semantic.get(key)!r}; set it back, or train again with `dvc repro train`"
+            )
+    return spec
 
 
 def _corpus(titles: list[str], history: Iterable[int]) -> Corpus:

@@ -12,6 +12,7 @@ from stages import paths
 from stages.command import Params, new_app, reports_errors
 
 if TYPE_CHECKING:
+    from iadsr.encoders import EncoderParams
     from iadsr.saved_model import ModelConfig
     from stages.tracking import Run
 
@@ -35,8 +36,9 @@ def main(params: Params = paths.PARAMS) -> None:
     from iadsr.ranking import rank_targets
     from iadsr.schemas import TEST, VALIDATION
     from iadsr.sequences import Feed, read_sequences
+    from iadsr.serving import trained_encoder
     from iadsr.training import TrainParams, read_history
-    from iadsr.vectors import PrefixVectors
+    from iadsr.vectors import PrefixVectors, require_encodings
     from stages.tracking import open_run
 
     content = read_params(params)
@@ -47,7 +49,11 @@ def main(params: Params = paths.PARAMS) -> None:
     model, config = saved_model.load(paths.MODEL, device)
     sequences = read_sequences(paths.SEQUENCES)
     require(paths.ITEMS, "filter")  # read only at the end, for the logged model
-    vectors = PrefixVectors(paths.ENCODED, len(sequences.items)) if model.needs_semantics else None
+    vectors, encoder = None, None
+    if config.semantic:
+        encoder = trained_encoder(content, config.semantic)
+        vectors = PrefixVectors(paths.ENCODED, len(sequences.items))
+        require_encodings(paths.ENCODED, config.semantic)
     feed = Feed(sequences.to(device), vectors)
 
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
@@ -60,32 +66,31 @@ def main(params: Params = paths.PARAMS) -> None:
     draw_figures(paths.PLOTS, history, tables, settings.cutoffs[0])
     write_json(paths.METRICS, metrics | {"best_epoch": config.best_epoch, "epochs": config.epochs})
     with open_run(config, content) as run:
-        track(run, config, content, history, metrics)
+        track(run, config, encoder, history, metrics)
     print(f"test, unfiltered: HR@10 {metrics.get('test_hr_10_unfiltered', float('nan')):.4f}; see {paths.METRICS}")
 
 
 def track(
-    run: Run, config: ModelConfig, content: dict[str, Any], history: list[dict[str, float]], metrics: Any
+    run: Run, config: ModelConfig, encoder: EncoderParams | None, history: list[dict[str, float]], metrics: Any
 ) -> None:
     """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
     run.backfill(history)
     run.log_final(metrics, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
-    run.log_model(lambda: log_served_model(config, content))
+    run.log_model(lambda: log_served_model(config, encoder))
     run.finish()
 
 
-def log_served_model(config: ModelConfig, content: dict[str, Any]) -> None:
+def log_served_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
     """Log the model as safetensors with a pyfunc made from stages/served_model.py."""
     import json
 
     import mlflow.pyfunc
 
     import iadsr
-    from iadsr.encoders import encoder_params
     from stages.served_model import SIGNATURE
 
     semantic = config.semantic
-    encoder = encoder_params(content, semantic["encoder"]).model_dump(mode="json") if semantic else {}
+    spec = encoder.model_dump(mode="json") if encoder else {}
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
         folder = Path(temporary) / "recommender"
@@ -93,7 +98,7 @@ def log_served_model(config: ModelConfig, content: dict[str, Any]) -> None:
         shutil.copy(paths.ITEMS, folder / "items.parquet")
         if semantic and semantic["prefixes"] == "mean":
             shutil.copy(paths.ENCODED / "items.npy", folder)
-        (folder / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")
+        (folder / "encoder.json").write_text(json.dumps(spec), encoding="utf-8")
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("served_model.py")),

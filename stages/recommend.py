@@ -48,13 +48,15 @@ def main(
 
 def open_server(params: Path):  # type: ignore[no-untyped-def]  # a Server, whose import is slow
     """The model of this project, with the encoder that its encodings were made by."""
-    from iadsr.encoders import encoder_params
     from iadsr.params import read_params
     from iadsr.saved_model import load_config
-    from iadsr.serving import Server
+    from iadsr.serving import Server, trained_encoder
+    from iadsr.vectors import require_encodings
 
     semantic = load_config(paths.MODEL).semantic
-    encoder = encoder_params(read_params(params), semantic["encoder"]) if semantic else None
+    encoder = trained_encoder(read_params(params), semantic) if semantic else None
+    if semantic and semantic["prefixes"] == "mean":
+        require_encodings(paths.ENCODED, semantic)
     return Server(paths.MODEL, paths.ITEMS, encoder, paths.ENCODED / "items.npy")
 
 

@@ -44,6 +44,7 @@ def main(params: Params = paths.PARAMS) -> None:
         require(path, "filter")
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
+    config = config.model_copy(update={"run": run_digest(config, settings)})
     model = saved_model.build(config, rows=len(sequences.items)).to(device)
     feed = Feed(sequences.to(device), vectors)
     checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
@@ -74,7 +75,7 @@ def configured(
     choice(content, "backbone", "backbones")
     backbone, denoiser = one_of(content, "backbone", BACKBONES), one_of(content, "denoiser", DENOISERS)
     masks = group(content, "iadsr", IADSRParams, theta=lookup(content, "theta"))
-    config = ModelConfig(
+    return ModelConfig(
         dataset=dataset,
         backbone=backbone,
         backbone_params=group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump(),
@@ -86,7 +87,6 @@ def configured(
         seed=checked_seed(content),
         semantic=manifest,
     )
-    return config.model_copy(update={"run": run_digest(config, settings)})
 
 
 def run_digest(config: ModelConfig, settings: TrainParams) -> str:

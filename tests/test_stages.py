@@ -159,7 +159,7 @@ def unlogged_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging the model takes most of `evaluate`'s time."""
     from stages import evaluate
 
-    monkeypatch.setattr(evaluate, "log_served_model", lambda config, content: None)
+    monkeypatch.setattr(evaluate, "log_served_model", lambda config, encoder: None)
 
 
 # --- outputs ---
@@ -282,6 +282,29 @@ def test_the_report_is_a_table(copy: Path) -> None:
     ):
         assert part in said
     assert f"AUC of the drop score {metrics['noise_auc']:.3f}" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "beauty", "denoiser": "none", "backbone": "sasrec"},
+        {"seed": 7},
+        {"theta": -0.5},
+        {"train__dim": 8},
+        {"backbones__gru4rec__dropout": 0.1},
+        {"datasets__demo__max_length": 9},
+        {"encoders__minilm__pooling": "cls"},
+        {"encode__separator": ", "},
+    ],
+)
+def test_the_report_is_of_the_model_whatever_params_yaml_says(copy: Path, changes: dict[str, Any]) -> None:
+    """The numbers are those of GRU4Rec under IADSR on the demo; one more line says what `dvc repro` would do."""
+    before = invoke("report").stdout
+    assert "\niadsr on gru4rec, encoder minilm, seed 0: best epoch " in before
+    assert "has changed" not in before
+    change(**changes)
+    said = "params.yaml has changed since this model was trained: `dvc repro` would train again"
+    assert invoke("report").stdout == f"{before}\n{said}\n"
 
 
 # --- the same again ---
@@ -629,6 +652,25 @@ def test_recommend_refuses(copy: Path, arguments: tuple[str, ...], said: str) ->
     assert_one_error(result, said)
 
 
+@pytest.mark.parametrize("command", [("recommend", "--history", "A"), ("evaluate",)])
+@pytest.mark.parametrize(("key", "value", "trained"), [("max_tokens", 128, 256), ("pooling", "cls", "'mean'")])
+def test_another_encoder_than_the_models_is_refused(
+    copy: Path, command: tuple[str, ...], key: str, value: Any, trained: str
+) -> None:
+    """Its vectors would be others than those that the model has learnt to read: all scores would silently change."""
+    change(**{f"encoders.minilm.{key}": value})
+    said = f"params.yaml: encoders.minilm.{key} is {value!r}, but the model was trained with {trained}; set it back"
+    assert_one_error(invoke(*command), said)
+
+
+@pytest.mark.parametrize("command", [("recommend", "--history", "A"), ("evaluate",)])
+def test_other_encodings_than_the_models_are_refused(copy: Path, command: tuple[str, ...]) -> None:
+    """As after `python -m stages.encode` alone."""
+    manifest = json.loads((paths.ENCODED / "manifest.json").read_text())
+    (paths.ENCODED / "manifest.json").write_text(json.dumps({**manifest, "separator": ", "}))
+    assert_one_error(invoke(*command), "data/encoded: made anew since the model was trained; run `dvc repro train`")
+
+
 def test_recommend_refuses_a_k_beyond_the_catalogue(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chain)
     count = pl.read_parquet(paths.ITEMS).height
@@ -734,7 +776,8 @@ MISSING = [
     ("report", paths.DATASET_METRICS, "dvc repro"),
     ("recommend", paths.MODEL, "dvc repro train"),
     ("recommend", paths.ITEMS, "dvc repro filter"),
-    ("recommend", paths.ENCODED, "needs data/encoded/items.npy"),
+    ("recommend", paths.ENCODED, "dvc repro encode"),
+    ("report", paths.MODEL, "dvc repro train"),
 ]
 
 
@@ -760,6 +803,7 @@ def test_a_missing_input_is_named_with_what_to_run(copy: Path, stage: str, path:
         ("evaluate", paths.SEQUENCES),
         ("evaluate", paths.MODEL / "model.safetensors"),
         ("evaluate", paths.MODEL / "config.json"),
+        ("report", paths.METRICS),
     ],
 )
 def test_a_truncated_input_is_named(copy: Path, stage: str, path: Path) -> None:
