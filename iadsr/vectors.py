@@ -76,7 +76,7 @@ def _mapped(path: Path, dim: int | None = None) -> np.ndarray:
     """The array in `path`, which must have `dim` columns where one is given; nothing is read yet."""
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # EOFError: an empty file
         raise UserError(f"{path}: missing or not a whole .npy file; {AGAIN}") from None
     if array.shape[1:] != (() if dim is None else (dim,)):
         raise UserError(f"{path}: shape {array.shape} does not fit manifest.json; {AGAIN}")

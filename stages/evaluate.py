@@ -28,7 +28,7 @@ def main(params: Params = paths.PARAMS) -> None:
     that the user has seen before are not ranked). Ties count as their expected rank.
     """
     from iadsr import evaluation, saved_model
-    from iadsr.artifacts import require, write_json
+    from iadsr.artifacts import write_json
     from iadsr.denoising import judge
     from iadsr.device import pick_device, set_threads
     from iadsr.figures import draw_figures
@@ -36,8 +36,8 @@ def main(params: Params = paths.PARAMS) -> None:
     from iadsr.ranking import rank_targets
     from iadsr.schemas import TEST, VALIDATION
     from iadsr.sequences import Feed, read_sequences
-    from iadsr.serving import trained_encoder
-    from iadsr.training import TrainParams, read_history
+    from iadsr.serving import read_catalogue, trained_encoder
+    from iadsr.training import TrainParams
     from iadsr.vectors import PrefixVectors, require_encodings
     from stages.tracking import open_run
 
@@ -48,7 +48,8 @@ def main(params: Params = paths.PARAMS) -> None:
     device = pick_device(machine.device, "train.device")
     model, config = saved_model.load(paths.MODEL, device)
     sequences = read_sequences(paths.SEQUENCES)
-    require(paths.ITEMS, "filter")  # read only at the end, for the logged model
+    read_catalogue(paths.ITEMS, config.item_count)  # needed only at the end, for the logged model
+    history = checked_history(config)
     vectors, encoder = None, None
     if config.semantic:
         encoder = trained_encoder(content, config.semantic)
@@ -59,7 +60,6 @@ def main(params: Params = paths.PARAMS) -> None:
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
     verdicts = judge(model, feed, config.max_length)
     metrics, tables = evaluation.evaluated(feed, ranks, verdicts, settings)
-    history = read_history(paths.HISTORY)
 
     evaluation.write_ranks(paths.RANKS, ranks)
     evaluation.write_tables(paths.PLOTS, tables)
@@ -68,6 +68,20 @@ def main(params: Params = paths.PARAMS) -> None:
     with open_run(config, content) as run:
         track(run, config, encoder, history, metrics)
     print(f"test, unfiltered: HR@10 {metrics.get('test_hr_10_unfiltered', float('nan')):.4f}; see {paths.METRICS}")
+
+
+def checked_history(config: ModelConfig) -> list[dict[str, float]]:
+    """The epochs of the model's training; UserError where the file does not hold them all."""
+    from iadsr.errors import UserError
+    from iadsr.training import STOPPING_METRIC, read_history
+
+    try:
+        history = read_history(paths.HISTORY)
+    except (ValueError, TypeError):  # no number; a row that ends too early
+        history = []
+    if len(history) != config.epochs or not all(STOPPING_METRIC in row for row in history):
+        raise UserError(f"{paths.HISTORY}: not the {config.epochs} epochs of the model; run `dvc repro train` again")
+    return history
 
 
 def track(

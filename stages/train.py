@@ -13,7 +13,7 @@ from stages.command import Params, new_app, reports_errors
 if TYPE_CHECKING:
     from iadsr.recommender import Recommender
     from iadsr.saved_model import ModelConfig
-    from iadsr.sequences import Feed
+    from iadsr.sequences import Feed, Sequences
     from iadsr.training import EpochReport, TrainParams
 
 app = new_app()
@@ -27,7 +27,6 @@ def main(params: Params = paths.PARAMS) -> None:
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import saved_model
-    from iadsr.artifacts import require
     from iadsr.device import pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.sequences import Feed, read_sequences
@@ -40,8 +39,7 @@ def main(params: Params = paths.PARAMS) -> None:
     set_threads(settings.threads, "train.threads")
     device = pick_device(settings.device, "train.device")
     sequences = read_sequences(paths.SEQUENCES)
-    for path in (paths.USERS, paths.ITEMS):  # read only after the training, to name users and items
-        require(path, "filter")
+    ids = raw_ids(sequences)
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
     config = config.model_copy(update={"run": run_digest(config, settings)})
@@ -55,8 +53,26 @@ def main(params: Params = paths.PARAMS) -> None:
                 with_progress_bar(fit(model, feed, settings, config.max_length, config.seed, checkpoint), settings)
             )
         )
-    finish(model, feed, config, reports)
+    finish(model, feed, config, reports, ids)
     shutil.rmtree(checkpoint.parent)  # also what a kill in the middle of writing has left there
+
+
+def raw_ids(sequences: Sequences) -> list[Any]:
+    """The source's ids of users and of items, read before the hours of training; UserError where some are missing."""
+    from iadsr.artifacts import read_columns
+    from iadsr.errors import UserError
+    from iadsr.schemas import RAW_ITEM, RAW_USER
+
+    found = []
+    for path, name, count in (
+        (paths.USERS, RAW_USER, sequences.users),
+        (paths.ITEMS, RAW_ITEM, sequences.item_count),
+    ):
+        found.append(read_columns(path, (name,), "filter")[name])
+        if len(found[-1]) < count:
+            short = f"{len(found[-1]):,} rows, but the sequences have {count:,}"
+            raise UserError(f"{path}: {short}; run `dvc repro filter` again")
+    return found
 
 
 def configured(
@@ -124,7 +140,7 @@ def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> 
         bar.total = bar.n  # early stopping has ended it
 
 
-def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport]) -> None:
+def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport], ids: list[Any]) -> None:
     """Write the stage's outputs and say what they are."""
     from iadsr import saved_model
     from iadsr.denoising import judge
@@ -133,7 +149,7 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     best = max(report.epoch for report in reports if report.best)
     config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
     verdicts = judge(model, feed, config.max_length)
-    write_denoised(paths.DENOISED, verdicts)
+    write_denoised(paths.DENOISED, verdicts, *ids)
     write_history(paths.HISTORY, [report.figures for report in reports])
     saved_model.save(paths.MODEL, model, config)
     seconds = [report.seconds for report in reports if report.seconds is not None]
@@ -144,17 +160,16 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     )
 
 
-def write_denoised(path: Path, verdicts: Any) -> None:
+def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) -> None:
     """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use."""
     import pyarrow as pa
     import pyarrow.parquet
 
     from iadsr.artifacts import replacing
-    from iadsr.schemas import ITEM, POSITION, RAW_ITEM, RAW_USER, SPLIT, TIMESTAMP, USER
+    from iadsr.schemas import ITEM, POSITION, SPLIT, TIMESTAMP, USER
 
     sequences = pyarrow.parquet.read_table(paths.SEQUENCES)
-    users = pyarrow.parquet.read_table(paths.USERS)[RAW_USER].take(sequences[USER])
-    items = pyarrow.parquet.read_table(paths.ITEMS)[RAW_ITEM].take(pa.compute.subtract(sequences[ITEM], 1))
+    users, items = raw_users.take(sequences[USER]), raw_items.take(pa.compute.subtract(sequences[ITEM], 1))
     judged = {
         name: pa.array(getattr(verdicts, field).numpy(), from_pandas=True)  # NaN, never judged, becomes null
         for name, field in (

@@ -597,6 +597,23 @@ def test_recommend_agrees_with_evaluate(copy: Path) -> None:
     check_places(top.group_by("user", maintain_order=True).agg("item")["item"].to_list())
 
 
+def test_recommend_from_lists_in_parquet(copy: Path) -> None:
+    """One row a user and one row an item say the same; the ending may be in capitals."""
+    ids = some_ids(5)
+    pl.DataFrame({"user": [2, 1], "item": [ids[:3], ids[3:]]}).write_parquet("lists.parquet")
+    pl.DataFrame({"user": [2, 2, 2, 1, 1], "item": ids}).write_parquet("rows.PARQUET")
+    files = ("lists.parquet", "rows.PARQUET")
+    lists, rows = (invoke("recommend", "--histories", name, "--k", "3").stdout for name in files)
+    assert lists == rows
+    assert [line for line in lists.splitlines() if line.startswith("user")] == ["user 2", "user 1"]
+
+
+def test_recommend_names_a_place_where_it_cannot_write(copy: Path) -> None:
+    Path("taken").touch()
+    result = invoke("recommend", "--history", some_ids(1)[0], "--out", "taken/top.csv")
+    assert_one_error(result, "taken: ")
+
+
 def test_recommend_for_one_history(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chain)
     one, other, _ = some_ids(3)
@@ -633,13 +650,17 @@ def test_a_long_history_counts_by_its_newest_items(chain: Path, monkeypatch: pyt
         ((), "give either --history ID,ID,... or --histories FILE"),
         (("--history", "A", "--histories", "x.csv"), "give either --history"),
         (("--history", ""), "give either --history"),
-        (("--history", "nonsense"), "history 1: unknown item 'nonsense'; ids are those of the data set, as "),
-        (("--history", ","), "history 1: unknown item ''"),
+        (("--history", "nonsense"), "--history: unknown item 'nonsense'; ids are those of the data set, as "),
+        (("--history", ","), "--history: unknown item ''"),
         (("--histories", "x.csv"), "x.csv: cannot be read"),
         (("--histories", "empty.csv"), "empty.csv: cannot be read"),
         (("--histories", "columns.csv"), "columns.csv: no column 'item'; found user, thing"),
         (("--histories", "gap.csv"), "gap.csv: data row 2: user or item is missing"),
-        (("--histories", "unknown.csv"), "history 1: unknown item 'a'"),
+        (("--histories", "unknown.csv"), "unknown.csv, user 'u': unknown item 'a'"),
+        (("--histories", "header.csv"), "header.csv: no row in it"),
+        (("--histories", "nested.parquet"), "nested.parquet: cannot be read ("),
+        (("--histories", "gap.parquet"), "gap.parquet: data row 2: user or item is missing"),
+        (("--histories", "csv.parquet"), "csv.parquet: cannot be read ("),
     ],
 )
 def test_recommend_refuses(copy: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -647,6 +668,10 @@ def test_recommend_refuses(copy: Path, arguments: tuple[str, ...], said: str) ->
     Path("columns.csv").write_text("user,thing\nu,a\n")
     Path("gap.csv").write_text("user,item\nu,a\nu,\n")
     Path("unknown.csv").write_text("user,item\nu,a\n")
+    Path("header.csv").write_text("user,item\n")
+    pl.DataFrame({"user": ["u"], "item": [[["a"]]]}).write_parquet("nested.parquet")
+    pl.DataFrame({"user": ["u", "v"], "item": [["a", "b"], []]}).write_parquet("gap.parquet")
+    Path("csv.parquet").write_text("user,item\nu,a\n")
     result = invoke("recommend", *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert_one_error(result, said)
@@ -804,13 +829,48 @@ def test_a_missing_input_is_named_with_what_to_run(copy: Path, stage: str, path:
         ("evaluate", paths.MODEL / "model.safetensors"),
         ("evaluate", paths.MODEL / "config.json"),
         ("report", paths.METRICS),
+        ("train", paths.USERS),
+        ("train", paths.ITEMS),
+        ("evaluate", paths.ITEMS),
+        ("evaluate", paths.HISTORY),
+        ("recommend", paths.ITEMS),
     ],
 )
 def test_a_truncated_input_is_named(copy: Path, stage: str, path: Path) -> None:
+    arguments = ("--history", "A") if stage == "recommend" else ()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = digests(copy)
+    assert_one_error(invoke(stage, *arguments), str(path))
+    assert digests(copy) == before
+
+
+EMPTIED = [
+    ("train", paths.ENCODED / "rows.npy"),
+    ("train", paths.USERS),
+    ("evaluate", paths.ITEMS),
+    ("evaluate", paths.HISTORY),
+    ("evaluate", paths.MODEL / "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("stage", "path"), EMPTIED)
+def test_an_emptied_input_is_named(copy: Path, stage: str, path: Path) -> None:
+    path.write_bytes(b"")
     before = digests(copy)
     assert_one_error(invoke(stage), str(path))
     assert digests(copy) == before
+
+
+def test_ids_that_are_missing_are_noticed_before_the_training(copy: Path) -> None:
+    pl.read_parquet(paths.USERS).head(3).write_parquet(paths.USERS)
+    assert_one_error(invoke("train"), "users.parquet: 3 rows, but the sequences have ")
+    assert not paths.TRAIN_WORK.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(copy: Path) -> None:
+    shutil.rmtree("data")
+    Path("data").touch()
+    assert_one_error(invoke("ingest"), "data/raw: Not a directory")
 
 
 def test_a_history_too_short_to_split_is_an_error(copy: Path) -> None:
