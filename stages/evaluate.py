@@ -31,7 +31,6 @@ def main(params: Params = paths.PARAMS) -> None:
     from iadsr.artifacts import write_json
     from iadsr.denoising import judge
     from iadsr.device import pick_device, set_threads
-    from iadsr.figures import draw_figures
     from iadsr.params import group, read_params
     from iadsr.ranking import rank_targets
     from iadsr.schemas import TEST, VALIDATION
@@ -61,9 +60,8 @@ def main(params: Params = paths.PARAMS) -> None:
     verdicts = judge(model, feed, config.max_length)
     metrics, tables = evaluation.evaluated(feed, ranks, verdicts, settings)
 
+    write_plots(paths.PLOTS, tables, history, settings.cutoffs[0])
     evaluation.write_ranks(paths.RANKS, ranks)
-    evaluation.write_tables(paths.PLOTS, tables)
-    draw_figures(paths.PLOTS, history, tables, settings.cutoffs[0])
     write_json(paths.METRICS, metrics | {"best_epoch": config.best_epoch, "epochs": config.epochs})
     with open_run(config, content) as run:
         track(run, config, encoder, history, metrics)
@@ -82,6 +80,17 @@ def checked_history(config: ModelConfig) -> list[dict[str, float]]:
     if len(history) != config.epochs or not all(STOPPING_METRIC in row for row in history):
         raise UserError(f"{paths.HISTORY}: not the {config.epochs} epochs of the model; run `dvc repro train` again")
     return history
+
+
+def write_plots(folder: Path, tables: dict[str, Any], history: list[dict[str, float]], cutoff: int) -> None:
+    """Tables and pictures take the place of the folder together, or not at all."""
+    from iadsr.artifacts import replacing_folder
+    from iadsr.evaluation import write_tables
+    from iadsr.figures import draw_figures
+
+    with replacing_folder(folder) as temporary:
+        write_tables(temporary, tables)
+        draw_figures(temporary, history, tables, cutoff)
 
 
 def track(

@@ -6,6 +6,7 @@ The chain runs once, in a folder like those in which DVC runs queued experiments
 from __future__ import annotations
 
 import csv
+import errno
 import importlib
 import json
 import os
@@ -370,6 +371,31 @@ def test_a_full_disk_in_training_is_one_line_of_its_own(copy: Path, monkeypatch:
     assert result.exit_code == 1
     assert "no space left on the disk" in next(line for line in result.stderr.split("\n") if line.startswith("error: "))
     assert not Path("models").exists()
+
+
+def test_a_full_disk_in_drawing_leaves_the_old_plots(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, and the results that belong to them; a picture was cut off before."""
+    from iadsr import figures
+
+    def cut_off(history: Any) -> Any:
+        class Chart:
+            def save(self, path: Path, **options: Any) -> None:
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        return Chart()
+
+    monkeypatch.setattr(figures, "training_curves", cut_off)
+    (paths.PLOTS / "old.csv").touch()
+    before = digests(copy)
+    assert_one_error(invoke("evaluate"), "no space left on the disk")
+    assert digests(copy) == before
+
+
+def test_plots_of_an_earlier_run_are_gone(copy: Path, unlogged_model: None) -> None:
+    (paths.PLOTS / "old.csv").touch()
+    succeed("evaluate")
+    assert not (paths.PLOTS / "old.csv").exists()
 
 
 def test_an_error_in_training_leaves_no_output(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
