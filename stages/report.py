@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +88,22 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         "",
         "Files   metrics/metrics.json, data/evaluated/ranks.parquet (rank of every user's target),",
         "        models/denoised.parquet (a verdict on every interaction), models/model (weights, configuration)",
-        "Plots   metrics/plots/*.png, or `dvc plots show`",
-        f"MLflow  `mlflow ui --backend-store-uri {store}`",
+        f"Plots   metrics/plots/*.png, or `{program('dvc')} plots show`",
+        f"MLflow  {interface(store)}",
     ]
+
+
+def interface(store: str) -> str:
+    """Where a browser finds the runs: a server's own address, or the command that serves a local store."""
+    if store.startswith(("http://", "https://")):
+        return store
+    return f"`{program('mlflow')} ui --backend-store-uri {shlex.quote(store)}`"
+
+
+def program(name: str) -> str:
+    """A program of this environment, by a path that works whether or not the environment is activated."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def row(metrics: dict[str, Any], split: str, protocol: str, cutoffs: list[int]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from iadsr.training import EpochReport, TrainParams
 
 app = new_app()
+
+ABANDONED = 7 * 24 * 3600.0  # seconds
 
 
 @app.command(epilog="Example: dvc exp run -S backbone=sasrec -S theta=-0.5   (or, without DVC: python -m stages.train)")
@@ -55,6 +59,7 @@ def main(params: Params = paths.PARAMS) -> None:
         )
     finish(model, feed, config, reports, ids)
     shutil.rmtree(checkpoint.parent)  # also what a kill in the middle of writing has left there
+    remove_abandoned(paths.TRAIN_WORK)
 
 
 def raw_ids(sequences: Sequences) -> list[Any]:
@@ -158,6 +163,14 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
         f"{config.denoiser} on {config.backbone}: best epoch {best} of {len(reports)}, validation NDCG@10 "
         f"{reports[best].figures[STOPPING_METRIC]:.4f} (unfiltered){pace}"
     )
+
+
+def remove_abandoned(work: Path) -> None:
+    """Remove the checkpoints of other runs that no epoch has touched for a week: code or data have changed since."""
+    with suppress(OSError):  # another training may do the same; this one has ended well
+        for folder in work.iterdir():
+            if folder.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(folder)
 
 
 def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) -> None:

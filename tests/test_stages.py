@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,10 +281,23 @@ def test_the_report_is_a_table(copy: Path) -> None:
         "NDCG@20",
         f"{metrics['test_hr_10_unfiltered']:.4f}",
         "Dropped ",
-        "mlflow ui",
     ):
         assert part in said
     assert f"AUC of the drop score {metrics['noise_auc']:.3f}" in said
+
+
+def test_commands_of_the_report_work_as_they_stand(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an activated environment too: programs stand beside this Python, here in the folder's .venv."""
+    monkeypatch.setattr(sys, "executable", str(copy / ".venv" / "bin" / "python"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////my runs/mlflow.db")
+    said = invoke("report").stdout
+    assert "or `.venv/bin/dvc plots show`\n" in said
+    assert said.endswith("MLflow  `.venv/bin/mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db'`\n")
+    monkeypatch.setattr(sys, "executable", "/elsewhere/bin/python")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://runs.example.org/mlflow")
+    said = invoke("report").stdout
+    assert "or `/elsewhere/bin/dvc plots show`\n" in said
+    assert said.endswith("MLflow  https://runs.example.org/mlflow\n")
 
 
 @pytest.mark.parametrize(
@@ -357,6 +371,16 @@ def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:
     assert digests(*TRAINED) == expected
     assert not list(paths.TRAIN_WORK.iterdir())
     assert points(copy.name)["loss_ce"] == [0, 1, 2]
+
+
+def test_a_finished_training_removes_abandoned_checkpoints(copy: Path) -> None:
+    """Those of other runs that are older than a week; a younger one may be resumed, or be running."""
+    for name, days in (("crashed", 8), ("running", 6)):
+        (paths.TRAIN_WORK / name).mkdir(parents=True)
+        (paths.TRAIN_WORK / name / "checkpoint.safetensors").touch()
+        os.utime(paths.TRAIN_WORK / name, times=(time.time() - days * 24 * 3600,) * 2)
+    succeed("train")
+    assert [path.name for path in paths.TRAIN_WORK.iterdir()] == ["running"]
 
 
 def test_a_full_disk_in_training_is_one_line_of_its_own(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
