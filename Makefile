@@ -5,6 +5,7 @@ BIN := .venv/bin
 .PHONY: run test lint types lock clean
 
 run: .venv/ready
+	@$(BIN)/python -m stages.check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	@$(BIN)/python -m stages.report
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: everything is written beside its place and renamed."""
+"""Files that are either whole or absent: written beside their place and renamed, and named when they cannot be read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 from numpy.typing import DTypeLike
 
 from iadsr.errors import UserError
@@ -27,6 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):  # a name that means nothing to the reader
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,6 +56,21 @@ def require(path: Path, stage: str) -> None:
     """UserError that names a missing file and the stage that writes it."""
     if not path.exists():
         raise UserError(f"{path}: missing; run `dvc repro {stage}` first")
+
+
+def read_columns(path: Path, names: Sequence[str], stage: str) -> pa.Table:
+    """Columns of a Parquet file that `stage` writes; UserError when it is missing, damaged or lacks one of them."""
+    # pyarrow, not iadsr.tables: a machine that only encodes or trains may lack polars.
+    require(path, stage)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            absent = [name for name in names if name not in file.schema_arrow.names]
+            if absent:
+                raise UserError(f"{path}: no column {absent[0]!r}; run `dvc repro {stage}` again")
+            return file.read(columns=list(names))
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable Parquet file ({reason}); run `dvc repro {stage}` again") from None
 
 
 def write_json(path: Path, content: Any) -> None:

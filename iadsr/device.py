@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -11,18 +12,23 @@ import torch
 from iadsr.errors import UserError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1  # parameters of glibc's mallopt
+MOST_THREADS = 256  # or as many as the machine has processors
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; `auto` takes cuda, else mps, else cpu. UserError when it is not there."""
+def pick_device(name: str = "auto", key: str = "device") -> torch.device:
+    """The device called `name`; `auto` takes cuda, else mps, else cpu. UserError names `key` when it is not there."""
     present = [
         kind for kind, there in (("cuda", torch.cuda.is_available()), ("mps", _has_mps()), ("cpu", True)) if there
     ]
     if name == "auto":
         return torch.device(present[0])
-    if name.split(":")[0] not in present:
-        raise UserError(f"params.yaml: device {name!r} is not available here; available are auto, {', '.join(present)}")
-    return torch.device(name)
+    try:
+        if name.split(":")[0] not in present:
+            raise RuntimeError
+        return torch.empty(0, device=name).device
+    except RuntimeError:  # also torch's own, for a number that no device has
+        available = f"available are auto, {', '.join(present)}"
+        raise UserError(f"params.yaml: {key}: device {name!r} is not available here; {available}") from None
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -32,13 +38,21 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def set_threads(count: int) -> None:
+def checked_threads(count: int, key: str) -> int:
+    """`count`; UserError names `key` for so many threads that starting them would crash the process."""
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if count > most:
+        raise UserError(f"params.yaml: {key}: expected 0 to {most}, found {count}")
+    return count
+
+
+def set_threads(count: int, key: str = "threads") -> None:
     """Compute on `count` CPU threads (0 leaves torch's own choice), and keep freed memory for the next allocation.
 
     By default glibc gives every block above 32 MB back to the system, and the page faults of getting it again cost up
-    to half of a training step.
+    to half of a training step. UserError as of `checked_threads`.
     """
-    if count:
+    if checked_threads(count, key):
         torch.set_num_threads(count)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, _NEVER)

@@ -90,13 +90,9 @@ def write_encoded(folder: Path, corpus: Corpus, encoder: Encoder, recipe: Recipe
 
 def manifest(recipe: Recipe, encoder: Encoder, counts: Counts) -> dict[str, Any]:
     """What the arrays hold and how they were made; nothing in it differs between two runs on the same input."""
-    spec = recipe.spec.model_dump()
     return {
-        **spec,
+        **described(recipe.name, recipe.spec),
         **asdict(counts),
-        "encoder": recipe.name,
-        "model": _portable(recipe.spec.model),
-        "adapters": [_portable(adapter) for adapter in spec.get("adapters", [])],
         "prefixes": recipe.settings.prefixes,
         "separator": recipe.settings.separator,
         "max_length": recipe.max_length,
@@ -104,6 +100,13 @@ def manifest(recipe: Recipe, encoder: Encoder, counts: Counts) -> dict[str, Any]
         "computed_in": encoder.dtype,
         "dtype": "float16",
     }
+
+
+def described(name: str, spec: EncoderParams) -> dict[str, Any]:
+    """An encoder's name and parameters as the manifest keeps them."""
+    values = spec.model_dump()
+    adapters = [_portable(adapter) for adapter in values.get("adapters", [])]
+    return {**values, "encoder": name, "model": _portable(spec.model), "adapters": adapters}
 
 
 def _portable(model: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from pydantic import Field, PositiveInt
 
-from iadsr.artifacts import replacing, replacing_folder
+from iadsr.artifacts import replacing
 from iadsr.buckets import Equal, bucket_table, popularity_buckets
 from iadsr.denoising import training_rows
 from iadsr.detection import detection_by_bucket, detection_metrics
@@ -101,10 +101,9 @@ def write_ranks(path: Path, ranks: dict[str, Ranks]) -> None:
 
 
 def write_tables(folder: Path, tables: dict[str, Table]) -> None:
-    """A CSV a table; the folder holds nothing else afterwards."""
-    with replacing_folder(folder) as temporary:
-        for name, rows in tables.items():
-            with open(temporary / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+    """A CSV a table."""
+    for name, rows in tables.items():
+        with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

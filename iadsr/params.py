@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,17 +33,34 @@ TOP_LEVEL = (
 
 
 class Group(pydantic.BaseModel):
-    """A group of parameters: immutable, typed strictly, with unknown keys refused."""
+    """A group of parameters: immutable, typed strictly, all numbers finite, with unknown keys refused."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Params = dict[str, Any]
+class ParamsError(UserError):
+    """Wrong values of params.yaml; each of `problems` begins with the path of its key."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(f"params.yaml: {'; '.join(problems)}")
+        self.problems = problems
+
+
+Params = dict[Any, Any]  # YAML's keys need not be text
 AnyGroup = TypeVar("AnyGroup", bound=pydantic.BaseModel)
 
 
 def read_params(path: Path) -> Params:
     """The whole file as nested dictionaries; UserError for a missing file, broken YAML or an unknown top-level key."""
+    content = read_yaml(path)
+    unknown = unknown_keys(content)
+    if unknown:
+        raise UserError(f"{path}: {unknown[0]}")
+    return content
+
+
+def read_yaml(path: Path) -> Params:
+    """The file's content, whatever its keys; UserError for a missing file, broken YAML or anything but a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -55,10 +73,13 @@ def read_params(path: Path) -> Params:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of parameters, found {type(content).__name__}")
-    unknown = sorted(set(content) - set(TOP_LEVEL))
-    if unknown:
-        raise UserError(f"{path}: unknown parameter {unknown[0]!r}; known are {', '.join(TOP_LEVEL)}")
     return content
+
+
+def unknown_keys(content: Params) -> list[str]:
+    """A message for each key at top level that no stage reads."""
+    unknown = sorted(set(content) - set(TOP_LEVEL), key=str)
+    return [f"unknown parameter {key!r}; known are {', '.join(TOP_LEVEL)}" for key in unknown]
 
 
 def lookup(params: Params, key: str) -> Any:
@@ -81,7 +102,17 @@ def choice(params: Params, key: str, table: str) -> str:
     if not isinstance(known, dict):
         raise UserError(f"params.yaml: {table}: expected a mapping, found {known!r}")
     if not isinstance(name, str) or name not in known:
-        raise UserError(f"params.yaml: unknown {key} {name!r}; known (under `{table}`) are {', '.join(known)}")
+        raise UserError(
+            f"params.yaml: unknown {key} {name!r}; known (under `{table}`) are {', '.join(map(str, known))}"
+        )
+    return name
+
+
+def one_of(params: Params, key: str, known: Iterable[str]) -> str:
+    """The value of `key`, which must be one of the names in `known`."""
+    name = lookup(params, key)
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"params.yaml: unknown {key} {name!r}; known are {', '.join(known)}")
     return name
 
 
@@ -101,8 +132,7 @@ def checked(model: type[AnyGroup], value: dict[str, Any], key: str, moved: tuple
     try:
         return model.model_validate(value)
     except pydantic.ValidationError as error:
-        problems = [_problem(entry, key, moved) for entry in error.errors()]
-        raise UserError("params.yaml: " + "; ".join(problems)) from None
+        raise ParamsError([_problem(entry, key, moved) for entry in error.errors()]) from None
 
 
 def _problem(entry: Any, key: str, moved: tuple[str, ...]) -> str:

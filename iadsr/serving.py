@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from iadsr import saved_model
-from iadsr.artifacts import require
-from iadsr.encoders import Encoder, EncoderParams, open_encoder
-from iadsr.encoding import encoded, prefix_means
+from iadsr.artifacts import read_columns
+from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
+from iadsr.encoding import described, encoded, prefix_means
 from iadsr.errors import UserError
+from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
 from iadsr.sequences import Batch
 from iadsr.texts import Corpus, prefix_texts
@@ -39,12 +39,7 @@ class Server:
     def __init__(self, model: Path, items: Path, encoder: EncoderParams | None, item_vectors: Path | None) -> None:
         """`item_vectors` (items.npy) is needed where prefixes are means of item vectors, `encoder` where texts are."""
         self.model, self.config = saved_model.load(model, torch.device("cpu"))
-        require(items, "filter")
-        table = pyarrow.parquet.read_table(items)
-        self.ids, self.titles = table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
-        if len(self.ids) != self.config.item_count:
-            trained_on = f"the model was trained on {self.config.item_count}"
-            raise UserError(f"{items}: {len(self.ids)} items, but {trained_on}; run `dvc repro train` again")
+        self.ids, self.titles = read_catalogue(items, self.config.item_count)
         self.index = {raw: number for number, raw in enumerate(self.ids, 1)}
         self.encoder_params, self.item_vectors = encoder, item_vectors
         self._encoder: Encoder | None = None
@@ -56,17 +51,19 @@ class Server:
         k: int = 10,
         exclude_seen: bool = True,
         titles: Sequence[Sequence[str] | None] | None = None,
+        names: Sequence[str] | None = None,
     ) -> list[list[Recommendation]]:
         """For each history (raw item ids, oldest first) the k best items, best first.
 
-        `titles` may replace the catalogue's titles in what the denoiser reads. UserError for an empty history, an
-        unknown item, a k outside 1..catalogue, or titles that do not match.
+        `titles` may replace the catalogue's titles in what the denoiser reads; `names` say in messages whose history it
+        is. UserError for an empty history, an unknown item, a k outside 1..catalogue, or titles that do not match.
         """
         if not 1 <= k <= len(self.ids):
             raise UserError(f"k: expected 1 to {len(self.ids)} (the catalogue), found {k}")
         if titles and len(titles) != len(histories):
             raise UserError(f"titles: {len(titles)} lists for {len(histories)} histories")
-        known = [self._numbers(history, place) for place, history in enumerate(histories, 1)]
+        names = names or [f"history {place}" for place in range(1, len(histories) + 1)]
+        known = [self._numbers(history, name) for history, name in zip(histories, names, strict=True)]
         texts = [self._texts(row, titles[place] if titles else None) for place, row in enumerate(known)]
         result: list[list[Recommendation]] = []
         for start in range(0, len(known), BATCH):
@@ -74,15 +71,13 @@ class Server:
             result += self._best(known[part], self._batch(known[part], texts[part]), k, exclude_seen)
         return result
 
-    def _numbers(self, history: Sequence[str], place: int) -> list[int]:
+    def _numbers(self, history: Sequence[str], name: str) -> list[int]:
         if not len(history):
-            raise UserError(f"history {place}: empty; give at least one item id")
+            raise UserError(f"{name}: empty; give at least one item id")
         unknown = [item for item in history if str(item) not in self.index]
         if unknown:
             example = ", ".join(self.ids[:3])
-            raise UserError(
-                f"history {place}: unknown item {unknown[0]!r}; ids are those of the data set, as {example}"
-            )
+            raise UserError(f"{name}: unknown item {unknown[0]!r}; ids are those of the data set, as {example}")
         return [self.index[str(item)] for item in history]
 
     def _texts(self, history: list[int], titles: Sequence[str] | None) -> list[str]:
@@ -145,6 +140,31 @@ class Server:
                 raise UserError("the model's masks need the text encoder that it was trained with; none was given")
             self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), torch.float32)
         return self._encoder
+
+
+def read_catalogue(path: Path, item_count: int) -> tuple[list[str], list[str]]:
+    """Raw ids and titles of items.parquet, item 1 first; UserError when it is not that of a model of `item_count`."""
+    table = read_columns(path, (RAW_ITEM, TITLE), "filter")
+    if len(table) != item_count:
+        trained_on = f"the model was trained on {item_count}"
+        raise UserError(f"{path}: {len(table)} items, but {trained_on}; run `dvc repro train` again")
+    return table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
+
+
+def trained_encoder(params: Params, semantic: dict[str, Any]) -> EncoderParams:
+    """The encoder of the manifest `semantic` that a model was trained with, as params.yaml describes it.
+
+    UserError where params.yaml describes it otherwise by now: the model would read other vectors than it has learnt.
+    """
+    name = semantic["encoder"]
+    spec = encoder_params(params, name)
+    for key, value in described(name, spec).items():
+        if semantic.get(key) != value:
+            raise UserError(
+                f"params.yaml: encoders.{name}.{key} is {value!r}, but the model was trained with "
+                f"{semantic.get(key)!r}; set it back, or train again with `dvc repro train`"
+            )
+    return spec
 
 
 def _corpus(titles: list[str], history: Iterable[int]) -> Corpus:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from jaxtyping import Bool, Int
 
+from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
 from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE
 
@@ -31,8 +31,8 @@ class Corpus:
 
 def read_corpus(sequences: Path, items: Path) -> Corpus:
     """Read sequences.parquet and items.parquet; UserError for a missing file or column, or rows out of order."""
-    titles = _checked_titles(_read_columns(items, (ITEM, TITLE)), items)
-    table = _read_columns(sequences, (ITEM, POSITION, SPLIT))
+    titles = _checked_titles(read_columns(items, (ITEM, TITLE), "filter"), items)
+    table = read_columns(sequences, (ITEM, POSITION, SPLIT), "filter")
     item, position = (table[name].to_numpy().astype(np.int64) for name in (ITEM, POSITION))
     if not len(item) or not _in_order(position):
         raise UserError(f"{sequences}: empty, or not sorted by user and position; run the stage `filter` again")
@@ -73,17 +73,3 @@ def _checked_titles(table: pa.Table, path: Path) -> list[str]:
         if title is None or not title.strip():
             raise UserError(f"{path}: item {number} has an empty title; give it one at the source and run `dvc repro`")
     return titles
-
-
-def _read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
-    # pyarrow, not iadsr.tables: a machine that only encodes may lack polars.
-    if not path.exists():
-        raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            absent = [name for name in names if name not in file.schema_arrow.names]
-            if absent:
-                raise UserError(f"{path}: no column {absent[0]!r}; run the stage `filter` again")
-            return file.read(columns=list(names))
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None

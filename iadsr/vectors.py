@@ -23,7 +23,7 @@ class PrefixVectors:
     """
 
     def __init__(self, folder: Path, sequence_rows: int | None = None) -> None:
-        self.manifest: dict[str, Any] = _manifest(folder)
+        self.manifest: dict[str, Any] = read_manifest(folder)
         self.dim: int = self.manifest["dim"]
         self.items: Float16[np.ndarray, "items+1 dim"] = _mapped(folder / "items.npy", self.dim)
         self._prefixes = _mapped(folder / "prefixes.npy", self.dim)
@@ -54,7 +54,14 @@ class PrefixVectors:
         return found
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def require_encodings(folder: Path, trained_with: dict[str, Any]) -> None:
+    """UserError unless `folder` holds the encodings of the manifest that a model was trained with."""
+    if read_manifest(folder) != trained_with:
+        raise UserError(f"{folder}: made anew since the model was trained; run `dvc repro train` again")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """How the encodings in `folder` were made; UserError for a missing or damaged manifest.json."""
     path = folder / "manifest.json"
     try:
         content = read_json(path)
@@ -69,7 +76,7 @@ def _mapped(path: Path, dim: int | None = None) -> np.ndarray:
     """The array in `path`, which must have `dim` columns where one is given; nothing is read yet."""
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # EOFError: an empty file
         raise UserError(f"{path}: missing or not a whole .npy file; {AGAIN}") from None
     if array.shape[1:] != (() if dim is None else (dim,)):
         raise UserError(f"{path}: shape {array.shape} does not fit manifest.json; {AGAIN}")

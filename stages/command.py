@@ -15,6 +15,7 @@ import typer
 from iadsr.errors import UserError
 
 P = ParamSpec("P")
+FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
 Params = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
 
 
@@ -23,7 +24,7 @@ def new_app() -> typer.Typer:
 
 
 def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn a UserError (or a full disk) into one line on stderr and exit status 1, without a traceback."""
+    """Turn a UserError, or whatever a file can do to us, into one line on stderr and exit status 1."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -32,12 +33,30 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
         except UserError as error:
             fail(str(error))
         except Exception as error:
-            if not disk_is_full(error):
+            if not is_about_a_file(error):
                 raise
-            where = getattr(error, "filename", None) or Path.cwd()
-            fail(f"{where}: no space left on the disk; free some and run the same command again")
+            fail(file_trouble(error))
 
     return wrapper
+
+
+def is_about_a_file(error: Exception) -> bool:
+    if isinstance(error, BrokenPipeError):  # `... | head`, which typer ends quietly
+        return False
+    return isinstance(error, OSError | EOFError) or type(error).__module__.split(".")[0] in FILE_LIBRARIES
+
+
+def file_trouble(error: Exception) -> str:
+    """Which file, where the error knows it, what is wrong with it, and what to do."""
+    path = getattr(error, "filename", None)
+    if disk_is_full(error):
+        return f"{path or Path.cwd()}: no space left on the disk; free some and run the same command again"
+    if path:
+        return f"{path}: {getattr(error, 'strerror', None) or error}; correct that and run the same command again"
+    reason = " ".join(str(error).split()) or "it ends too early"
+    return (
+        f"a file cannot be read or written ({reason}); if it is one of data/ or models/, delete it and run `dvc repro`"
+    )
 
 
 def disk_is_full(error: Exception) -> bool:

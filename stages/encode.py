@@ -32,8 +32,8 @@ def main(params: Params = paths.PARAMS) -> None:
     recipe = encoding.Recipe(name, encoders.encoder_params(content, name), settings, max_length)
     corpus = read_corpus(paths.SEQUENCES, paths.ITEMS)
 
-    set_threads(settings.threads)
-    device = pick_device(settings.device)
+    set_threads(settings.threads, "encode.threads")
+    device = pick_device(settings.device, "encode.device")
     encoder = encoders.open_encoder(recipe.spec, device, pick_dtype(settings.dtype, device))
     counts = encoding.write_encoded(paths.ENCODED, corpus, encoder, recipe, paths.ENCODE_WORK)
     print(

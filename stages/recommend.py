@@ -20,7 +20,11 @@ app = new_app()
 def main(
     history: Annotated[str, typer.Option(help="Raw item ids, oldest first, separated by commas.")] = "",
     histories: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet with columns user, item (oldest first) instead of --history.")
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet instead of --history: columns user and item, a row an item, oldest first; "
+            "in Parquet `item` may also be a list."
+        ),
     ] = None,
     k: Annotated[int, typer.Option(help="Items to recommend.", min=1)] = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
@@ -32,9 +36,9 @@ def main(
 
     if bool(history) == bool(histories):
         raise UserError("give either --history ID,ID,... or --histories FILE")
-    users, known = ([""], [history.split(",")]) if history else read_histories(histories)  # type: ignore[arg-type]
-    server = open_server(params)
-    lists = server.recommend([[item.strip() for item in row] for row in known], k, exclude_seen=not keep_seen)
+    users, known = read_histories(histories) if histories else ([""], [[item.strip() for item in history.split(",")]])
+    names = [f"{histories}, user {user!r}" if histories else "--history" for user in users]
+    lists = open_server(params).recommend(known, k, exclude_seen=not keep_seen, names=names)
     rows = [
         {"user": user, "rank": place, "item": entry.item, "title": entry.title, "score": entry.score}
         for user, entries in zip(users, lists, strict=True)
@@ -48,34 +52,42 @@ def main(
 
 def open_server(params: Path):  # type: ignore[no-untyped-def]  # a Server, whose import is slow
     """The model of this project, with the encoder that its encodings were made by."""
-    from iadsr.encoders import encoder_params
     from iadsr.params import read_params
     from iadsr.saved_model import load_config
-    from iadsr.serving import Server
+    from iadsr.serving import Server, trained_encoder
+    from iadsr.vectors import require_encodings
 
     semantic = load_config(paths.MODEL).semantic
-    encoder = encoder_params(read_params(params), semantic["encoder"]) if semantic else None
+    encoder = trained_encoder(read_params(params), semantic) if semantic else None
+    if semantic and semantic["prefixes"] == "mean":
+        require_encodings(paths.ENCODED, semantic)
     return Server(paths.MODEL, paths.ITEMS, encoder, paths.ENCODED / "items.npy")
 
 
 def read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Users and their items in the file's order; UserError for a missing file or column."""
+    """Users and their items in the file's order; UserError for a missing file, column, user or item."""
     import polars as pl
 
     from iadsr.errors import UserError
     from iadsr.schemas import ITEM, USER
 
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        parquet = path.suffix.lower() == ".parquet"
+        table = pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema=False)
+        absent = {USER, ITEM} - set(table.columns)
+        if absent:
+            raise UserError(f"{path}: no column {sorted(absent)[0]!r}; found {', '.join(table.columns)}")
+        table = table.select(USER, ITEM).with_row_index("row", offset=1)
+        if isinstance(table.schema[ITEM], pl.List):
+            table = table.explode(ITEM, empty_as_null=True)
+        table = table.with_columns(pl.col(USER, ITEM).cast(pl.String).str.strip_chars())
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    absent = {USER, ITEM} - set(table.columns)
-    if absent:
-        raise UserError(f"{path}: no column {sorted(absent)[0]!r}; found {', '.join(table.columns)}")
-    table = table.select(pl.col(USER, ITEM).cast(pl.String).str.strip_chars())
-    incomplete = table.select(pl.any_horizontal(pl.all().is_null()).arg_true()).to_series()
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    incomplete = table.filter(pl.any_horizontal(pl.all().is_null()))
     if len(incomplete):
-        raise UserError(f"{path}: data row {incomplete[0] + 1}: user or item is missing")
+        raise UserError(f"{path}: data row {incomplete['row'][0]}: user or item is missing")
+    if not len(table):
+        raise UserError(f"{path}: no row in it; give at least one user and item")
     grouped = table.group_by(USER, maintain_order=True).agg(ITEM)
     return grouped[USER].to_list(), grouped[ITEM].to_list()
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stages import paths
 from stages.command import Params, new_app, reports_errors
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
 
 app = new_app()
 
@@ -15,34 +21,59 @@ app = new_app()
 @reports_errors
 def main(params: Params = paths.PARAMS) -> None:
     """Print data set statistics, HR and NDCG, what was dropped, and where the files and plots are."""
-    import json
-
-    from iadsr.errors import UserError
     from iadsr.params import read_params
+    from iadsr.saved_model import load_config
     from stages.tracking import tracking_uri
 
     content = read_params(params)
-    for path in (paths.DATASET_METRICS, paths.METRICS):
-        if not path.exists():
-            raise UserError(f"{path}: missing; run `dvc repro` first")
-    dataset = json.loads(paths.DATASET_METRICS.read_text(encoding="utf-8"))
-    metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    print("\n".join(lines(content, dataset, metrics, tracking_uri())))
+    dataset, metrics = figures(paths.DATASET_METRICS, "filter"), figures(paths.METRICS, "evaluate")
+    config = load_config(paths.MODEL)
+    print("\n".join(lines(config, dataset, metrics, tracking_uri())))
+    if differs(content, config):
+        print(f"\n{params} has changed since this model was trained: `dvc repro` would train again")
 
 
-def lines(content: dict[str, Any], dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
-    from iadsr.params import lookup
+def figures(path: Path, stage: str) -> dict[str, Any]:
+    """The numbers that a stage has written; UserError when the file is missing or damaged."""
+    from iadsr.artifacts import read_json, require
+    from iadsr.errors import UserError
 
+    require(path, stage)
+    try:
+        return read_json(path)
+    except ValueError:
+        raise UserError(f"{path}: not valid JSON; run `dvc repro {stage}` again") from None
+
+
+def differs(content: dict[str, Any], config: ModelConfig) -> bool:
+    """Do the parameters describe another model than that of `config`, or other encodings than it was trained with?"""
+    from iadsr.encoders import encoder_params
+    from iadsr.encoding import EncodeParams, described
+    from iadsr.params import choice, group
+    from iadsr.training import TrainParams
+    from stages.train import configured
+
+    now = configured(content, config.item_count, config.semantic, group(content, "train", TrainParams))
+    results = {name: getattr(config, name) for name in ("run", "best_epoch", "epochs")}
+    if now.model_copy(update=results) != config:
+        return True
+    encoder, settings = choice(content, "encoder", "encoders"), group(content, "encode", EncodeParams)
+    asked = {"prefixes": settings.prefixes, "separator": settings.separator}
+    asked |= described(encoder, encoder_params(content, encoder))
+    return config.semantic is not None and not asked.items() <= config.semantic.items()
+
+
+def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
     cutoffs = sorted(int(name.split("_")[2]) for name in metrics if re.fullmatch(r"test_hr_\d+_unfiltered", name))
-    chosen = {key: lookup(content, key) for key in ("dataset", "denoiser", "backbone", "encoder", "seed")}
-    name = chosen["denoiser"] if chosen["denoiser"] != "none" else "no denoiser"
+    name = config.denoiser if config.denoiser != "none" else "no denoiser"
+    encoder = f", encoder {config.semantic['encoder']}" if config.semantic else ""
     return [
         "",
-        f"Data set {chosen['dataset']}: {dataset['users']:,} users, {dataset['items']:,} items, "
+        f"Data set {config.dataset}: {dataset['users']:,} users, {dataset['items']:,} items, "
         f"{dataset['interactions']:,} interactions",
         f"  average length {dataset['average_length']:.1f}, sparsity {dataset['sparsity']:.2%}",
         "",
-        f"{name} on {chosen['backbone']}, encoder {chosen['encoder']}, seed {chosen['seed']}: best epoch "
+        f"{name} on {config.backbone}{encoder}, seed {config.seed}: best epoch "
         f"{metrics['best_epoch']} of {metrics['epochs']}",
         f"  {'full ranking':24}"
         + "".join(f"{f'HR@{k}':>9}" for k in cutoffs)
@@ -57,9 +88,22 @@ def lines(content: dict[str, Any], dataset: dict[str, Any], metrics: dict[str, A
         "",
         "Files   metrics/metrics.json, data/evaluated/ranks.parquet (rank of every user's target),",
         "        models/denoised.parquet (a verdict on every interaction), models/model (weights, configuration)",
-        "Plots   metrics/plots/*.png, or `dvc plots show`",
-        f"MLflow  `mlflow ui --backend-store-uri {store}`",
+        f"Plots   metrics/plots/*.png, or `{program('dvc')} plots show`",
+        f"MLflow  {interface(store)}",
     ]
+
+
+def interface(store: str) -> str:
+    """Where a browser finds the runs: a server's own address, or the command that serves a local store."""
+    if store.startswith(("http://", "https://")):
+        return store
+    return f"`{program('mlflow')} ui --backend-store-uri {shlex.quote(store)}`"
+
+
+def program(name: str) -> str:
+    """A program of this environment, by a path that works whether or not the environment is activated."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def row(metrics: dict[str, Any], split: str, protocol: str, cutoffs: list[int]) -> str:

@@ -1,7 +1,9 @@
 """MLflow: one run an experiment, with live epoch metrics; a server that is down costs a warning, never the run.
 
 The store is the project's own SQLite file unless `MLFLOW_TRACKING_URI` names another. A run is found again by the
-digest of all that decides its result and by its DVC experiment, so `train` and `evaluate` write to the same one.
+digest of all that decides its result and by its DVC experiment, so `train` and `evaluate` write to the same one, and
+what is run or resumed a second time logs nothing twice. A stage that DVC restores from its cache does not run, so it
+logs nothing: `evaluate` then logs the epochs of `train`, but where `evaluate` itself is restored, MLflow has no run.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Run:
             os.environ.setdefault(name, value)
         self.client: Any = None
         self.run_id = ""
+        self.present: set[int] | None = None  # the epochs that the run has, once they are known
         self.attempt(lambda: self._open(config, content), first=True)
 
     def __enter__(self) -> Run:
@@ -79,18 +82,24 @@ class Run:
         """Log each report as it comes."""
         for report in reports:
             figures = {**report.figures, **({} if report.seconds is None else {"epoch_seconds": report.seconds})}
-            self.attempt(lambda step=report.epoch, figures=figures: self._log_step(figures, step))  # type: ignore[misc]
+            self.log_epoch(report.epoch, figures)
             yield report
 
     def backfill(self, history: list[dict[str, float]]) -> None:
         """Log the epochs that the run lacks, as when `train` came from DVC's cache and never ran."""
-        self.attempt(lambda: self._backfill(history))
+        for epoch, figures in enumerate(history):
+            self.log_epoch(epoch, figures)
 
-    def log_final(self, figures: dict[str, float], files: Iterable[Path]) -> None:
-        """Final metrics and files."""
+    def log_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """Log an epoch, unless the run has it already."""
+        self.attempt(lambda: self._log_epoch(figures, epoch))
+
+    def log_final(self, figures: dict[str, float], epochs: int, files: Iterable[Path]) -> None:
+        """Final metrics, as a step after all `epochs`, because some have an epoch's names; and files."""
 
         def log() -> None:
-            self._log_step(figures, 0)
+            last = self.client.get_run(self.run_id).data.metrics
+            self._log_step({name: value for name, value in figures.items() if last.get(name) != value}, epochs)
             for path in files:
                 self.client.log_artifact(self.run_id, str(path))
 
@@ -141,13 +150,12 @@ class Run:
         metrics = [Metric(name, value, now, step) for name, value in figures.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
-    def _backfill(self, history: list[dict[str, float]]) -> None:
-        if not history:
-            return
-        present = {metric.step for metric in self.client.get_metric_history(self.run_id, next(iter(history[0])))}
-        for epoch, figures in enumerate(history):
-            if epoch not in present:
-                self._log_step(figures, epoch)
+    def _log_epoch(self, figures: dict[str, float], epoch: int) -> None:
+        if self.present is None:
+            self.present = {metric.step for metric in self.client.get_metric_history(self.run_id, "loss_ce")}
+        if epoch not in self.present:
+            self._log_step(figures, epoch)
+            self.present.add(epoch)
 
 
 def _tags(config: ModelConfig, experiment: str) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,12 @@ from stages.command import Params, new_app, reports_errors
 if TYPE_CHECKING:
     from iadsr.recommender import Recommender
     from iadsr.saved_model import ModelConfig
-    from iadsr.sequences import Feed
+    from iadsr.sequences import Feed, Sequences
     from iadsr.training import EpochReport, TrainParams
 
 app = new_app()
+
+ABANDONED = 7 * 24 * 3600.0  # seconds
 
 
 @app.command(epilog="Example: dvc exp run -S backbone=sasrec -S theta=-0.5   (or, without DVC: python -m stages.train)")
@@ -27,7 +31,6 @@ def main(params: Params = paths.PARAMS) -> None:
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import saved_model
-    from iadsr.artifacts import require
     from iadsr.device import pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.sequences import Feed, read_sequences
@@ -37,13 +40,13 @@ def main(params: Params = paths.PARAMS) -> None:
 
     content = read_params(params)
     settings = group(content, "train", TrainParams)
-    set_threads(settings.threads)
-    device = pick_device(settings.device)
+    set_threads(settings.threads, "train.threads")
+    device = pick_device(settings.device, "train.device")
     sequences = read_sequences(paths.SEQUENCES)
-    for path in (paths.USERS, paths.ITEMS):  # read only after the training, to name users and items
-        require(path, "filter")
+    ids = raw_ids(sequences)
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
+    config = config.model_copy(update={"run": run_digest(config, settings)})
     model = saved_model.build(config, rows=len(sequences.items)).to(device)
     feed = Feed(sequences.to(device), vectors)
     checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
@@ -54,8 +57,27 @@ def main(params: Params = paths.PARAMS) -> None:
                 with_progress_bar(fit(model, feed, settings, config.max_length, config.seed, checkpoint), settings)
             )
         )
-    finish(model, feed, config, reports)
+    finish(model, feed, config, reports, ids)
     shutil.rmtree(checkpoint.parent)  # also what a kill in the middle of writing has left there
+    remove_abandoned(paths.TRAIN_WORK)
+
+
+def raw_ids(sequences: Sequences) -> list[Any]:
+    """The source's ids of users and of items, read before the hours of training; UserError where some are missing."""
+    from iadsr.artifacts import read_columns
+    from iadsr.errors import UserError
+    from iadsr.schemas import RAW_ITEM, RAW_USER
+
+    found = []
+    for path, name, count in (
+        (paths.USERS, RAW_USER, sequences.users),
+        (paths.ITEMS, RAW_ITEM, sequences.item_count),
+    ):
+        found.append(read_columns(path, (name,), "filter")[name])
+        if len(found[-1]) < count:
+            short = f"{len(found[-1]):,} rows, but the sequences have {count:,}"
+            raise UserError(f"{path}: {short}; run `dvc repro filter` again")
+    return found
 
 
 def configured(
@@ -65,37 +87,27 @@ def configured(
     from iadsr.backbones import BACKBONES
     from iadsr.denoisers import DENOISERS
     from iadsr.denoisers.iadsr import IADSRParams
-    from iadsr.errors import UserError
-    from iadsr.params import choice, group, lookup
+    from iadsr.params import choice, group, lookup, one_of
     from iadsr.saved_model import ModelConfig
+    from iadsr.seeds import checked_seed
     from iadsr.texts import checked_max_length
 
     dataset = choice(content, "dataset", "datasets")
-    backbone, denoiser, seed = (
-        choice(content, "backbone", "backbones"),
-        lookup(content, "denoiser"),
-        lookup(content, "seed"),
-    )
-    if backbone not in BACKBONES:
-        raise UserError(f"params.yaml: unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
-    if denoiser not in DENOISERS:
-        raise UserError(f"params.yaml: unknown denoiser {denoiser!r}; known are {', '.join(DENOISERS)}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"params.yaml: seed: expected a whole number of at least 0, found {seed!r}")
+    choice(content, "backbone", "backbones")
+    backbone, denoiser = one_of(content, "backbone", BACKBONES), one_of(content, "denoiser", DENOISERS)
     masks = group(content, "iadsr", IADSRParams, theta=lookup(content, "theta"))
-    config = ModelConfig(
+    return ModelConfig(
         dataset=dataset,
         backbone=backbone,
         backbone_params=group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump(),
-        denoiser=denoiser,
+        denoiser=denoiser,  # type: ignore[arg-type]  # one of DENOISERS
         iadsr=masks if denoiser == "iadsr" else None,
         item_count=item_count,
         dim=settings.dim,
         max_length=checked_max_length(lookup(content, f"datasets.{dataset}.max_length"), dataset),
-        seed=seed,
+        seed=checked_seed(content),
         semantic=manifest,
     )
-    return config.model_copy(update={"run": run_digest(config, settings)})
 
 
 def run_digest(config: ModelConfig, settings: TrainParams) -> str:
@@ -133,7 +145,7 @@ def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> 
         bar.total = bar.n  # early stopping has ended it
 
 
-def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport]) -> None:
+def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport], ids: list[Any]) -> None:
     """Write the stage's outputs and say what they are."""
     from iadsr import saved_model
     from iadsr.denoising import judge
@@ -142,7 +154,7 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     best = max(report.epoch for report in reports if report.best)
     config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
     verdicts = judge(model, feed, config.max_length)
-    write_denoised(paths.DENOISED, verdicts)
+    write_denoised(paths.DENOISED, verdicts, *ids)
     write_history(paths.HISTORY, [report.figures for report in reports])
     saved_model.save(paths.MODEL, model, config)
     seconds = [report.seconds for report in reports if report.seconds is not None]
@@ -153,17 +165,24 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     )
 
 
-def write_denoised(path: Path, verdicts: Any) -> None:
+def remove_abandoned(work: Path) -> None:
+    """Remove the checkpoints of other runs that no epoch has touched for a week: code or data have changed since."""
+    with suppress(OSError):  # another training may do the same; this one has ended well
+        for folder in work.iterdir():
+            if folder.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(folder)
+
+
+def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) -> None:
     """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use."""
     import pyarrow as pa
     import pyarrow.parquet
 
     from iadsr.artifacts import replacing
-    from iadsr.schemas import ITEM, POSITION, RAW_ITEM, RAW_USER, SPLIT, TIMESTAMP, USER
+    from iadsr.schemas import ITEM, POSITION, SPLIT, TIMESTAMP, USER
 
     sequences = pyarrow.parquet.read_table(paths.SEQUENCES)
-    users = pyarrow.parquet.read_table(paths.USERS)[RAW_USER].take(sequences[USER])
-    items = pyarrow.parquet.read_table(paths.ITEMS)[RAW_ITEM].take(pa.compute.subtract(sequences[ITEM], 1))
+    users, items = raw_users.take(sequences[USER]), raw_items.take(pa.compute.subtract(sequences[ITEM], 1))
     judged = {
         name: pa.array(getattr(verdicts, field).numpy(), from_pandas=True)  # NaN, never judged, becomes null
         for name, field in (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow.parquet
 import pytest
 import safetensors
 import typer
@@ -19,6 +22,7 @@ from typer.testing import CliRunner
 from iadsr.artifacts import (
     file_digest,
     new_memory_map,
+    read_columns,
     read_json,
     replacing,
     replacing_folder,
@@ -164,6 +168,31 @@ def test_texts_are_not_just_joined() -> None:
     assert len(text_digest("\ud800")) == 64  # half a character, as damaged JSON has it
 
 
+# --- columns of a table ---
+
+
+def test_columns_in_the_order_asked_for(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [1], "b": [2], "c": [3]}).write_parquet(tmp_path / "t.parquet")
+    assert read_columns(tmp_path / "t.parquet", ("a", "c"), "filter").to_pydict() == {"a": [1], "c": [3]}
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"user,item\n"])
+def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"t\.parquet: not a readable Parquet file \(.*\); run `dvc repro filter` again"
+    ):
+        read_columns(tmp_path / "t.parquet", ("a",), "filter")
+
+
+def test_a_missing_table_or_column(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"t\.parquet: missing; run `dvc repro filter` first"):
+        read_columns(tmp_path / "t.parquet", ("a",), "filter")
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: no column 'b'; run `dvc repro filter` again"):
+        read_columns(tmp_path / "t.parquet", ("a", "b"), "filter")
+
+
 # --- how errors reach the terminal (stages/command.py) ---
 
 
@@ -224,7 +253,55 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("error", [KeyError("bug"), OSError(errno.EIO, "I/O error"), ZeroDivisionError()])
+def damaged_parquet() -> None:
+    pl.read_parquet(io.BytesIO(b"PAR1"))
+
+
+def damaged_arrow() -> None:
+    pyarrow.parquet.read_table(io.BytesIO(b"PAR1"))
+
+
+OURS = "if it is one of data/ or models/, delete it and run `dvc repro`\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "begin", "end"),
+    [
+        (lambda: Path("/no/such/file").read_text(), "/no/such/file: No such file or directory; ", "command again\n"),
+        (lambda: Path(__file__, "below").mkdir(), f"{__file__}/below: Not a directory; ", "command again\n"),
+        (raises(OSError(errno.EIO, "I/O error")), "a file cannot be read or written ([Errno 5] I/O error); ", OURS),
+        (raises(EOFError()), "a file cannot be read or written (it ends too early); ", OURS),
+        (raises(safetensors.SafetensorError("too\nshort")), "a file cannot be read or written (too short); ", OURS),
+        (damaged_parquet, "a file cannot be read or written (", OURS),
+        (damaged_arrow, "a file cannot be read or written (", OURS),
+    ],
+)
+def test_what_a_file_does_to_us_is_one_line_and_status_1(function: Callable[[], None], begin: str, end: str) -> None:
+    code, said = run(function)
+    assert code == 1 and said.startswith(f"error: {begin}") and said.endswith(end), said
+    assert said.count("\n") == 1
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the temporary name beside it."""
+
+    def refused(*ignored: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(ignored[0]))
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    code, said = run(lambda: write_json(tmp_path / "a.json", {}))
+    assert (code, said) == (
+        1,
+        f"error: {tmp_path / 'a.json'}: Permission denied; correct that and run the same command again\n",
+    )
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """As in `python -m stages.recommend ... | head -1`: typer ends the command quietly."""
+    assert run(raises(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == (1, "")
+
+
+@pytest.mark.parametrize("error", [KeyError("bug"), ValueError("bug"), RuntimeError("bug"), ZeroDivisionError()])
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run(raises(error))

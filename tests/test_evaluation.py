@@ -100,12 +100,10 @@ def test_ranks_on_disk(tmp_path: Path) -> None:
 
 
 def test_tables_on_disk(tmp_path: Path) -> None:
-    """One CSV a table; what another run has left in the folder is gone."""
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "old.csv").touch()
-    write_tables(tmp_path / "plots", {"new": [{"a": 1, "b": 0.5}]})
-    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["new.csv"]
-    with open(tmp_path / "plots" / "new.csv", newline="") as file:
+    """One CSV a table."""
+    write_tables(tmp_path, {"new": [{"a": 1, "b": 0.5}]})
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+    with open(tmp_path / "new.csv", newline="") as file:
         assert list(csv.DictReader(file)) == [{"a": "1", "b": "0.5"}]
 
 

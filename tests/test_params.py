@@ -10,18 +10,15 @@ import pytest
 from pydantic import Field
 
 from iadsr.backbones import BACKBONES
+from iadsr.configuration import GROUPS
 from iadsr.denoisers import DENOISERS
 from iadsr.denoisers.iadsr import IADSRParams
 from iadsr.encoders import encoder_params
-from iadsr.encoding import EncodeParams
 from iadsr.errors import UserError
-from iadsr.evaluation import EvaluateParams
-from iadsr.interactions import FilterParams, NoiseParams, checked_core
-from iadsr.params import TOP_LEVEL, Group, choice, group, lookup, read_params
-from iadsr.rejects import Tolerance
+from iadsr.interactions import FilterParams, checked_core
+from iadsr.params import TOP_LEVEL, Group, choice, group, lookup, one_of, read_params
 from iadsr.sources import chosen_source
 from iadsr.texts import checked_max_length
-from iadsr.training import TrainParams
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
@@ -107,6 +104,11 @@ def test_an_unknown_key_at_top_level(tmp_path: Path) -> None:
     assert "unknown parameter 'thetta'; known are dataset, backbone, denoiser, theta, " in said
 
 
+def test_unknown_keys_of_several_types(tmp_path: Path) -> None:
+    """5 and "zz" have no order; the first of them as text is named."""
+    assert "unknown parameter 5; known are" in message(written(tmp_path, "5: 1\nzz: 1\n"))
+
+
 # --- one value ---
 
 
@@ -135,6 +137,19 @@ def test_an_unknown_choice_lists_what_is_known(name: Any) -> None:
     with pytest.raises(UserError) as error:
         choice({"dataset": name, "datasets": {"demo": {}, "toys": {}}}, "dataset", "datasets")
     assert str(error.value) == f"params.yaml: unknown dataset {name!r}; known (under `datasets`) are demo, toys"
+
+
+def test_known_names_may_be_numbers() -> None:
+    with pytest.raises(UserError, match=r"known .* are 7, toys$"):
+        choice({"dataset": "demo", "datasets": {7: {}, "toys": {}}}, "dataset", "datasets")
+
+
+@pytest.mark.parametrize("name", ["magic", 3, None, ["none"]])
+def test_one_of_the_names_that_the_code_knows(name: Any) -> None:
+    assert one_of({"denoiser": "none"}, "denoiser", ("none", "iadsr")) == "none"
+    with pytest.raises(UserError) as error:
+        one_of({"denoiser": name}, "denoiser", ("none", "iadsr"))
+    assert str(error.value) == f"params.yaml: unknown denoiser {name!r}; known are none, iadsr"
 
 
 @pytest.mark.parametrize("table", [None, 3, "demo", ["demo"]])
@@ -168,6 +183,9 @@ def test_a_group_is_typed_and_immutable() -> None:
         ({"engine": {"power": 1}, "wagons": [{"power": 0}]}, "train.wagons.0.power: input should be greater than"),
         ({"engine": {}}, "train.engine.power: field required, found {}"),
         ({"engine": {"power": 1}, "speed": "fast"}, "train.speed: input should be a valid number, found 'fast'"),
+        ({"engine": {"power": 1}, "speed": float("inf")}, "train.speed: input should be a finite number, found inf"),
+        ({"engine": {"power": 1}, "speed": float("nan")}, "train.speed: input should be a finite number, found nan"),
+        ({"engine": {"power": 1}, 5: 1}, "train.5: keys should be strings, found 5"),
         ({"engine": None}, "train.engine: input should be a valid dictionary or instance of Engine, found None"),
         ([1], "train: expected a mapping, found [1]"),
         (None, "train: expected a mapping, found None"),
@@ -211,14 +229,6 @@ def test_a_key_that_stands_at_top_level_is_refused_in_the_group() -> None:
 
 # --- the committed file ---
 
-GROUPS: dict[str, type[Group]] = {
-    "noise": NoiseParams,
-    "ingest": Tolerance,
-    "filter": FilterParams,
-    "encode": EncodeParams,
-    "train": TrainParams,
-    "evaluate": EvaluateParams,
-}
 ENTRIES = {table: list(read_params(COMMITTED)[table]) for table in ("datasets", "encoders", "backbones")}
 
 
@@ -258,6 +268,14 @@ def test_the_committed_data_sets(dataset: str) -> None:
 def test_the_committed_encoders(encoder: str) -> None:
     content = read_params(COMMITTED)
     assert encoder_params(content, encoder).kind == content["encoders"][encoder]["kind"]
+
+
+@pytest.mark.parametrize("kind", ["oracle", 3, None, ["transformer"]])
+def test_an_unknown_kind_of_encoder(kind: Any) -> None:
+    with pytest.raises(UserError) as error:
+        encoder_params({"encoders": {"small": {"kind": kind}}}, "small")
+    expected = f"expected one of transformer, llm2vec, found {kind!r}"
+    assert str(error.value) == f"params.yaml: encoders.small.kind: {expected}"
 
 
 @pytest.mark.parametrize("backbone", ENTRIES["backbones"])

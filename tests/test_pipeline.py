@@ -20,7 +20,7 @@ from stages import paths
 PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 PARAMS = read_params(ROOT / "params.yaml")
 STAGES = list(PIPELINE["stages"])
-COMMANDS = (*STAGES, "recommend", "report")
+COMMANDS = (*STAGES, "check", "recommend", "report")
 
 INPUTS = {
     "ingest": {Path("own")},
@@ -47,7 +47,7 @@ METRICS = {
 # Which machine computes, and how fast, must not make a result stale.
 MACHINE = {"encode.batch_tokens", "encode.device", "encode.threads", "train.device", "train.threads"}
 # Commands beside the pipeline.
-BESIDE = {"stages/recommend.py", "stages/report.py"}
+BESIDE = {"iadsr/configuration.py", "stages/check.py", "stages/recommend.py", "stages/report.py"}
 
 
 def names(entries: list[Any] | None) -> list[str]:

@@ -176,6 +176,11 @@ def test_what_is_refused(make: Make) -> None:
             server.recommend(histories, k)
 
 
+def test_a_history_is_called_by_its_name(make: Make) -> None:
+    with pytest.raises(UserError, match=r"^top\.csv, user 'anna': unknown item 'id99'"):
+        make().recommend([["id1"], ["id99"]], 3, names=["top.csv, user 'otto'", "top.csv, user 'anna'"])
+
+
 def test_titles_that_do_not_match_are_refused(make: Make) -> None:
     with pytest.raises(UserError, match="leave titles out"):
         make().recommend([["id1"]], 3, titles=[["anything"]])

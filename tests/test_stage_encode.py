@@ -112,7 +112,7 @@ def test_missing_input_is_named(project: Path) -> None:
     code, _, said = run()
     assert (code, said) == (
         1,
-        "error: data/filtered/items.parquet: missing; run the stages before this one first (`dvc repro`)\n",
+        "error: data/filtered/items.parquet: missing; run `dvc repro filter` first\n",
     )
 
 

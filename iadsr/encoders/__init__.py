@@ -71,7 +71,7 @@ class Encoder(Protocol):
 def encoder_params(params: Params, name: str) -> EncoderParams:
     """`encoders.<name>`, checked as its `kind` demands; UserError with the path of a wrong key."""
     kind = lookup(params, f"encoders.{name}.kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"params.yaml: encoders.{name}.kind: expected one of {', '.join(KINDS)}, found {kind!r}")
     return group(params, f"encoders.{name}", KINDS[kind])
 
