@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.alignment import alignment_loss
+from iadsr.backbones.padding import padded
 from iadsr.params import Group
 from iadsr.recommender import Keep, Recommender, newest
 from iadsr.sequences import Batch
@@ -125,10 +126,12 @@ class IADSR(Recommender):
     def semantic(self, batch: Batch) -> tuple[Float[Tensor, "batch time hidden"], Float[Tensor, "batch time hidden"]]:
         """The prefix encodings in their long-term and short-term roles, in the states' space, of unit length."""
         assert batch.semantic is not None, "IADSR needs batches with text encodings"
-        return (
-            F.normalize(self.project_long(batch.semantic), dim=-1),
-            F.normalize(self.project_short(batch.semantic), dim=-1),
+        encodings = batch.semantic[batch.valid]
+        long_semantic, short_semantic = (
+            padded(F.normalize(project(encodings), dim=-1), batch.valid)
+            for project in (self.project_long, self.project_short)
         )
+        return long_semantic, short_semantic
 
     def judge_from_newest(
         self, batch: Batch, unit: Tensor, long_semantic: Tensor, short_semantic: Tensor
