@@ -58,6 +58,9 @@ def evaluated(
     for row in tables["buckets_equal_interactions"]:
         for name in (f"ndcg_{settings.cutoffs[0]}_unfiltered", "drop_ratio", "drop_ratio_expected"):
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
+    for row in tables.get("noise_equal_interactions", ()):
+        for name in ("noise_auc", "noise_precision", "noise_recall"):
+            metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     return metrics, tables
 
 

@@ -179,7 +179,7 @@ def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) ->
     import pyarrow.parquet
 
     from iadsr.artifacts import replacing
-    from iadsr.schemas import ITEM, POSITION, SPLIT, TIMESTAMP, USER
+    from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TIMESTAMP, USER
 
     sequences = pyarrow.parquet.read_table(paths.SEQUENCES)
     users, items = raw_users.take(sequences[USER]), raw_items.take(pa.compute.subtract(sequences[ITEM], 1))
@@ -194,7 +194,8 @@ def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) ->
             ("kept", "kept"),
         )
     }
-    columns = {USER: users, ITEM: items, **{name: sequences[name] for name in (POSITION, TIMESTAMP, SPLIT)}, **judged}
+    given = [name for name in (POSITION, TIMESTAMP, SPLIT, IS_NOISE) if name in sequences.column_names]
+    columns = {USER: users, ITEM: items, **{name: sequences[name] for name in given}, **judged}
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(pa.table(columns), temporary)
 

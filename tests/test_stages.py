@@ -188,6 +188,9 @@ def test_nothing_unfinished_is_left(chain: Path) -> None:
     assert not [file for file in (chain / ".cache").rglob("*") if file.is_file()]
 
 
+ON_NOISE = ("noise_auc", "noise_precision", "noise_recall")
+
+
 def test_names_of_the_metrics(chain: Path) -> None:
     metrics = json.loads((chain / paths.METRICS).read_text())
     accuracy = {
@@ -200,7 +203,7 @@ def test_names_of_the_metrics(chain: Path) -> None:
     buckets = {
         f"bucket_{bucket}_{figure}"
         for bucket in range(1, 6)
-        for figure in ("ndcg_5_unfiltered", "drop_ratio", "drop_ratio_expected")
+        for figure in ("ndcg_5_unfiltered", "drop_ratio", "drop_ratio_expected", *ON_NOISE)
     }
     detection = {f"noise_{figure}{way}" for figure in ("precision", "recall") for way in ("", "_expected")}
     detection |= {"noise_auc", "noise_share", "noise_precision_at_share"}
@@ -234,12 +237,12 @@ def test_denoised_sequences(chain: Path) -> None:
     """A row for each interaction, under the source's ids; test rows are never judged, and stay."""
     denoised = pl.read_parquet(chain / paths.DENOISED)
     judged = ["c1", "c2", "c3", "score", "keep_probability", "kept"]
-    assert denoised.columns == ["user", "item", "position", "timestamp", "split", *judged]
+    assert denoised.columns == ["user", "item", "position", "timestamp", "split", "is_noise", *judged]
     sequences = pl.read_parquet(chain / paths.SEQUENCES)
     users, items = pl.read_parquet(chain / paths.USERS), pl.read_parquet(chain / paths.ITEMS)
     named = sequences.join(users, on="user", maintain_order="left").join(items, on="item", maintain_order="left")
-    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split").rows()
-    assert denoised.select(denoised.columns[:5]).rows() == expected
+    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split", "is_noise").rows()
+    assert denoised.select(denoised.columns[:6]).rows() == expected
     test = denoised.filter(pl.col("split") == "test")
     assert test.height == users.height
     assert test["kept"].all()

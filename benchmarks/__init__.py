@@ -1,0 +1,1 @@
+"""Tables and timings for docs/; run by hand."""

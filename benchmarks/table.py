@@ -1,0 +1,69 @@
+"""The table of docs/measurements.md, from a file of runs: `python -m benchmarks.table results/runs.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+Run = dict[str, Any]
+SETTING = ("dataset", "noise_ratio", "backbone", "denoiser", "masks", "batch_size", "learning_rate", "prefixes")
+
+
+def accuracy(name: str) -> Callable[[Run], str]:
+    return lambda run: f"{run['metrics'][name]:.4f}".removeprefix("0")
+
+
+def share(name: str) -> Callable[[Run], str]:
+    return lambda run: f"{run['metrics'][name]:.2%}" if run["denoiser"] != "none" else ""
+
+
+def area(run: Run) -> str:
+    return f"{run['metrics']['noise_auc']:.3f}".removeprefix("0") if "noise_auc" in run["metrics"] else ""
+
+
+COLUMNS: dict[str, Callable[[Run], str]] = {
+    "seed": lambda run: str(run["seed"]),
+    "HR@10 U": accuracy("test_hr_10_unfiltered"),
+    "NDCG@10 U": accuracy("test_ndcg_10_unfiltered"),
+    "HR@10 F": accuracy("test_hr_10_filtered"),
+    "NDCG@10 F": accuracy("test_ndcg_10_filtered"),
+    "drop, expected": share("drop_ratio_expected"),
+    "drop, score < 0": share("drop_ratio"),
+    "AUC": area,
+    "best of epochs": lambda run: f"{run['best_epoch']} of {run['epochs']}",
+    "s an epoch": lambda run: f"{run['seconds_an_epoch']:.1f}",
+    "peak MB": lambda run: str(run["peak_megabytes"]),
+}
+
+
+def lines(runs: Iterable[Run]) -> list[str]:
+    """Markdown: a row for each setting, with the values of its seeds behind one another."""
+    titles = ["data set", "backbone", "denoiser", "batch, rate", *COLUMNS]
+    rows = [titles, ["---"] * len(titles)]
+    ordered = sorted(runs, key=lambda run: [*(str(run[name]) for name in SETTING), run["seed"]])
+    for _, seeds in groupby(ordered, lambda run: [str(run[name]) for name in SETTING]):
+        rows.append(row(list(seeds)))
+    return ["| " + " | ".join(cells) + " |" for cells in rows]
+
+
+def row(seeds: list[Run]) -> list[str]:
+    run = seeds[0]
+    planted = f", {run['noise_ratio']:.0%} planted" if run["noise_ratio"] else ""
+    method = f"IADSR, masks {run['masks']}" if run["denoiser"] == "iadsr" else run["denoiser"]
+    cells = [[value(each) for each in seeds] for value in COLUMNS.values()]
+    return [
+        run["dataset"] + planted,
+        run["backbone"],
+        method,
+        f"{run['batch_size']}, {run['learning_rate']}",
+        *(" / ".join(values) if any(values) else "" for values in cells),
+    ]
+
+
+if __name__ == "__main__":
+    with open(Path(sys.argv[1]), encoding="utf-8") as file:
+        print("\n".join(lines(map(json.loads, file))))
