@@ -25,8 +25,9 @@ def catalogue_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Sum over positions of -log softmax(table @ state)[target]; matrix products are computed in `dtype`.
 
-    Equals F.cross_entropy(states @ table.T, targets, reduction="sum") to rounding; in bfloat16 a trained
-    model's gradient differs from float32's by less than 1% in norm. 0 for no positions.
+    Equals F.cross_entropy(states @ table.T, targets, reduction="sum") to rounding; in bfloat16 the gradient
+    of logits with a standard deviation of 4 differs from float32's by less than 1% in norm, of 16 by 5%, because the
+    logits are rounded too. 0 for no positions.
     """
     loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype)
     return loss
@@ -47,7 +48,6 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             chances.view(-1)[own] = (
                 likelihood - 1
             )  # now it is the gradient of the logits (scatter_ is slow in bfloat16)
-            chances[count:] = 0
             states_grad[part] = (chances @ rounded)[:count]
             table_grad += chances.T @ rows
         ctx.save_for_backward(states_grad, table_grad)

@@ -36,17 +36,21 @@ def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int, ba
     sequences = feed.sequences
     targets, seen = sequences.targets(split), SeenItems(sequences, split)
     table = model.item_table()[1:].T
-    unfiltered, filtered = torch.empty(2, sequences.users, dtype=torch.float64, device=targets.device)
+    unfiltered, filtered = torch.empty(2, sequences.users, dtype=torch.float64)
     for users, batch in feed.by_length(history_windows(sequences, split, max_length), batch_size):
         scores = (model.states(batch) @ table).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
         own = scores.gather(1, targets[users, None] - 1)
         items, counts = seen.of(users)
         of_seen = scores.gather(1, items)
         above, tied = _count(torch.gt, scores, own), _count(torch.eq, scores, own) - 1
-        unfiltered[users] = expected_rank(above, tied)
-        above, tied = above - ((of_seen > own) & counts).sum(1), tied - ((of_seen == own) & counts).sum(1)
-        filtered[users] = expected_rank(above, tied)
+        unfiltered[users.cpu()] = expected_rank(above, tied)
+        above, tied = above - _seen(of_seen > own, counts), tied - _seen(of_seen == own, counts)
+        filtered[users.cpu()] = expected_rank(above, tied)
     return Ranks(*(values.cpu().numpy() for values in (targets, unfiltered, filtered)))
+
+
+def _seen(compared: Bool[Tensor, "users seen"], counts: Bool[Tensor, "users seen"]) -> Int[Tensor, " users"]:
+    return (compared & counts).sum(1).cpu()
 
 
 def _count(compare: Callable[..., Tensor], scores: Tensor, own: Tensor) -> Float[Tensor, " users"]:
@@ -54,7 +58,7 @@ def _count(compare: Callable[..., Tensor], scores: Tensor, own: Tensor) -> Float
 
     Written as numbers of the scores' type, comparisons are summed 10 times as fast as booleans.
     """
-    return compare(scores, own, out=torch.empty_like(scores)).sum(1).double()
+    return compare(scores, own, out=torch.empty_like(scores)).sum(1).cpu().double()  # not all devices have float64
 
 
 def expected_rank(above: Float[Tensor, " users"], tied: Float[Tensor, " users"]) -> Float[Tensor, " users"]:

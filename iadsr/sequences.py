@@ -173,7 +173,7 @@ class Feed:
         """All windows once, `size` at a time, in random order.
 
         Batches of windows of like length would need no padding, but each counts as one step of the optimiser however
-        few positions it has, so short histories would outweigh long ones; the backbones do not compute padding anyway.
+        few positions it has, so short histories would outweigh long ones; the backbones hardly compute padding anyway.
         """
         for numbers in torch.randperm(len(windows), generator=generator).split(size):
             yield self.batch(windows[numbers.to(windows.starts.device)])

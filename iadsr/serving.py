@@ -13,6 +13,7 @@ from torch import Tensor
 
 from iadsr import saved_model
 from iadsr.artifacts import read_columns
+from iadsr.device import pick_dtype
 from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
 from iadsr.encoding import described, encoded, prefix_means
 from iadsr.errors import UserError
@@ -138,7 +139,9 @@ class Server:
         if self._encoder is None:
             if self.encoder_params is None:
                 raise UserError("the model's masks need the text encoder that it was trained with; none was given")
-            self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), torch.float32)
+            assert self.config.semantic is not None
+            dtype = pick_dtype(self.config.semantic["computed_in"], torch.device("cpu"))  # as in training
+            self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), dtype)
         return self._encoder
 
 

@@ -151,12 +151,13 @@ def train_epoch(
 
 
 def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
+    device = next(model.parameters()).device
     tensors = {
         **{f"model.{name}": value for name, value in model.state_dict().items()},
         **{f"best.{name}": value for name, value in progress.best_weights.items()},
         **{f"extra.{name}": value for name, value in model.training_state().items()},
         **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizer).items()},
-        **{f"generator.{name}": value for name, value in _generator_states(progress).items()},
+        **{f"generator.{name}": value for name, value in _generator_states(progress, device).items()},
     }
     header = {"progress": json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})}
     with replacing(path) as temporary:
@@ -170,6 +171,8 @@ def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
             header = json.loads(file.metadata()["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         _restore(model, progress, header, tensors)
+    except torch.OutOfMemoryError:  # a RuntimeError, but not the file's fault
+        raise
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a checkpoint of this training ({error}); delete it and run again") from None
 
@@ -184,8 +187,10 @@ def _restore(model: Recommender, progress: Progress, header: dict[str, Any], ten
     _load_optimizer(progress.optimizer, parts["optimizer"])
     progress.order.set_state(parts["generator"]["order"])
     torch.set_rng_state(parts["generator"]["torch"])
-    if "cuda" in parts["generator"]:
-        torch.cuda.set_rng_state(parts["generator"]["cuda"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(parts["generator"]["cuda"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(parts["generator"]["mps"])
 
 
 def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
@@ -205,10 +210,13 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _generator_states(progress: Progress) -> dict[str, Tensor]:
+def _generator_states(progress: Progress, device: torch.device) -> dict[str, Tensor]:
+    """Of the order, and of dropout: torch's own generators of the CPU and of the device."""
     states = {"order": progress.order.get_state(), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 

@@ -73,6 +73,13 @@ def test_bfloat16_stays_close() -> None:
         assert (gradient - want).norm() < 0.01 * want.norm()
 
 
+def test_bfloat16_chunks_are_added_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three chunks each product is rounded to bfloat16, their sum is not: some of its values are no bfloat16."""
+    monkeypatch.setattr(cross_entropy, "CPU_CELLS", ROWS * 50)
+    _, (_, table_grad) = ours(*drawn(3 * ROWS, 50), torch.bfloat16)
+    assert (table_grad.bfloat16().float() != table_grad).any()
+
+
 def test_no_positions_cost_nothing() -> None:
     states, table, targets = drawn(0, 5)
     loss, (states_grad, table_grad) = ours(states, table, targets, torch.float32)

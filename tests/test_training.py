@@ -47,14 +47,17 @@ def feed(tmp_path: Path) -> Feed:
     return Feed(sequences, write_means(tmp_path / "encoded", sequences, MAX_LENGTH))
 
 
+ABLATED = {"masks": "none", "lambda_info": 0.0, "lambda_recon": 0.0}
+
+
 def fresh(kind: str, feed: Feed, backbone: str = "gru4rec", seed: int = 3) -> Recommender:
-    """Built anew as the stage does: `none`, or IADSR with `prefix` or `user` masks, with dropout."""
+    """Built anew as the stage does: `none`, or IADSR with `prefix` or `user` masks or ablated, with dropout."""
     config = ModelConfig(
         dataset="small",
         backbone=backbone,
         backbone_params={**SETTINGS[backbone], "dropout": 0.2},
         denoiser="none" if kind == "none" else "iadsr",
-        iadsr=None if kind == "none" else iadsr_params(masks=kind),
+        iadsr=None if kind == "none" else iadsr_params(**(ABLATED if kind == "ablated" else {"masks": kind})),
         item_count=ITEMS,
         dim=DIM,
         max_length=MAX_LENGTH,
@@ -101,7 +104,9 @@ def test_another_seed_gives_another_model(feed: Feed, tmp_path: Path) -> None:
     assert all_bytes(model) != all_bytes(other)
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [*((kind, "gru4rec") for kind in KINDS), ("prefix", "sasrec")])
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((kind, "gru4rec") for kind in (*KINDS, "ablated")), ("prefix", "sasrec")]
+)
 def test_killed_after_any_epoch_it_ends_the_same(kind: str, backbone: str, feed: Feed, tmp_path: Path) -> None:
     """Weights, masks, generators, checkpoint and history are those of a run that was never interrupted."""
     expected, reports = trained(kind, feed, tmp_path / "whole", backbone=backbone)

@@ -3,13 +3,16 @@
 Where the paper leaves a choice, this file takes: two bias-free projections of the text encodings, one for the
 long-term and one for the short-term role (as the released code does); InfoNCE temperature 0.1; a linear decoder that
 begins at zero. A decoder that begins at random rebuilds worse than nothing at first, so that hiding the states pays:
-the gradient through the masks then drives every score down, and SASRec drops nearly everything for good.
+the gradient through the masks then drives every score down, and SASRec drops nearly everything for good. What is
+rebuilt are the item embeddings themselves, which take part in the gradient as in the released code, though Eq. 21
+could also be read with a constant target.
+
 Masks come in two readings of Eq. 19:
 
 - `prefix` (default): every prefix p has a mask of its own, K[p, t], made from prefix p alone. Nothing before an item
   ever depends on it, in training as in evaluation.
-- `user`: one mask a user, made from the whole training history, as the paper writes. In training, the mask that
-  hides an input of position t has then seen the items that positions after t must predict.
+- `user`: one mask a user, made from the whole training history (or its window), as the paper writes. In training, the
+  mask that hides an input of position t has then seen the items that positions after t must predict.
 
 In training an epoch uses the masks that the epoch before sampled. At test there is no epoch before: the unmasked
 history is judged by the deterministic rule (score > 0), masked, and encoded again.

@@ -309,6 +309,57 @@ def test_reconstruction_equals_the_loops() -> None:
     assert model.reconstruction(BATCH, states, mask, qualified).item() == pytest.approx(total / 2, rel=1e-5)
 
 
+def literal_info(anchors: list[Tensor], positives: list[Tensor]) -> float:
+    """Eq. 9-10 pair by pair, at temperature 0.1."""
+    total = 0.0
+    for place, anchor in enumerate(anchors):
+        powers = [math.exp(cosine(anchor, positive) / 0.1) for positive in positives]
+        total -= math.log(powers[place] / sum(powers))
+    return total / len(anchors)
+
+
+def test_the_terms_of_a_later_epoch_equal_the_loops() -> None:
+    """Masked states against their encodings, long with long and short with short; the decoder on this epoch's mask."""
+    model = iadsr("gru4rec", masks="user", info_temperature=0.1, gumbel_temperature=0.7)
+    sampled_epoch(model)
+    noise = masking.gumbel(torch.Size([4, 5]), copy_of(model.generator), torch.device("cpu"))
+    states = model.masked_prefix_states(BATCH).detach()
+    assert not torch.equal(states, model.prefix_states(BATCH.items))
+    terms = model.loss(BATCH)
+    long: tuple[list[Tensor], list[Tensor]] = ([], [])
+    short: tuple[list[Tensor], list[Tensor]] = ([], [])
+    rebuilt = 0.0
+    assert BATCH.semantic is not None
+    for window, items in enumerate(WINDOWS):
+        for t, item in enumerate(items):
+            newest = t == len(items) - 1
+            project, pairs = (model.project_long, long) if newest else (model.project_short, short)
+            pairs[0].append(states[window, t])
+            pairs[1].append(project(BATCH.semantic[window, t]))
+            score, _ = literal_score(model, BATCH, window, len(items) - 1, t, states)
+            kept = float(score + noise[window, t].item() > 0)
+            error = model.decoder(states[window, t] * kept) - model.items.weight[item]
+            rebuilt += error.square().sum().item() / len(WINDOWS)
+    assert terms["info"].item() == pytest.approx(literal_info(*long) + literal_info(*short), rel=1e-4)
+    assert terms["recon"].item() == pytest.approx(rebuilt, rel=1e-4)
+
+
+def copy_of(generator: torch.Generator) -> torch.Generator:
+    """One that draws the same numbers next."""
+    return torch.Generator().set_state(generator.get_state())
+
+
+def test_the_decoder_begins_at_zero_and_what_it_rebuilds_takes_part_in_the_gradient() -> None:
+    """So at first X_hat is 0, no mask or state has a gradient from L_recon, and the embeddings x have 2 x, by item."""
+    model = iadsr("gru4rec", spread=None)
+    states, mask = model.prefix_states(BATCH.items), torch.ones(4, 5, requires_grad=True)
+    loss = model.reconstruction(BATCH, states.detach(), mask, torch.ones(4, dtype=torch.bool))
+    by_mask, by_items = torch.autograd.grad(loss, (mask, model.items.weight))
+    assert not by_mask.any()
+    counts = torch.bincount(BATCH.items[BATCH.valid], minlength=len(by_items))
+    torch.testing.assert_close(by_items, 2 * model.items.weight * counts[:, None] / 4)
+
+
 def test_weights_scale_their_terms() -> None:
     one, other = iadsr("gru4rec").loss(BATCH), iadsr("gru4rec", lambda_info=0.5, lambda_recon=3.0).loss(BATCH)
     torch.testing.assert_close(other["ce"], one["ce"])
