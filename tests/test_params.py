@@ -259,7 +259,7 @@ def test_the_committed_data_sets(dataset: str) -> None:
     content = {**read_params(COMMITTED), "dataset": dataset}
     entry = content["datasets"][dataset]
     assert set(entry) == {"core", "max_length", "source"}
-    assert checked_core(entry["core"], dataset) == entry["core"]
+    assert checked_core(entry["core"], dataset).size == entry["core"]
     assert checked_max_length(entry["max_length"], dataset) == entry["max_length"]
     assert chosen_source(content).kind == entry["source"]["kind"]
 
