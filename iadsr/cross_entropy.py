@@ -45,9 +45,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             own = torch.arange(count, device=rows.device) * len(table) + targets[part]
             likelihood = chances.view(-1)[own]
             loss -= likelihood.to(states.dtype).clamp(min=torch.finfo(states.dtype).tiny).log().sum()
-            chances.view(-1)[own] = (
-                likelihood - 1
-            )  # now it is the gradient of the logits (scatter_ is slow in bfloat16)
+            # Now `chances` is the gradient of the logits; scatter_ would copy the whole matrix in bfloat16.
+            chances.view(-1)[own] = likelihood - 1
             states_grad[part] = (chances @ rounded)[:count]
             table_grad += chances.T @ rows
         ctx.save_for_backward(states_grad, table_grad)
