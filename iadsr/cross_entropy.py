@@ -2,30 +2,37 @@
 
 Written out, the loss of n positions over V items keeps several n x V matrices for the way back. Here each chunk of
 positions goes forward and back at once, so one chunk x V matrix lives at a time, and its products may be computed in
-bfloat16 (accumulated in float32 by the hardware).
+bfloat16 (accumulated in float32 by the hardware). That matrix is read and written as rarely as can be: the softmax's
+denominator is a product with ones, its division is done on the small results, and the target's own share is added to
+them exactly.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CPU_CELLS, GPU_CELLS = 2**23, 2**27  # of one chunk's logits: about a CPU's last-level cache; a few per cent of a GPU
-ROWS = 128  # a chunk's rows are a multiple, since bfloat16 products compile a kernel for every new shape
+from iadsr.products import ROWS, filled_up
+
+CPU_CELLS, GPU_CELLS = 5 * 2**20, 2**27  # of a chunk's logits: what a CPU's caches hold; a few per cent of a GPU
+LARGEST = 80.0  # logits that exp() can take without a maximum being subtracted, with room for their sum
+LOG2_E = math.log2(math.e)
 
 
 def catalogue_cross_entropy(
     states: Float[Tensor, "positions dim"],
-    table: Float[Tensor, "items dim"],
+    table: Float[Tensor, "rows dim"],
     targets: Int[Tensor, " positions"],
     dtype: torch.dtype,
 ) -> Float[Tensor, ""]:
-    """Sum over positions of -log softmax(table @ state)[target]; matrix products are computed in `dtype`.
+    """Sum over positions of -log softmax(table @ state)[target] over all rows but 0, which is padding and no target.
 
-    Equals F.cross_entropy(states @ table.T, targets, reduction="sum") to rounding; in bfloat16 the gradient
+    Matrix products are computed in `dtype`. Equals
+    F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding; in bfloat16 the gradient
     of logits with a standard deviation of 4 differs from float32's by less than 1% in norm, of 16 by 5%, because the
     logits are rounded too. 0 for no positions.
     """
@@ -36,20 +43,20 @@ def catalogue_cross_entropy(
 class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-        rounded = table.to(dtype)
-        states_grad, table_grad = torch.empty_like(states), torch.zeros_like(table)
+        items, own = table[1:].to(dtype), targets - 1
+        small = states.device.type == "cpu" and _all_logits_small(states, table)  # elsewhere softmax is cheap
+        states_grad, table_grad = torch.empty_like(states), torch.empty_like(table)
+        table_grad[: len(table) if not len(states) else 1] = 0
         loss = states.new_zeros(())
-        for part in _chunks(len(states), len(table), states.device):
-            rows, count = _filled_up(states[part].to(dtype)), len(states[part])
-            chances = torch.softmax(rows @ rounded.T, dim=1)
-            own = torch.arange(count, device=rows.device) * len(table) + targets[part]
-            likelihood = chances.view(-1)[own]
-            loss -= likelihood.to(states.dtype).clamp(min=torch.finfo(states.dtype).tiny).log().sum()
-            # Now `chances` is the gradient of the logits; scatter_ would copy the whole matrix in bfloat16.
-            chances.view(-1)[own] = likelihood - 1
-            states_grad[part] = (chances @ rounded)[:count]
-            table_grad += chances.T @ rows
-        ctx.save_for_backward(states_grad, table_grad)
+        for part in _chunks(len(states), len(items), states.device):
+            rows, count = filled_up(states[part], states.dtype), len(states[part])
+            weights, sums = _softmax_weights(rows, items, small)
+            cells = weights.view(-1)[torch.arange(count, device=own.device) * len(items) + own[part]]
+            loss += (sums[:count].log() - cells.to(states.dtype).clamp(min=_tiny(states)).log()).sum()
+            states_grad[part] = ((weights @ items).to(states.dtype) / sums[:, None])[:count]
+            add_to = table_grad[1:].copy_ if part.start == 0 else table_grad[1:].add_
+            add_to(weights.T @ (rows / sums[:, None]).to(dtype))
+        ctx.save_for_backward(states_grad.sub_(items[own]), table_grad.index_add_(0, targets, -states))
         return loss
 
     @staticmethod
@@ -58,13 +65,30 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return states_grad * grads[0], table_grad * grads[0], None, None
 
 
+def _softmax_weights(rows: Tensor, table: Tensor, small: bool) -> tuple[Tensor, Tensor]:
+    """[rows, items] in proportion to the softmax of each row's logits, in the table's format, and its rows' sums."""
+    if not small:
+        return torch.softmax(rows.to(table.dtype) @ table.T, dim=1), rows.new_ones(len(rows))
+    weights = (rows * LOG2_E).to(table.dtype) @ table.T
+    torch.exp2(weights, out=weights)
+    return weights, (weights @ weights.new_ones(len(table))).to(rows.dtype)
+
+
+def _all_logits_small(states: Tensor, table: Tensor) -> bool:
+    """Whether no logit can be so large that its exponential, or the sum of all, overflows (Cauchy and Schwarz)."""
+    if not len(states):
+        return True
+    bound = states.square().sum(1).max() * table.square().sum(1).max()
+    return bool(bound < (LARGEST - math.log(len(table))) ** 2)
+
+
+def _tiny(states: Tensor) -> float:
+    return torch.finfo(states.dtype).tiny
+
+
 def _chunks(positions: int, items: int, device: torch.device) -> list[slice]:
-    """Runs of positions whose logits fit the device's budget."""
-    cells = CPU_CELLS if device.type == "cpu" else GPU_CELLS
-    size = max(1, cells // items // ROWS) * ROWS
-    return [slice(start, start + size) for start in range(0, positions, size)]
-
-
-def _filled_up(rows: Float[Tensor, "chunk dim"]) -> Float[Tensor, "filled dim"]:
-    """With rows of zeros up to a multiple of ROWS."""
-    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % ROWS))
+    """Runs of positions, as even as can be, whose logits fit the device's budget."""
+    most = max(1, (CPU_CELLS if device.type == "cpu" else GPU_CELLS) // items // ROWS) * ROWS
+    count = -(-positions // most)
+    size = -(-positions // max(1, count) // ROWS) * ROWS
+    return [slice(start, start + size) for start in range(0, positions, size)] if positions else []

@@ -72,8 +72,7 @@ class Recommender(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean over all positions with a target of the full-catalogue cross-entropy (Eq. 1); 0 if there are none."""
         real = targets > 0
-        table = self.item_table()[1:]
-        total = catalogue_cross_entropy(self.head(states[real]), table, targets[real] - 1, self.product_dtype)
+        total = catalogue_cross_entropy(self.head(states[real]), self.item_table(), targets[real], self.product_dtype)
         return total / real.sum().clamp(min=1)
 
     def end_epoch(self) -> dict[str, float]:

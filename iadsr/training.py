@@ -20,6 +20,7 @@ from iadsr.artifacts import replacing, require
 from iadsr.device import pick_dtype
 from iadsr.errors import UserError
 from iadsr.params import Group
+from iadsr.products import set_product_dtype
 from iadsr.ranking import rank_targets, summarise
 from iadsr.recommender import Recommender
 from iadsr.schemas import VALIDATION
@@ -83,7 +84,7 @@ def fit(
     UserError when a loss is not finite.
     """
     progress = start(model, params, seed)
-    model.product_dtype = pick_dtype(params.dtype, next(model.parameters()).device)
+    set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
     if checkpoint.exists():
         load_checkpoint(checkpoint, model, progress)
         yield from earlier_reports(progress)

@@ -19,12 +19,12 @@ def drawn(
     positions: int, items: int, dim: int = 8, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(positions)
-    states, table = (torch.randn(rows, dim, generator=draw, dtype=dtype) for rows in (positions, items))
-    return states.requires_grad_(), table.requires_grad_(), torch.randint(0, items, (positions,), generator=draw)
+    states, table = (torch.randn(rows, dim, generator=draw, dtype=dtype) for rows in (positions, items + 1))
+    return states.requires_grad_(), table.requires_grad_(), torch.randint(1, items + 1, (positions,), generator=draw)
 
 
 def plain(states: Tensor, table: Tensor, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    loss = F.cross_entropy(states @ table.T, targets, reduction="sum")
+    loss = F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum")
     return loss, torch.autograd.grad(loss, (states, table))
 
 
@@ -35,8 +35,8 @@ def ours(states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype) -> 
 
 def test_by_hand() -> None:
     """State (1, 0) against (ln 3, 0), (0, 0), (ln 3, ln 2): P(second) = 1 / 7; (0, 1): P(third) = 2 / 4."""
-    table = torch.tensor([[math.log(3), 0], [0, 0], [math.log(3), math.log(2)]])
-    loss = catalogue_cross_entropy(torch.eye(2), table, torch.tensor([1, 2]), torch.float32)
+    table = torch.tensor([[9.0, 9.0], [math.log(3), 0], [0, 0], [math.log(3), math.log(2)]])
+    loss = catalogue_cross_entropy(torch.eye(2), table, torch.tensor([2, 3]), torch.float32)
     assert loss.item() == pytest.approx(math.log(7) + math.log(2))
 
 
@@ -89,8 +89,8 @@ def test_no_positions_cost_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_hopeless_target_has_a_finite_loss(dtype: torch.dtype) -> None:
     """The target's probability underflows to 0: the loss is large, not infinite, and the gradient pulls it up."""
-    states, table = torch.tensor([[1.0]], requires_grad=True), torch.tensor([[200.0], [0.0]], requires_grad=True)
-    loss, (states_grad, _) = ours(states, table, torch.tensor([1]), dtype)
+    states, table = torch.tensor([[1.0]], requires_grad=True), torch.tensor([[0.0], [200.0], [0.0]], requires_grad=True)
+    loss, (states_grad, _) = ours(states, table, torch.tensor([2]), dtype)
     assert 80 < loss.item() < math.inf
     assert states_grad.item() == 200
 
@@ -106,4 +106,4 @@ def test_keeps_no_logits_for_the_way_back() -> None:
     states, table, targets = drawn(400, 3000)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         catalogue_cross_entropy(states, table, targets, torch.float32)
-    assert sorted(kept) == [400 * 8, 3000 * 8]
+    assert sorted(kept) == [400 * 8, 3001 * 8]

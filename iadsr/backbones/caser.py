@@ -12,11 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iadsr.backbones.padding import padded
-from iadsr.params import Group
+from iadsr.backbones.padding import Group, by_length
+from iadsr.dropout import Dropout
+from iadsr.params import Group as Params
+from iadsr.products import Linear, linear
 
 
-class CaserParams(Group):
+class CaserParams(Params):
     """`backbones.caser` of params.yaml."""
 
     hidden: int = Field(ge=1)
@@ -34,6 +36,8 @@ class Caser(nn.Module):
     and the max over time of a prefix is a running maximum.
     """
 
+    product_dtype = torch.float32  # of the horizontal filters, in training
+
     def __init__(self, dim: int, max_length: int, params: CaserParams) -> None:
         super().__init__()
         self.hidden = params.hidden
@@ -41,9 +45,9 @@ class Caser(nn.Module):
         self.horizontal = nn.Parameter(torch.empty(params.window, params.horizontal, params.window, dim))
         self.horizontal_bias = nn.Parameter(torch.zeros(params.window, params.horizontal))
         self.vertical = nn.Parameter(torch.empty(params.vertical, params.window))
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
         features = params.window * params.horizontal + params.vertical * dim
-        self.fuse = nn.Linear(features, params.hidden)
+        self.fuse = Linear(features, params.hidden)
         self.reset()
 
     def reset(self) -> None:
@@ -57,27 +61,40 @@ class Caser(nn.Module):
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
         """The state of every prefix; zeros for padding."""
-        windows = F.pad(inputs, (0, 0, self.window - 1, 0)).unfold(1, self.window, 1).transpose(2, 3)
-        features = torch.cat([self.across(windows), self.along(windows)], dim=-1)
-        states = F.relu(self.fuse(self.dropout(features[valid])))
-        return padded(states, valid)
+        real, groups = by_length(valid)
+        windows = self.windows(inputs, real)
+        features = torch.cat([self.across(windows, groups), self.along(windows)], dim=-1)
+        states = F.relu(self.fuse(self.dropout(features)))
+        empty = states.new_zeros(valid.numel(), self.hidden)
+        return empty.index_copy(0, real, states).view(*valid.shape, self.hidden)
 
-    def across(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time across"]:
+    def windows(self, inputs: Float[Tensor, "batch time dim"], real: Tensor) -> Float[Tensor, "real window dim"]:
+        """The newest items of the prefix at each real position, oldest first; zeros before a history's first."""
+        batch, time, dim = inputs.shape
+        before = F.pad(inputs, (0, 0, self.window - 1, 0)).view(-1, dim)  # window - 1 zeros before each history
+        begins = real + real // time * (self.window - 1)
+        return before[begins[:, None] + torch.arange(self.window, device=real.device)]
+
+    def across(self, windows: Float[Tensor, "real window dim"], groups: list[Group]) -> Float[Tensor, "real across"]:
         """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""
-        batch, time = windows.shape[:2]
         weights = (self.horizontal * self.slots_of_heights()).flatten(2).flatten(0, 1)
-        products = windows.flatten(2) @ weights.T + self.horizontal_bias.flatten()
-        by_height = F.relu(products).view(batch, time, self.window, -1)
-        return torch.cat([running_max(by_height[:, :, h], self.window - h) for h in range(self.window)], dim=-1)
+        dtype = self.product_dtype if self.training else windows.dtype
+        filtered = F.relu(linear(windows.flatten(1), weights, self.horizontal_bias.flatten(), dtype))
+        return torch.cat([self.largest(group.padded(filtered))[group.valid] for group in groups])
+
+    def largest(self, filtered: Float[Tensor, "windows time across"]) -> Float[Tensor, "windows time across"]:
+        """The running maximum of each height's filters."""
+        by_height = filtered.split(filtered.shape[2] // self.window, dim=2)
+        return torch.cat([running_max(values, self.window - h) for h, values in enumerate(by_height)], dim=2)
 
     def slots_of_heights(self) -> Float[Tensor, "window 1 window 1"]:
         """1 where a filter of height h (first axis, 0-based) sees the window's slot (third axis): its last h+1."""
         slots = torch.arange(self.window, device=self.horizontal.device)
         return (slots[None, :] >= self.window - 1 - slots[:, None])[:, None, :, None].to(self.horizontal.dtype)
 
-    def along(self, windows: Float[Tensor, "batch time window dim"]) -> Float[Tensor, "batch time along"]:
+    def along(self, windows: Float[Tensor, "real window dim"]) -> Float[Tensor, "real along"]:
         """Vertical filters: weighted sums of the window's items."""
-        return torch.einsum("btwd,vw->btvd", windows, self.vertical).flatten(2)
+        return (self.vertical @ windows).flatten(1)
 
 
 def running_max(values: Float[Tensor, "batch time width"], count: int) -> Float[Tensor, "batch time width"]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from iadsr.backbones.recurrence import gru_layer
+from iadsr.dropout import Dropout
 from iadsr.params import Group
+from iadsr.products import linear
 
 
 class GRU4RecParams(Group):
@@ -22,17 +26,36 @@ class GRU4Rec(nn.Module):
     """A GRU over the item embeddings; padding, on the right, is not computed."""
 
     reach: int | None = None
+    product_dtype = torch.float32  # of the input's share of the gates, in training
 
     def __init__(self, dim: int, max_length: int, params: GRU4RecParams) -> None:
         super().__init__()
         self.hidden = params.hidden
+        self.dropout = Dropout(params.dropout)
         between = params.dropout if params.layers > 1 else 0.0
-        self.dropout = nn.Dropout(params.dropout)
         self.gru = nn.GRU(dim, params.hidden, params.layers, batch_first=True, dropout=between)
 
     def forward(
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time hidden"]:
         """The state of every prefix; zeros for padding."""
-        packed = pack_padded_sequence(self.dropout(inputs), valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]
+        places = torch.arange(valid.numel(), device=valid.device).view(valid.shape)
+        packed = pack_padded_sequence(places, valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        real = self.dropout(inputs.flatten(0, 1)[packed.data])
+        states = (
+            self.layers(real, packed) if real.device.type == "cpu" else self.gru(packed._replace(data=real))[0].data
+        )
+        empty = states.new_zeros(valid.numel(), self.hidden)
+        return empty.index_copy(0, packed.data, states).view(*valid.shape, self.hidden)
+
+    def layers(self, states: Float[Tensor, "packed width"], packed: PackedSequence) -> Float[Tensor, "packed hidden"]:
+        """What `self.gru` computes, layer by layer."""
+        sizes, dtype = packed.batch_sizes.tolist(), self.product_dtype if self.training else states.dtype
+        for layer in range(self.gru.num_layers):
+            weights = (
+                getattr(self.gru, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+            )
+            weight, bias, recurrent_weight, recurrent_bias = weights
+            below = states if layer == 0 else self.dropout(states)
+            states = gru_layer(linear(below, weight, bias, dtype), recurrent_weight, recurrent_bias, sizes, dtype)
+        return states

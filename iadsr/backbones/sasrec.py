@@ -8,12 +8,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iadsr.backbones.padding import padded
+from iadsr.backbones.padding import Group, by_length
+from iadsr.dropout import Dropout
 from iadsr.errors import UserError
-from iadsr.params import Group
+from iadsr.params import Group as Params
+from iadsr.products import Linear
 
 
-class SASRecParams(Group):
+class SASRecParams(Params):
     """`backbones.sasrec` of params.yaml."""
 
     layers: int = Field(ge=1)
@@ -25,7 +27,7 @@ class SASRecParams(Group):
 class SASRec(nn.Module):
     """Transformer blocks with a causal mask; with padding on the right that mask also hides all padding.
 
-    All layers but attention see the real positions alone, so padding costs next to nothing.
+    All layers but attention see the real positions alone, and attention pads windows of like length only.
     """
 
     reach: int | None = None
@@ -37,7 +39,7 @@ class SASRec(nn.Module):
         self.hidden = dim
         self.positions = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
         self.blocks = nn.ModuleList(Block(dim, params) for _ in range(params.layers))
         nn.init.normal_(self.positions.weight, std=0.02)
 
@@ -45,11 +47,12 @@ class SASRec(nn.Module):
         self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time dim"]:
         """The state of every prefix; zeros for padding."""
-        places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(valid)[valid]
-        states = self.dropout(self.norm(inputs[valid] + self.positions(places)))
+        real, groups = by_length(valid)
+        items, places = inputs.flatten(0, 1)[real], real % valid.shape[1]
+        states = self.dropout(self.norm(items + self.positions(places)))
         for block in self.blocks:
-            states = block(states, valid)
-        return padded(states, valid)
+            states = block(states, groups)
+        return torch.zeros_like(inputs).flatten(0, 1).index_copy(0, real, states).view_as(inputs)
 
 
 class Block(nn.Module):
@@ -58,29 +61,45 @@ class Block(nn.Module):
     def __init__(self, dim: int, params: SASRecParams) -> None:
         super().__init__()
         self.heads = params.heads
-        self.rate = params.dropout
-        self.queries_keys_values = nn.Linear(dim, 3 * dim)
-        self.merge = nn.Linear(dim, dim)
-        self.widen = nn.Linear(dim, params.feed_forward)
-        self.narrow = nn.Linear(params.feed_forward, dim)
+        self.queries_keys_values = Linear(dim, 3 * dim)
+        self.merge = Linear(dim, dim)
+        self.widen = Linear(dim, params.feed_forward)
+        self.narrow = Linear(params.feed_forward, dim)
         self.attention_norm = nn.LayerNorm(dim)
         self.feed_forward_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
         for layer in (self.queries_keys_values, self.merge, self.widen, self.narrow):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(
-        self, states: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"]
-    ) -> Float[Tensor, "real dim"]:
-        states = self.attention_norm(states + self.dropout(self.attend(states, valid)))
+    def forward(self, states: Float[Tensor, "real dim"], groups: list[Group]) -> Float[Tensor, "real dim"]:
+        states = self.attention_norm(states + self.dropout(self.attend(states, groups)))
         widened = F.gelu(self.widen(states))
         return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
 
-    def attend(self, states: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, "real dim"]:
-        """Causal attention; it alone needs the padded shape."""
-        heads = padded(self.queries_keys_values(states), valid).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = heads.permute(2, 0, 3, 1, 4)
-        rate = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=True)
-        return self.merge(mixed.transpose(1, 2)[valid].flatten(1))
+    def attend(self, states: Float[Tensor, "real dim"], groups: list[Group]) -> Float[Tensor, "real dim"]:
+        """Causal attention; it alone needs padded windows."""
+        projected = self.queries_keys_values(states)
+        mixed = []
+        for group in groups:
+            heads = group.padded(projected).unflatten(-1, (3, self.heads, -1))
+            states = self.mix(*heads.permute(2, 0, 3, 1, 4))
+            mixed.append(states.transpose(1, 2)[group.valid].flatten(1))
+        return self.merge(torch.cat(mixed))
+
+    def mix(
+        self,
+        queries: Float[Tensor, "windows heads time width"],
+        keys: Float[Tensor, "windows heads time width"],
+        values: Float[Tensor, "windows heads time width"],
+    ) -> Float[Tensor, "windows heads time width"]:
+        """Sums of earlier values by softmax(query . key / sqrt(width)), the weights under dropout.
+
+        torch's fused attention does all of it, but on a CPU its dropout draws one double a weight.
+        """
+        rate = self.dropout.rate if self.training else 0.0
+        if rate == 0 or queries.device.type != "cpu":
+            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=True)
+        later = torch.full((queries.shape[2], queries.shape[2]), float("-inf")).triu(1)
+        logits = (queries * queries.shape[-1] ** -0.5) @ keys.mT + later
+        return self.dropout(torch.softmax(logits, dim=-1)) @ values
