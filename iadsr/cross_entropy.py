@@ -88,7 +88,7 @@ def _tiny(states: Tensor) -> float:
 
 def _chunks(positions: int, items: int, device: torch.device) -> list[slice]:
     """Runs of positions, as even as can be, whose logits fit the device's budget."""
-    most = max(1, (CPU_CELLS if device.type == "cpu" else GPU_CELLS) // items // ROWS) * ROWS
+    most = max(1, (CPU_CELLS if device.type == "cpu" else GPU_CELLS) // max(1, items) // ROWS) * ROWS
     count = -(-positions // most)
     size = -(-positions // max(1, count) // ROWS) * ROWS
     return [slice(start, start + size) for start in range(0, positions, size)] if positions else []

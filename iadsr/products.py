@@ -24,7 +24,7 @@ class Linear(nn.Linear):
 def linear(
     inputs: Float[Tensor, "rows width"],
     weight: Float[Tensor, "out width"],
-    bias: Float[Tensor, " out"],
+    bias: Float[Tensor, " out"] | None,
     dtype: torch.dtype,
 ) -> Float[Tensor, "rows out"]:
     """inputs @ weight.T + bias in the format of `inputs`, of products rounded to `dtype`, as its gradient's are."""
@@ -36,19 +36,21 @@ def linear(
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         rows, factor = filled_up(inputs, dtype), weight.to(dtype)
         ctx.save_for_backward(rows, factor)
-        return (rows @ factor.T)[: len(inputs)].to(inputs.dtype).add_(bias)
+        ctx.has_bias = bias is not None
+        product = (rows @ factor.T)[: len(inputs)].to(inputs.dtype)
+        return product if bias is None else product.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         (grad,), (rows, factor) = grads, ctx.saved_tensors
         rounded = filled_up(grad, factor.dtype)
         return (
             (rounded @ factor)[: len(grad)].to(grad.dtype),
             (rounded.T @ rows).to(grad.dtype),
-            grad.sum(0),
+            grad.sum(0) if ctx.has_bias else None,
             None,
         )
 

@@ -132,7 +132,7 @@ def test_killed_twice_it_ends_the_same(feed: Feed, tmp_path: Path) -> None:
 def test_masks_shape_the_second_epoch(feed: Feed, tmp_path: Path) -> None:
     """So the tests above do compare masked training: something was dropped, and masks hold it."""
     model, reports = trained("prefix", feed, tmp_path / "checkpoint")
-    assert isinstance(model, IADSR) and not model.previous.all()
+    assert isinstance(model, IADSR) and (model.mask_table.previous < 255).any()
     assert all(0 < report.figures["drop_rate"] < 1 for report in reports)
 
 

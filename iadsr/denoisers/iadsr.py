@@ -14,8 +14,10 @@ Masks come in two readings of Eq. 19:
 - `user`: one mask a user, made from the whole training history (or its window), as the paper writes. In training, the
   mask that hides an input of position t has then seen the items that positions after t must predict.
 
-In training an epoch uses the masks that the epoch before sampled. At test there is no epoch before: the unmasked
-history is judged by the deterministic rule (score > 0), masked, and encoded again.
+In training an epoch uses the masks that the epoch before sampled. One Gumbel number an item and epoch serves all
+prefixes that hold the item (the paper draws one an item, too). So each mask has the distribution of Eq. 17, the masks
+of neighbouring prefixes mostly agree, and prefixes whose masks agree are encoded in one pass. At test there is no epoch
+before: the unmasked history is judged by the deterministic rule (score > 0), masked, and encoded again.
 
 Histories longer than `max_length` are cut into windows that move from epoch to epoch. A verdict that the epoch before
 did not make is the last one made, or "keep"; and at the head of a later window the state h_t has seen only the window,
@@ -27,7 +29,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +37,9 @@ from torch.nn import functional as F
 from iadsr import masking
 from iadsr.alignment import alignment_loss
 from iadsr.backbones.padding import padded
+from iadsr.mask_table import MaskTable
 from iadsr.params import Group
+from iadsr.products import Linear
 from iadsr.recommender import Keep, Recommender, newest
 from iadsr.sequences import Batch
 
@@ -53,7 +57,7 @@ class IADSRParams(Group):
     gumbel_temperature: float = Field(gt=0)
 
 
-EXPANDED = 4096  # masked prefixes that are encoded at once
+EXPANDED = 4096  # runs of prefixes that are encoded at once
 
 
 class IADSR(Recommender):
@@ -74,17 +78,17 @@ class IADSR(Recommender):
         """`mask_shape` is (rows of the data set, max_length); it and `generator` are needed for training only."""
         super().__init__(item_count, dim, backbone)
         self.params = params
-        self.project_long = nn.Linear(semantic_width, backbone.hidden, bias=False)
-        self.project_short = nn.Linear(semantic_width, backbone.hidden, bias=False)
+        self.project_long = Linear(semantic_width, backbone.hidden, bias=False)
+        self.project_short = Linear(semantic_width, backbone.hidden, bias=False)
         self.decoder = nn.Linear(backbone.hidden, dim)
         nn.init.zeros_(self.decoder.weight)
         nn.init.zeros_(self.decoder.bias)
         self.generator = generator or torch.Generator()
-        columns = mask_shape[1] if params.masks == "prefix" else 1
-        # [row, lag] is K[p, t] for the prefix that ends at `row` and the item `lag` rows before it
-        self.previous = torch.ones(mask_shape[0], columns, dtype=torch.bool)
-        self.current = self.previous.clone()
-        self.dropped = self.judged = self.qualified = self.gated = 0
+        self.mask_table = MaskTable(mask_shape[0], mask_shape[1] if params.masks == "prefix" else 1)
+        self.dropped: Tensor | int = 0
+        self.judged: Tensor | int = 0
+        self.qualified: Tensor | int = 0
+        self.gated = 0
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 22: cross-entropy, alignment, reconstruction; terms with weight 0 are not computed."""
@@ -93,7 +97,9 @@ class IADSR(Recommender):
         long_semantic, short_semantic = self.semantic(batch)
         unit = F.normalize(states, dim=-1)
         if self.params.lambda_info > 0:
-            aligned = alignment_loss(unit, long_semantic, short_semantic, batch.valid, self.params.info_temperature)
+            aligned = alignment_loss(
+                unit, long_semantic, short_semantic, batch.valid, self.params.info_temperature, self.product_dtype
+            )
             terms["info"] = self.params.lambda_info * aligned
         if self.params.masks == "none" and self.params.lambda_recon == 0:
             return terms
@@ -154,23 +160,19 @@ class IADSR(Recommender):
         qualified = cosines.gate[:, 0, 0] >= self.params.theta
         if self.params.masks == "none":
             return torch.ones_like(batch.items, dtype=unit.dtype), qualified
+        noise = masking.gumbel(batch.items.shape, self.generator, unit.device)
+        own = self.sampled(masking.score(cosines, self.params.interests)[:, 0], noise, qualified[:, None])
         if self.params.masks == "user":
-            noise = masking.gumbel(batch.items.shape, self.generator, unit.device)
-            mask = self.sampled(masking.score(cosines, self.params.interests)[:, 0], noise, qualified[:, None])
-            self.remember_user_masks(batch, mask > 0.5)
-            self.count(mask > 0.5, batch.valid, qualified)
-            return mask, qualified
-        noise = masking.gumbel(batch.items.shape + batch.items.shape[1:], self.generator, unit.device)
+            self.mask_table.remember_items(batch.rows, own > 0.5)
+            self.count(own > 0.5, batch.valid, qualified)
+            return own, qualified
         with torch.no_grad():
             every = masking.cosines(unit, short_semantic, unit, long_semantic)
             gates = every.gate >= self.params.theta
-            masks = self.sampled(masking.score(every, self.params.interests), noise, gates) > 0.5
-            self.remember_prefix_masks(batch, masks)
+            masks = self.sampled(masking.score(every, self.params.interests), noise[:, None, :], gates) > 0.5
+            self.mask_table.remember_prefixes(batch.rows, masks)
             self.count(masks, self.seen(batch), gates[..., 0][batch.valid])
-        own_noise = noise[torch.arange(len(noise), device=noise.device), batch.last]
-        return self.sampled(
-            masking.score(cosines, self.params.interests)[:, 0], own_noise, qualified[:, None]
-        ), qualified
+        return own, qualified
 
     def sampled(self, score: Tensor, noise: Tensor, qualified: Tensor) -> Tensor:
         """Hard masks with straight-through gradient; all ones where not qualified."""
@@ -193,32 +195,42 @@ class IADSR(Recommender):
         if self.params.masks == "none":
             return self.prefix_states(batch.items)
         if self.params.masks == "user":
-            return self.prefix_states(batch.items, self.recall_user_masks(batch))
-        return self.prefix_states_each_masked(batch, self.recall_prefix_masks(batch))
+            return self.prefix_states(batch.items, self.mask_table.recall_items(batch.rows))
+        return self.prefix_states_each_masked(batch, self.mask_table.recall_prefixes(batch.rows))
 
     def prefix_states_each_masked(
         self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
     ) -> Float[Tensor, "batch time hidden"]:
         """The state of every prefix p under its own mask `keep[:, p]`.
 
-        A prefix whose mask drops nothing within the backbone's reach has its plain state, so one pass serves all of
-        those; the others are encoded as sequences of their own, of no more items than the reach, short ones together.
+        Consecutive prefixes of a window whose masks agree on all that both hold are states of one masked sequence, a
+        run; each run is encoded from the first item that the backbone can see from its first prefix.
         """
-        states = self.prefix_states(batch.items)
-        which, newest_item = (self.within_reach(self.seen(batch)) & ~keep).any(-1).nonzero(as_tuple=True)
-        if not len(which):
-            return states
-        by_length = torch.argsort(newest_item, stable=True)
-        parts = []
-        for part in by_length.split(EXPANDED):
-            window, place = which[part], newest_item[part]
-            width = min(int(place.max()) + 1, self.backbone.reach or batch.items.shape[1])
-            oldest = (place + 1 - width).clamp(min=0)
-            time = oldest[:, None] + torch.arange(width, device=place.device)
-            items = torch.where(time <= place[:, None], batch.items[window[:, None], time], 0)
-            kept = keep[window[:, None], place[:, None], time]
-            parts.append(newest(self.prefix_states(items, kept), place - oldest))
-        return states.index_put((which[by_length], newest_item[by_length]), torch.cat(parts))
+        window, first, last = self.runs(batch, keep)
+        reach = self.backbone.reach or batch.items.shape[1]
+        oldest = (first + 1 - reach).clamp(min=0)
+        states = torch.zeros(batch.items.numel(), self.backbone.hidden, device=keep.device)
+        for part in torch.argsort(last - oldest, stable=True).split(EXPANDED):
+            time = oldest[part, None] + torch.arange(int((last - oldest)[part].max()) + 1, device=keep.device)
+            inside, place = time <= last[part, None], time.clamp(max=batch.items.shape[1] - 1)
+            items = torch.where(inside, batch.items[window[part, None], place], 0)
+            newest_item = torch.maximum(place, first[part, None])  # whose mask an item has: of the first to hold it
+            run = self.prefix_states(items, keep[window[part, None], newest_item, place])
+            own = inside & (time >= first[part, None])
+            states = states.index_copy(0, (window[part, None] * batch.items.shape[1] + place)[own], run[own])
+        return states.unflatten(0, batch.items.shape)
+
+    def runs(
+        self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
+    ) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"], Int[Tensor, " runs"]]:
+        """Each run's window, and the newest items of its first and last prefix."""
+        shared = self.within_reach(self.seen(batch))[:, 1:] & self.seen(batch)[:, :-1]
+        begins = batch.valid.clone()
+        begins[:, 1:] &= ((keep[:, 1:] != keep[:, :-1]) & shared).any(-1)
+        window, first = begins.nonzero(as_tuple=True)
+        run = begins.flatten().cumsum(0) - 1
+        lengths = torch.bincount(run[batch.valid.flatten()], minlength=len(first))
+        return window, first, first + lengths - 1
 
     def within_reach(self, seen: Bool[Tensor, "batch newest time"]) -> Bool[Tensor, "batch newest time"]:
         """Without the items that are too old for the state of their prefix to depend on them."""
@@ -230,52 +242,27 @@ class IADSR(Recommender):
         time = torch.arange(batch.items.shape[1], device=batch.items.device)
         return (time[None, :] <= time[:, None]) & batch.valid[:, :, None] & batch.valid[:, None, :]
 
-    def _cells(self, batch: Batch) -> tuple[Bool[Tensor, "batch newest time"], Tensor, Tensor]:
-        """The (window, newest, time) cells that hold a verdict, and where each lies in the [row, lag] table."""
-        seen = self.seen(batch)
-        window, place, time = seen.nonzero(as_tuple=True)
-        return seen, batch.rows[window, place].cpu(), (place - time).cpu()
-
-    def remember_prefix_masks(self, batch: Batch, masks: Bool[Tensor, "batch newest time"]) -> None:
-        seen, rows, lags = self._cells(batch)
-        self.current[rows, lags] = masks[seen].cpu()
-
-    def recall_prefix_masks(self, batch: Batch) -> Bool[Tensor, "batch newest time"]:
-        seen, rows, lags = self._cells(batch)
-        keep = torch.ones_like(seen)
-        keep[seen] = self.previous[rows, lags].to(keep.device)
-        return keep
-
-    def remember_user_masks(self, batch: Batch, masks: Bool[Tensor, "batch time"]) -> None:
-        self.current[batch.rows[batch.valid].cpu(), 0] = masks[batch.valid].cpu()
-
-    def recall_user_masks(self, batch: Batch) -> Bool[Tensor, "batch time"]:
-        keep = torch.ones_like(batch.valid)
-        keep[batch.valid] = self.previous[batch.rows[batch.valid].cpu(), 0].to(keep.device)
-        return keep
-
     # --- epochs ---
 
     def count(self, masks: Tensor, where: Tensor, qualified: Tensor) -> None:
-        self.judged += int(where.sum())
-        self.dropped += int((where & ~masks).sum())
+        self.judged += where.sum()
+        self.dropped += (where & ~masks).sum()
         self.gated += qualified.numel()
-        self.qualified += int(qualified.sum())
+        self.qualified += qualified.sum()
 
     def end_epoch(self) -> dict[str, float]:
         """Make this epoch's masks the previous ones; report the sampled drop rate and the share past the gate."""
-        self.previous = self.current.clone()
+        self.mask_table.end_epoch()
         figures = {
-            "drop_rate": self.dropped / max(1, self.judged),
-            "qualified": self.qualified / max(1, self.gated),
+            "drop_rate": int(self.dropped) / max(1, int(self.judged)),
+            "qualified": int(self.qualified) / max(1, self.gated),
         }
         self.dropped = self.judged = self.qualified = self.gated = 0
         return figures
 
     def training_state(self) -> dict[str, Tensor]:
-        return {"masks": self.previous, "generator": self.generator.get_state()}
+        return {"masks": self.mask_table.previous, "generator": self.generator.get_state()}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        self.previous = state["masks"].clone()
-        self.current = state["masks"].clone()
+        self.mask_table.load(state["masks"])
         self.generator.set_state(state["generator"])

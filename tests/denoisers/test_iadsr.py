@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import EVERY_BACKBONE, LENGTH, at, batch_of, iadsr, padded, plain, with_future
+from small_models import EVERY_BACKBONE, at, batch_of, iadsr, padded, plain, with_future
 from torch import Tensor
 from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.denoisers import iadsr as module
 from iadsr.denoisers.iadsr import IADSR
+from iadsr.mask_table import unpacked
 from iadsr.sequences import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,26 +55,26 @@ def random_masks(batch: Batch, seed: int = 0, keep: float = 0.6) -> Tensor:
 
 @pytest.mark.parametrize("theta", [-1.0, 0.0])
 def test_prefix_masks_equal_the_loops(theta: float) -> None:
-    """K[p, t] is 1 where score + g > 0 or the prefix is below theta; it stands at [row of p, p - t]."""
+    """K[p, t] is 1 where score + g_t > 0 or the prefix is below theta; it stands at [row of p, p - t]."""
     model = iadsr("gru4rec", theta=theta)
-    noise = masking.gumbel(torch.Size([4, 5, 5]), torch.Generator().manual_seed(0), torch.device("cpu"))
+    noise = masking.gumbel(torch.Size([4, 5]), torch.Generator().manual_seed(0), torch.device("cpu"))
     states = model.prefix_states(BATCH.items)
     model.loss(BATCH)
-    expected, dropped, judged, gated, qualified = torch.ones(40, LENGTH, dtype=torch.bool), 0, 0, 0, 0
+    expected, dropped, judged, gated, qualified = torch.ones(40, 8, dtype=torch.bool), 0, 0, 0, 0
     for window, items in enumerate(WINDOWS):
         for p in range(len(items)):
             gate = literal_score(model, BATCH, window, p, p, states)[1] >= theta
             gated, qualified = gated + 1, qualified + gate
             for t in range(p + 1):
                 score, _ = literal_score(model, BATCH, window, p, t, states)
-                kept = not gate or score + noise[window, p, t].item() > 0
+                kept = not gate or score + noise[window, t].item() > 0
                 expected[BATCH.rows[window, p], p - t] = kept
                 dropped, judged = dropped + (not kept), judged + 1
-    assert torch.equal(model.current, expected)
-    assert (model.previous).all()
+    assert torch.equal(unpacked(model.mask_table.current), expected)
+    assert unpacked(model.mask_table.previous).all()
     assert 0 < dropped < judged and (qualified < gated) == (theta == 0.0)
     assert model.end_epoch() == {"drop_rate": dropped / judged, "qualified": qualified / gated}
-    assert torch.equal(model.previous, expected)
+    assert torch.equal(unpacked(model.mask_table.previous), expected)
 
 
 def test_user_masks_equal_the_loops() -> None:
@@ -82,13 +83,13 @@ def test_user_masks_equal_the_loops() -> None:
     noise = masking.gumbel(torch.Size([4, 5]), torch.Generator().manual_seed(2), torch.device("cpu"))
     states = model.prefix_states(BATCH.items)
     model.loss(BATCH)
-    expected = torch.ones(40, 1, dtype=torch.bool)
+    expected = torch.ones(40, dtype=torch.bool)
     for window, items in enumerate(WINDOWS):
         for t in range(len(items)):
             score, _ = literal_score(model, BATCH, window, len(items) - 1, t, states)
             gate = literal_score(model, BATCH, window, len(items) - 1, 0, states)[1] >= 0
-            expected[BATCH.rows[window, t], 0] = not gate or score + noise[window, t].item() > 0
-    assert torch.equal(model.current, expected)
+            expected[BATCH.rows[window, t]] = not gate or score + noise[window, t].item() > 0
+    assert torch.equal(model.mask_table.current[:, 0] > 0, expected)
     assert not expected.all()
 
 
@@ -99,33 +100,8 @@ def test_the_window_s_own_mask_is_its_newest_prefix_s() -> None:
     mask, qualified = model.sample_masks(BATCH, unit, *model.semantic(BATCH))
     assert qualified.all() and set(mask[BATCH.valid].tolist()) == {0.0, 1.0}
     for window, items in enumerate(WINDOWS):
-        stored = model.current[BATCH.rows[window, len(items) - 1], : len(items)].flip(0)
+        stored = unpacked(model.mask_table.current[BATCH.rows[window, len(items) - 1]])[: len(items)].flip(0)
         assert (mask[window, : len(items)] > 0.5).tolist() == stored.tolist()
-
-
-def test_every_verdict_of_a_prefix_goes_round() -> None:
-    """The verdict on item t of prefix p stands at [row of p, p - t], and at no other place of the table."""
-    model, masks = iadsr("gru4rec"), random_masks(BATCH)
-    model.remember_prefix_masks(BATCH, masks)
-    assert int((~model.current).sum()) == int((~masks).sum())
-    assert [model.current[4, lag].item() for lag in range(5)] == masks[0, 4].flip(0).tolist()
-    model.end_epoch()
-    assert torch.equal(model.recall_prefix_masks(BATCH), masks)
-
-
-@pytest.mark.parametrize("masks", ["prefix", "user"])
-def test_what_is_remembered_is_recalled_elsewhere(masks: str) -> None:
-    """Masks go by row: the same rows in another order, cut shorter and padded wider recall the same masks."""
-    model = iadsr("gru4rec", masks=masks)
-    sampled_epoch(model)
-    other = padded(at(BATCH, torch.tensor([3, 1, 0, 2])), 1)
-    if masks == "user":
-        assert torch.equal(model.recall_user_masks(other)[2, :5], model.recall_user_masks(BATCH)[0])
-        return
-    whole, again = model.recall_prefix_masks(BATCH), model.recall_prefix_masks(other)
-    assert torch.equal(again[2, :5, :5], whole[0]) and torch.equal(again[0, :4, :4], whole[3, :4, :4])
-    later = Batch(BATCH.rows[:1, 2:], BATCH.items[:1, 2:], BATCH.targets[:1, 2:], None)  # the window moved by two
-    assert torch.equal(model.recall_prefix_masks(later)[0], whole[0, 2:, 2:])
 
 
 def test_one_user_with_one_item() -> None:
@@ -146,7 +122,7 @@ def test_a_gate_of_one_keeps_everything(masks: str) -> None:
     terms = model.loss(BATCH)
     assert terms["recon"] == 0  # nobody is qualified
     assert model.end_epoch() == {"drop_rate": 0, "qualified": 0}
-    assert model.previous.all()
+    assert model.masked_prefix_states(BATCH).equal(model.prefix_states(BATCH.items))
     keep = model.keep(BATCH)
     assert keep.kept.all() and (keep.probability == 1).all()
     torch.testing.assert_close(model.states(BATCH), super(IADSR, model).states(BATCH))
@@ -193,10 +169,11 @@ def test_an_epoch_uses_the_masks_of_the_one_before(masks: str) -> None:
     """The whole second epoch is masked by the first one's table, whatever it samples itself."""
     model = iadsr("gru4rec", masks=masks)
     sampled_epoch(model)
-    first = model.previous.clone()
+    table = model.mask_table
+    first = table.previous.clone()
     states = model.masked_prefix_states(BATCH)
     model.loss(BATCH)
-    assert torch.equal(model.previous, first) and not torch.equal(model.current, first)
+    assert torch.equal(table.previous, first) and not torch.equal(table.current, first)
     assert torch.equal(model.masked_prefix_states(BATCH), states)
 
 
@@ -219,7 +196,7 @@ def test_training_state_is_all_that_resuming_needs() -> None:
         one, other = model.loss(BATCH), again.loss(BATCH)
         assert {name: value.item() for name, value in one.items()} == {name: v.item() for name, v in other.items()}
         assert model.end_epoch() == again.end_epoch()
-    assert torch.equal(model.current, again.current)
+    assert torch.equal(model.mask_table.current, again.mask_table.current)
 
 
 def alone(model: IADSR, items: list[int], keep: Tensor) -> Tensor:
@@ -243,12 +220,8 @@ def test_prefixes_each_masked_equal_prefixes_alone(
             torch.testing.assert_close(states[window, p], expected)
 
 
-@pytest.mark.parametrize(("backbone", "widest"), [("caser", 3), ("gru4rec", 5), ("sasrec", 5)])
-def test_masked_prefixes_are_no_longer_than_the_reach(
-    backbone: str, widest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Caser, with a window of 3, encodes at most 3 items of a prefix again, and only if one of these is masked."""
-    model, masks = iadsr(backbone), torch.ones(4, 5, 5, dtype=torch.bool)
+def encoded(model: IADSR, masks: Tensor, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes that the backbone is asked to encode for prefixes under `masks`."""
     shapes: list[tuple[int, ...]] = []
 
     def remember(items: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -256,10 +229,30 @@ def test_masked_prefixes_are_no_longer_than_the_reach(
         return IADSR.prefix_states(model, items, keep)
 
     monkeypatch.setattr(model, "prefix_states", remember)
-    masks[0, 3:, 0] = False  # item 0 of the first window, for its prefixes of 4 and 5 items: out of Caser's reach
-    masks[0, 4, 2] = False
     model.prefix_states_each_masked(BATCH, masks)
-    assert shapes == [(4, 5), (1 if backbone == "caser" else 2, widest)]
+    return shapes
+
+
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
+def test_prefixes_whose_masks_agree_are_encoded_in_one_pass(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Item 1 dropped by every prefix that holds it, or by none: one sequence a window, whatever is dropped."""
+    masks = torch.ones(4, 5, 5, dtype=torch.bool)
+    masks[:, :, 1] = False
+    assert encoded(iadsr(backbone), masks, monkeypatch) == [(4, 5)]
+    assert encoded(iadsr(backbone), torch.ones_like(masks), monkeypatch) == [(4, 5)]
+
+
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
+def test_a_verdict_that_changes_begins_a_run(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first window prefix 3 drops item 2, prefix 4 takes it back: three runs; and item 0, which prefix 4 drops,
+
+    is out of the reach of Caser with its window of 3, as is all before item 1 for its runs from prefix 3 on."""
+    masks = torch.ones(4, 5, 5, dtype=torch.bool)
+    masks[0, 4, 0] = False
+    runs = 4 if backbone == "caser" else 5
+    assert encoded(iadsr(backbone), masks, monkeypatch) == [(runs, 5 if backbone != "caser" else 5)]
+    masks[0, 3, 2] = False
+    assert encoded(iadsr(backbone), masks, monkeypatch) == [(6, 5 if backbone != "caser" else 4)]
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
@@ -335,7 +328,7 @@ def test_the_terms_of_a_later_epoch_equal_the_loops() -> None:
             newest = t == len(items) - 1
             project, pairs = (model.project_long, long) if newest else (model.project_short, short)
             pairs[0].append(states[window, t])
-            pairs[1].append(project(BATCH.semantic[window, t]))
+            pairs[1].append(project(BATCH.semantic[window])[t])
             score, _ = literal_score(model, BATCH, window, len(items) - 1, t, states)
             kept = float(score + noise[window, t].item() > 0)
             error = model.decoder(states[window, t] * kept) - model.items.weight[item]
@@ -445,7 +438,7 @@ def masks_and_losses(backbone: str, batch: Batch, training: bool, masks: str) ->
     logits = F.log_softmax(model.head(states) @ model.item_table()[1:].T, -1)
     losses = -logits.gather(2, (batch.targets - 1).clamp(min=0)[..., None])[..., 0] * (batch.targets > 0)
     torch.testing.assert_close(losses.sum() / (batch.targets > 0).sum(), model.cross_entropy(states, batch.targets))
-    return model.previous, states, losses
+    return model.mask_table.previous, states, losses
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -456,7 +449,7 @@ def test_prefix_masks_do_not_leak_the_future(backbone: str, training: bool) -> N
     That holds over two epochs, so also for states that masks of the epoch before have shaped.
     """
     masks, states, losses = masks_and_losses(backbone, BATCH, training, "prefix")
-    assert not masks.all()
+    assert (masks < 255).any()
     for place in range(4):
         others = masks_and_losses(backbone, with_future(BATCH, place), training, "prefix")
         until = BATCH.rows[:, : place + 1]
@@ -573,7 +566,7 @@ def test_reconstruction_reaches_the_projections_of_its_scores(interests: str, re
 def test_remembered_masks_carry_no_gradient() -> None:
     model = iadsr("gru4rec")
     model.loss(BATCH)
-    assert model.current.dtype == torch.bool and not model.current.requires_grad
+    assert not model.mask_table.current.requires_grad
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}  # nor are they weights
 
 
