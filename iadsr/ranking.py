@@ -27,38 +27,36 @@ class Ranks:
     filtered: Float[np.ndarray, " users"]
 
 
+ENCODED = 512  # users that are encoded at once
+CPU_SCORES, GPU_SCORES = 2**20, 2**27  # that are counted at once: what stays in a CPU's cache; a few per cent of a GPU
+
+
 @torch.no_grad()
-def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int, batch_size: int = 128) -> Ranks:
-    """Rank the item held out by `split` for every user, from the newest `max_length` items of the history before it.
-
-    `batch_size` users at a time, few enough that their scores stay in a CPU's cache.
-    """
+def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) -> Ranks:
+    """Rank the item held out by `split` for every user, from the newest `max_length` items of the history before it."""
     sequences = feed.sequences
-    targets, seen = sequences.targets(split), SeenItems(sequences, split)
-    table = model.item_table()[1:].T
-    unfiltered, filtered = torch.empty(2, sequences.users, dtype=torch.float64)
-    for users, batch in feed.by_length(history_windows(sequences, split, max_length), batch_size):
-        scores = (model.states(batch) @ table).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
-        own = scores.gather(1, targets[users, None] - 1)
-        items, counts = seen.of(users)
-        of_seen = scores.gather(1, items)
-        above, tied = _count(torch.gt, scores, own), _count(torch.eq, scores, own) - 1
-        unfiltered[users.cpu()] = expected_rank(above, tied)
-        above, tied = above - _seen(of_seen > own, counts), tied - _seen(of_seen == own, counts)
-        filtered[users.cpu()] = expected_rank(above, tied)
-    return Ranks(*(values.cpu().numpy() for values in (targets, unfiltered, filtered)))
-
-
-def _seen(compared: Bool[Tensor, "users seen"], counts: Bool[Tensor, "users seen"]) -> Int[Tensor, " users"]:
-    return (compared & counts).sum(1).cpu()
+    targets, seen, table = sequences.targets(split), SeenItems(sequences, split), model.item_table()[1:]
+    size = max(1, (CPU_SCORES if table.device.type == "cpu" else GPU_SCORES) // len(table))
+    unfiltered, filtered = torch.empty(2, sequences.users, device=table.device)
+    for encoded, batch in feed.by_length(history_windows(sequences, split, max_length), ENCODED):
+        for users, states in zip(encoded.split(size), model.states(batch).split(size), strict=True):
+            scores = (states @ table.T).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
+            own = scores.gather(1, targets[users, None] - 1)
+            items, counts = seen.of(users)
+            of_seen = scores.gather(1, items)
+            above, tied = _count(torch.gt, scores, own), _count(torch.eq, scores, own) - 1
+            unfiltered[users] = expected_rank(above, tied)
+            above, tied = above - ((of_seen > own) & counts).sum(1), tied - ((of_seen == own) & counts).sum(1)
+            filtered[users] = expected_rank(above, tied)
+    return Ranks(targets.cpu().numpy(), *(ranks.cpu().double().numpy() for ranks in (unfiltered, filtered)))
 
 
 def _count(compare: Callable[..., Tensor], scores: Tensor, own: Tensor) -> Float[Tensor, " users"]:
-    """How many of each row's scores compare so with its own; exact below 2^24 items.
+    """How many of each row's scores compare so with its own; exact, and half of it too, below 2^23 items.
 
     Written as numbers of the scores' type, comparisons are summed 10 times as fast as booleans.
     """
-    return compare(scores, own, out=torch.empty_like(scores)).sum(1).cpu().double()  # not all devices have float64
+    return compare(scores, own, out=torch.empty_like(scores)).sum(1)
 
 
 def expected_rank(above: Float[Tensor, " users"], tied: Float[Tensor, " users"]) -> Float[Tensor, " users"]:

@@ -46,7 +46,7 @@ class Recommender(nn.Module):
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state that scores the item after each window."""
-        return self.head(newest(self.prefix_states(batch.items), batch.last))
+        return self.head(newest(self.prefix_states(batch.items, wanted=batch.newest), batch.last))
 
     def item_table(self) -> Float[Tensor, "table dim"]:
         """What states are scored against, by inner product; row 0 is padding and never ranked."""
@@ -59,13 +59,19 @@ class Recommender(nn.Module):
         return Keep(nothing, nothing, nothing, nothing, ones, ones.bool())
 
     def prefix_states(
-        self, items: Int[Tensor, "batch time"], keep: Bool[Tensor, "batch time"] | None = None
+        self,
+        items: Int[Tensor, "batch time"],
+        keep: Bool[Tensor, "batch time"] | None = None,
+        wanted: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
-        """The backbone's state of every prefix; embeddings of items not kept are zero (Eq. 19)."""
-        inputs = self.items(items)
+        """The backbone's state of every prefix, or at least of the wanted ones.
+
+        Embeddings of items not kept are zero (Eq. 19).
+        """
+        inputs, real = self.items(items), items > 0
         if keep is not None:
             inputs = inputs * keep[..., None]
-        return self.backbone(inputs, items > 0)
+        return self.backbone(inputs, real, wanted)
 
     def cross_entropy(
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]

@@ -146,6 +146,11 @@ class Batch:
         """Position of each window's newest item."""
         return self.valid.sum(1) - 1
 
+    @property
+    def newest(self) -> Bool[Tensor, "batch time"]:
+        """True at that position."""
+        return torch.arange(self.items.shape[1], device=self.items.device) == self.last[:, None]
+
 
 @dataclass(frozen=True)
 class Feed:

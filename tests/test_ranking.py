@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import ir_measures
 import numpy as np
@@ -10,9 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import plain, random_histories, sequences_of
+from small_models import ITEMS, plain, random_histories, sequences_of
 from torch import Tensor
 
+from iadsr import ranking
 from iadsr.ranking import Ranks, SeenItems, first_occurrences, gains, hits, rank_targets, summarise
 from iadsr.recommender import Recommender
 from iadsr.schemas import TEST, VALIDATION
@@ -37,9 +41,15 @@ class Scripted(Recommender):
         return torch.eye(len(self.scores))[self.owner[newest]]
 
 
-def ranked(sequences: Sequences, scores: list[list[float]] | Tensor, split: str = TEST, batch_size: int = 512) -> Ranks:
+def ranked(sequences: Sequences, scores: list[list[float]] | Tensor, split: str = TEST) -> Ranks:
     table = torch.as_tensor(scores, dtype=torch.float32)
-    return rank_targets(Scripted(sequences, table), Feed(sequences), split, 50, batch_size)
+    return rank_targets(Scripted(sequences, table), Feed(sequences), split, 50)
+
+
+@contextmanager
+def few_at_once(encoded: int, counted: int, items: int) -> Iterator[None]:
+    with mock.patch.object(ranking, "ENCODED", encoded), mock.patch.object(ranking, "CPU_SCORES", counted * items):
+        yield
 
 
 def literal_rank(scores: list[float], target: int, left_out: set[int]) -> float:
@@ -105,10 +115,11 @@ def test_scores_that_are_no_numbers_rank_last() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 4), st.sampled_from([VALIDATION, TEST]))
 def test_equals_sorting_every_user_s_scores(seed: int, users: int, levels: int, split: str) -> None:
-    """Random histories with repeats, random scores with few levels and so many ties, two users a batch."""
+    """Random histories with repeats, random scores with few levels and so many ties, three users encoded at once, two counted."""
     histories = random_histories(users, 9, seed)
     scores = np.random.default_rng(seed).integers(0, levels, (users, 12)).astype(float)
-    ranks = ranked(sequences_of(*histories), torch.tensor(scores), split, batch_size=2)
+    with few_at_once(3, 2, items=12):
+        ranks = ranked(sequences_of(*histories), torch.tensor(scores), split)
     held_out = 1 if split == TEST else 2
     for user, history in enumerate(histories):
         target, before = history[-held_out], history[:-held_out]
@@ -121,7 +132,8 @@ def test_equals_sorting_every_user_s_scores(seed: int, users: int, levels: int, 
 def test_a_real_model_ranks_by_its_scores() -> None:
     histories = random_histories(5, 9)
     sequences, model = sequences_of(*histories), plain("sasrec").eval()
-    ranks = rank_targets(model, Feed(sequences), TEST, 4, batch_size=2)
+    with few_at_once(2, 1, ITEMS):
+        ranks = rank_targets(model, Feed(sequences), TEST, 4)
     for user, history in enumerate(histories):
         window = torch.tensor([history[:-1][-4:]])
         scores = (model.prefix_states(window)[0, -1] @ model.item_table()[1:].T).tolist()

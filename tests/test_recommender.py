@@ -22,7 +22,7 @@ class Sums(nn.Module):
 
     hidden, reach = 2, None
 
-    def forward(self, inputs: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, valid: Tensor, wanted: Tensor | None = None) -> Tensor:
         return inputs.cumsum(1)
 
 

@@ -1,4 +1,7 @@
-"""Backbones: item states [batch, time, dim] and a padding mask -> causal prefix states [batch, time, hidden]."""
+"""Backbones: item states [batch, time, dim], which are real, which prefixes are wanted -> their causal states.
+
+States are [batch, time, hidden]; those of padding are zero, those of unwanted prefixes zero or right.
+"""
 
 from __future__ import annotations
 

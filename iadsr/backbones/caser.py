@@ -58,15 +58,19 @@ class Caser(nn.Module):
             self.vertical.div_(self.window**0.5)
 
     def forward(
-        self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+        self,
+        inputs: Float[Tensor, "batch time dim"],
+        valid: Bool[Tensor, "batch time"],
+        wanted: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
-        """The state of every prefix; zeros for padding."""
+        """The states of the prefixes that end at wanted, real positions (None: at all of them); zeros elsewhere."""
         real, groups = by_length(valid)
         windows = self.windows(inputs, real)
-        features = torch.cat([self.across(windows, groups), self.along(windows)], dim=-1)
+        needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
+        features = torch.cat([self.across(windows, groups)[needed], self.along(windows[needed])], dim=-1)
         states = F.relu(self.fuse(self.dropout(features)))
         empty = states.new_zeros(valid.numel(), self.hidden)
-        return empty.index_copy(0, real, states).view(*valid.shape, self.hidden)
+        return empty.index_copy(0, real[needed], states).view(*valid.shape, self.hidden)
 
     def windows(self, inputs: Float[Tensor, "batch time dim"], real: Tensor) -> Float[Tensor, "real window dim"]:
         """The newest items of the prefix at each real position, oldest first; zeros before a history's first."""

@@ -36,9 +36,12 @@ class GRU4Rec(nn.Module):
         self.gru = nn.GRU(dim, params.hidden, params.layers, batch_first=True, dropout=between)
 
     def forward(
-        self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+        self,
+        inputs: Float[Tensor, "batch time dim"],
+        valid: Bool[Tensor, "batch time"],
+        wanted: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
-        """The state of every prefix; zeros for padding."""
+        """The state of every prefix, since each is needed for the next; zeros for padding."""
         places = torch.arange(valid.numel(), device=valid.device).view(valid.shape)
         packed = pack_padded_sequence(places, valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
         real = self.dropout(inputs.flatten(0, 1)[packed.data])

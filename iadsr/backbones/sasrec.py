@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,15 +44,20 @@ class SASRec(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(
-        self, inputs: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+        self,
+        inputs: Float[Tensor, "batch time dim"],
+        valid: Bool[Tensor, "batch time"],
+        wanted: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """The state of every prefix; zeros for padding."""
+        """The states of the prefixes that end at wanted, real positions (None: at all of them); zeros elsewhere."""
         real, groups = by_length(valid)
         items, places = inputs.flatten(0, 1)[real], real % valid.shape[1]
         states = self.dropout(self.norm(items + self.positions(places)))
-        for block in self.blocks:
+        needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
+        for block in self.blocks[:-1]:
             states = block(states, groups)
-        return torch.zeros_like(inputs).flatten(0, 1).index_copy(0, real, states).view_as(inputs)
+        states = self.blocks[-1](states, groups, needed)
+        return torch.zeros_like(inputs).flatten(0, 1).index_copy(0, real[needed], states).view_as(inputs)
 
 
 class Block(nn.Module):
@@ -72,20 +77,26 @@ class Block(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, states: Float[Tensor, "real dim"], groups: list[Group]) -> Float[Tensor, "real dim"]:
-        states = self.attention_norm(states + self.dropout(self.attend(states, groups)))
+    def forward(
+        self, states: Float[Tensor, "real dim"], groups: list[Group], needed: Int[Tensor, " needed"] | None = None
+    ) -> Float[Tensor, "needed dim"]:
+        """New states of the needed ones (None: of all)."""
+        mixed = self.attend(states, groups)
+        if needed is not None:
+            states, mixed = states[needed], mixed[needed]
+        states = self.attention_norm(states + self.dropout(self.merge(mixed)))
         widened = F.gelu(self.widen(states))
         return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
 
     def attend(self, states: Float[Tensor, "real dim"], groups: list[Group]) -> Float[Tensor, "real dim"]:
-        """Causal attention; it alone needs padded windows."""
+        """Causal attention, heads side by side; it alone needs padded windows."""
         projected = self.queries_keys_values(states)
         mixed = []
         for group in groups:
             heads = group.padded(projected).unflatten(-1, (3, self.heads, -1))
-            states = self.mix(*heads.permute(2, 0, 3, 1, 4))
-            mixed.append(states.transpose(1, 2)[group.valid].flatten(1))
-        return self.merge(torch.cat(mixed))
+            found = self.mix(*heads.permute(2, 0, 3, 1, 4))
+            mixed.append(found.transpose(1, 2)[group.valid].flatten(1))
+        return torch.cat(mixed)
 
     def mix(
         self,

@@ -112,7 +112,7 @@ class IADSR(Recommender):
         """The state after each window, its noise masked by the deterministic rule where `mask_at_test` is set."""
         if self.params.masks == "none" or not self.params.mask_at_test:
             return super().states(batch)
-        states = self.prefix_states(batch.items, self.keep(batch).kept)
+        states = self.prefix_states(batch.items, self.keep(batch).kept, batch.newest)
         return self.head(newest(states, batch.last))
 
     def keep(self, batch: Batch) -> Keep:
@@ -215,8 +215,8 @@ class IADSR(Recommender):
             inside, place = time <= last[part, None], time.clamp(max=batch.items.shape[1] - 1)
             items = torch.where(inside, batch.items[window[part, None], place], 0)
             newest_item = torch.maximum(place, first[part, None])  # whose mask an item has: of the first to hold it
-            run = self.prefix_states(items, keep[window[part, None], newest_item, place])
             own = inside & (time >= first[part, None])
+            run = self.prefix_states(items, keep[window[part, None], newest_item, place], own)
             states = states.index_copy(0, (window[part, None] * batch.items.shape[1] + place)[own], run[own])
         return states.unflatten(0, batch.items.shape)
 

@@ -65,6 +65,21 @@ def test_each_prefix_alone_has_the_same_state(name: str) -> None:
         torch.testing.assert_close(alone, states[:, place])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_wanted_states_are_those_of_all(name: str, training: bool) -> None:
+    """Whichever prefixes are wanted, their states and the gradient through them are what they are among all."""
+    backbone = spread(name).train(training)
+    inputs, valid = inputs_and_mask(4, LENGTH, [2, 6, 1, 4])
+    inputs.requires_grad_()
+    for seed in range(3):
+        wanted = valid & (torch.rand(valid.shape, generator=torch.Generator().manual_seed(seed)) < 0.4)
+        expected, found = backbone(inputs, valid)[wanted], backbone(inputs, valid, wanted)[wanted]
+        torch.testing.assert_close(found, expected)
+        wishes = [torch.autograd.grad(states.square().sum(), inputs)[0] for states in (expected, found)]
+        torch.testing.assert_close(wishes[1], wishes[0], atol=1e-5, rtol=1e-4)
+    assert not backbone(inputs, valid, torch.zeros_like(valid))[~valid].any()
+
+
 def test_padding_on_the_right_changes_nothing(name: str) -> None:
     backbone = spread(name).eval()
     inputs, valid = inputs_and_mask(3, LENGTH, [1, 3, 4])
