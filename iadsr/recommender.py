@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from iadsr.cross_entropy import catalogue_cross_entropy
+from iadsr.sampled_softmax import sampled_cross_entropy
 from iadsr.sequences import Batch
 
 
@@ -30,6 +31,7 @@ class Recommender(nn.Module):
 
     needs_semantics = False  # whether batches must carry the text encodings of prefixes
     product_dtype = torch.float32  # of the matrix products of the cross-entropy in training
+    negatives: int | None = None  # sampled for the cross-entropy of a batch; None: it is over the whole catalogue
 
     def __init__(self, item_count: int, dim: int, backbone: Any) -> None:
         super().__init__()
@@ -76,9 +78,14 @@ class Recommender(nn.Module):
     def cross_entropy(
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
     ) -> Float[Tensor, ""]:
-        """Mean over all positions with a target of the full-catalogue cross-entropy (Eq. 1); 0 if there are none."""
+        """Mean over all positions with a target of the cross-entropy (Eq. 1); 0 if there are none."""
         real = targets > 0
-        total = catalogue_cross_entropy(self.head(states[real]), self.item_table(), targets[real], self.product_dtype)
+        found, wanted, table = self.head(states[real]), targets[real], self.item_table()
+        if self.negatives is None:
+            total = catalogue_cross_entropy(found, table, wanted, self.product_dtype)
+        else:
+            drawn = torch.randint(1, len(table), (self.negatives,)).to(table.device)
+            total = sampled_cross_entropy(found, table, wanted, drawn, self.product_dtype)
         return total / real.sum().clamp(min=1)
 
     def end_epoch(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet
@@ -90,12 +91,17 @@ class Windows:
         return Windows(self.starts[index], self.lengths[index], self.limits[index])
 
 
-def training_windows(sequences: Sequences, max_length: int, generator: torch.Generator) -> Windows:
-    """Tile every training history with windows of `max_length`, so that no training interaction is lost.
+def training_windows(
+    sequences: Sequences, max_length: int, generator: torch.Generator, kind: Literal["tiles", "newest"] = "tiles"
+) -> Windows:
+    """Windows of at most `max_length` over the training histories.
 
-    Histories longer than `max_length` begin with a window of random length, so the tiles move from call to call.
-    Each training row but a user's first is the target of exactly one position.
+    `tiles` lose no training interaction: histories longer than `max_length` begin with a window of random length, so
+    the tiles move from call to call, and each training row but a user's first is the target of exactly one position.
+    `newest` is one window a user, as in codes that cut long histories.
     """
+    if kind == "newest":
+        return history_windows(sequences, TRAIN, max_length)
     begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
     return _tiles(begins, ends, max_length, _random_heads(ends - begins, max_length, generator))
 
@@ -175,10 +181,12 @@ class Feed:
             yield numbers, self.batch(windows[numbers])
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All windows once, `size` at a time, in random order.
+        """All windows once, at most `size` at a time and evenly so, in random order.
 
         Batches of windows of like length would need no padding, but each counts as one step of the optimiser however
-        few positions it has, so short histories would outweigh long ones; the backbones hardly compute padding anyway.
+        few positions it has, so short histories would outweigh long ones; a last, smaller batch would as well. The
+        backbones hardly compute padding anyway.
         """
-        for numbers in torch.randperm(len(windows), generator=generator).split(size):
+        order = torch.randperm(len(windows), generator=generator)
+        for numbers in order.tensor_split(-(-len(windows) // size)):
             yield self.batch(windows[numbers.to(windows.starts.device)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,11 +34,14 @@ class TrainParams(Group):
 
     dim: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # windows
+    windows: Literal["tiles", "newest"]  # of histories longer than max_length: all of it, or its newest items
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)  # epochs without a better validation NDCG@10 (unfiltered, the paper's protocol)
-    dtype: Literal["auto", "float32", "bfloat16"]  # of the products of the cross-entropy; all else is float32
+    full_catalogue: int = Field(ge=0)  # the most items that the cross-entropy scores all; more are sampled
+    negatives: int = Field(ge=1)  # sampled for a batch
+    dtype: Literal["auto", "float32", "bfloat16"]  # of the products of the loss and of token-wise layers
     device: str
     threads: int = Field(ge=0)
 
@@ -60,7 +64,7 @@ class EpochReport:
 class Progress:
     """All that changes while training, and so all that a checkpoint holds beside the model."""
 
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     order: torch.Generator  # of windows and batches
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
@@ -84,7 +88,6 @@ def fit(
     UserError when a loss is not finite.
     """
     progress = start(model, params, seed)
-    set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
     if checkpoint.exists():
         load_checkpoint(checkpoint, model, progress)
         yield from earlier_reports(progress)
@@ -115,12 +118,23 @@ def earlier_reports(progress: Progress) -> Iterator[EpochReport]:
 
 
 def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
-    """Fresh optimiser and generators; also seeds torch's own generator, which dropout draws from."""
+    """Fresh optimisers and generators; also seeds torch's own generator, which dropout and negatives draw from.
+
+    Under a sampled loss few rows of the item table have a gradient, so it is sparse, and only these rows are moved.
+    """
     torch.manual_seed(derived_seed(seed, "dropout"))
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
-    )
-    return Progress(optimizer, torch.Generator().manual_seed(derived_seed(seed, "order")))
+    set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
+    sampled = model.items.num_embeddings - 1 > params.full_catalogue
+    model.negatives, model.items.sparse = (params.negatives if sampled else None), sampled
+    if sampled and params.weight_decay > 0:
+        raise UserError("params.yaml: train.weight_decay: must be 0 where the loss is sampled (train.full_catalogue)")
+    dense = [parameter for parameter in model.parameters() if not (sampled and parameter is model.items.weight)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Adam(dense, lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
+    ]
+    if sampled:
+        optimizers.append(torch.optim.SparseAdam([model.items.weight], lr=params.learning_rate))
+    return Progress(optimizers, torch.Generator().manual_seed(derived_seed(seed, "order")))
 
 
 def train_epoch(
@@ -128,20 +142,19 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over all training windows; returns the mean of each loss term over batches and the model's figures."""
     model.train()
-    totals: dict[str, float] = {}
-    windows = training_windows(feed.sequences, max_length, progress.order)
-    count = 0
+    windows = training_windows(feed.sequences, max_length, progress.order, params.windows)
+    terms: dict[str, list[Tensor]] = {}  # on the device, which need not wait for us to read them
     for batch in feed.shuffled(windows, params.batch_size, progress.order):
-        terms = model.loss(batch)
-        total = torch.stack(list(terms.values())).sum()
-        progress.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        progress.optimizer.step()
-        for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + value.item()
-        count += 1
-    means = {f"loss_{name}": value / count for name, value in totals.items()}
-    if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
+        loss = model.loss(batch)
+        for optimizer in progress.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(loss.values())).sum().backward()
+        for optimizer in progress.optimizers:
+            optimizer.step()
+        for name, value in loss.items():
+            terms.setdefault(name, []).append(value.detach())
+    means = {f"loss_{name}": torch.stack(values).cpu().double().mean().item() for name, values in terms.items()}
+    if not all(map(math.isfinite, means.values())):
         raise UserError(
             f"train.learning_rate: the loss became {means} in epoch {len(progress.history)}; lower the rate"
         )
@@ -157,10 +170,11 @@ def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
         **{f"model.{name}": value for name, value in model.state_dict().items()},
         **{f"best.{name}": value for name, value in progress.best_weights.items()},
         **{f"extra.{name}": value for name, value in model.training_state().items()},
-        **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizer).items()},
+        **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizers).items()},
         **{f"generator.{name}": value for name, value in _generator_states(progress, device).items()},
     }
-    header = {"progress": json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})}
+    content = {"history": progress.history, "best_epoch": progress.best_epoch, "threads": torch.get_num_threads()}
+    header = {"progress": json.dumps(content)}
     with replacing(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, header)
 
@@ -185,7 +199,8 @@ def _restore(model: Recommender, progress: Progress, header: dict[str, Any], ten
     model.load_training_state(parts["extra"])
     progress.best_weights = {name: value.to(device) for name, value in parts["best"].items()}
     progress.history, progress.best_epoch = header["history"], header["best_epoch"]
-    _load_optimizer(progress.optimizer, parts["optimizer"])
+    torch.set_num_threads(header["threads"])  # sums of floats depend on it
+    _load_optimizers(progress.optimizers, parts["optimizer"])
     progress.order.set_state(parts["generator"]["order"])
     torch.set_rng_state(parts["generator"]["torch"])
     if device.type == "cuda":
@@ -198,17 +213,24 @@ def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {name[len(kind) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    return {
+        f"{number}.{index}.{name}": torch.as_tensor(value)
+        for number, optimizer in enumerate(optimizers)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _load_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in _with_prefix(tensors, str(number)).items():
+            index, name = key.split(".", 1)
+            # SparseAdam counts its steps in a Python number, as it wants them back
+            counted = name == "step" and isinstance(optimizer, torch.optim.SparseAdam)
+            state.setdefault(int(index), {})[name] = value.item() if counted else value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _generator_states(progress: Progress, device: torch.device) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import typer
 from iadsr.errors import UserError
 
 P = ParamSpec("P")
+SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would keep a busy machine from their work
 FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
 Params = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
 
@@ -28,6 +30,7 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, which is later
         try:
             function(*args, **kwargs)
         except UserError as error:

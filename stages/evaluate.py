@@ -30,7 +30,7 @@ def main(params: Params = paths.PARAMS) -> None:
     from iadsr import evaluation, saved_model
     from iadsr.artifacts import write_json
     from iadsr.denoising import judge
-    from iadsr.device import pick_device, set_threads
+    from iadsr.device import fastest_threads, pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.ranking import rank_targets
     from iadsr.schemas import TEST, VALIDATION
@@ -43,7 +43,7 @@ def main(params: Params = paths.PARAMS) -> None:
     content = read_params(params)
     settings = group(content, "evaluate", evaluation.EvaluateParams)
     machine = group(content, "train", TrainParams)
-    set_threads(machine.threads, "train.threads")
+    set_threads(machine.threads or fastest_threads(), "train.threads")
     device = pick_device(machine.device, "train.device")
     model, config = saved_model.load(paths.MODEL, device)
     sequences = read_sequences(paths.SEQUENCES)

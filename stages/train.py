@@ -31,7 +31,7 @@ def main(params: Params = paths.PARAMS) -> None:
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import saved_model
-    from iadsr.device import pick_device, set_threads
+    from iadsr.device import fastest_threads, pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.sequences import Feed, read_sequences
     from iadsr.training import TrainParams, fit
@@ -40,7 +40,7 @@ def main(params: Params = paths.PARAMS) -> None:
 
     content = read_params(params)
     settings = group(content, "train", TrainParams)
-    set_threads(settings.threads, "train.threads")
+    set_threads(settings.threads or fastest_threads(), "train.threads")
     device = pick_device(settings.device, "train.device")
     sequences = read_sequences(paths.SEQUENCES)
     ids = raw_ids(sequences)

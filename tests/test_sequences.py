@@ -225,6 +225,15 @@ def test_shuffled_has_every_window_once(users: int, size: int, seed: int) -> Non
         sorted(windows.starts.tolist())
     )
     assert all(len(batch.rows) <= size for batch in batches)
+    assert max(len(batch.rows) for batch in batches) - min(len(batch.rows) for batch in batches) <= 1
+
+
+def test_the_newest_windows_leave_the_rest_out() -> None:
+    """Histories of 9 and 4 rows, so 7 and 2 training rows: rows 4 to 6 and 9 to 10; tiles hold all nine."""
+    sequences, generator = numbered([9, 4]), torch.Generator()
+    newest = training_windows(sequences, 3, generator, "newest")
+    assert (newest.starts.tolist(), newest.lengths.tolist(), newest.limits.tolist()) == ([4, 9], [3, 2], [7, 11])
+    assert int(training_windows(sequences, 3, generator, "tiles").lengths.sum()) == 9
 
 
 def test_shuffled_mixes_lengths_in_the_generator_s_order() -> None:

@@ -33,10 +33,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 MAX_LENGTH = 4  # shorter than the longest training histories, so that windows move from epoch to epoch
 
 
+LOSS = {"windows": "tiles", "full_catalogue": 10**5, "negatives": 6}
+
+
 def train_params(**changes: Any) -> TrainParams:
     defaults = {"dim": DIM, "batch_size": 5, "learning_rate": 0.02, "weight_decay": 0.0, "max_epochs": 4}
     return TrainParams.model_validate(
-        {**defaults, "patience": 10, "dtype": "float32", "device": "cpu", "threads": 1, **changes}
+        {**defaults, **LOSS, "patience": 10, "dtype": "float32", "device": "cpu", "threads": 1, **changes}
     )
 
 
@@ -122,6 +125,33 @@ def test_killed_after_any_epoch_it_ends_the_same(kind: str, backbone: str, feed:
         assert [report.seconds is None for report in resumed] == [place < epochs for place in range(4)]
 
 
+@pytest.mark.parametrize("kind", ["none", "prefix"])
+def test_killed_under_a_sampled_loss_it_ends_the_same(kind: str, feed: Feed, tmp_path: Path) -> None:
+    """Negatives and the sparse optimiser go on as well; and it is another training than that of the full loss."""
+    sampled: Any = {"full_catalogue": ITEMS - 1}
+    expected, reports = trained(kind, feed, tmp_path / "whole", **sampled)
+    assert expected.negatives == 6 and expected.items.weight.grad.is_sparse  # type: ignore[union-attr]
+    trained(kind, feed, tmp_path / "killed", 2, **sampled)
+    model, resumed = trained(kind, feed, tmp_path / "killed", **sampled)
+    assert all_bytes(model) == all_bytes(expected)
+    assert [report.figures for report in resumed] == [report.figures for report in reports]
+    assert all_bytes(trained(kind, feed, tmp_path / "full")[0]) != all_bytes(expected)
+
+
+def test_a_sampled_loss_takes_no_weight_decay(feed: Feed, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.weight_decay: must be 0"):
+        trained("none", feed, tmp_path / "checkpoint", full_catalogue=0, weight_decay=0.1)
+
+
+def test_a_checkpoint_goes_on_with_its_number_of_threads(feed: Feed, tmp_path: Path) -> None:
+    """Sums of floats depend on it; one_thread puts it back."""
+    torch.set_num_threads(2)
+    trained("none", feed, tmp_path / "checkpoint", 1)
+    torch.set_num_threads(1)
+    trained("none", feed, tmp_path / "checkpoint")
+    assert torch.get_num_threads() == 2
+
+
 def test_killed_twice_it_ends_the_same(feed: Feed, tmp_path: Path) -> None:
     expected, _ = trained("prefix", feed, tmp_path / "whole")
     trained("prefix", feed, tmp_path / "killed", 1)
@@ -182,7 +212,7 @@ class Counting(Recommender):
 
 
 def test_figures_are_means_over_batches(feed: Feed, tmp_path: Path) -> None:
-    """12 users of up to 4 training rows each in batches of 5: losses 5, 5, 2 and 1, 1, 1: means 4 and 1."""
+    """12 users of up to 4 training rows each in batches of at most 5, evenly 4: losses 4, 4, 4 and 1, 1, 1."""
     short = Feed(sequences_of(*[[1, 2, 3, ITEMS]] * 12))
     torch.manual_seed(0)
     model = Counting(ITEMS, DIM, fresh("none", feed).backbone)
