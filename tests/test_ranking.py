@@ -115,7 +115,7 @@ def test_scores_that_are_no_numbers_rank_last() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 4), st.sampled_from([VALIDATION, TEST]))
 def test_equals_sorting_every_user_s_scores(seed: int, users: int, levels: int, split: str) -> None:
-    """Random histories with repeats, random scores with few levels and so many ties; 3 users encoded, 2 counted at once."""
+    """Random histories with repeats, scores of few levels and so many ties; 3 users encoded, 2 counted at once."""
     histories = random_histories(users, 9, seed)
     scores = np.random.default_rng(seed).integers(0, levels, (users, 12)).astype(float)
     with few_at_once(3, 2, items=12):
