@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from iadsr.errors import UserError
-from iadsr.tables import read_table, write_table, write_together
+from iadsr.tables import read_table, write_as_text, write_table, write_together
 
 FRAME = pl.DataFrame({"user": [0, 0, 1], "split": ["train", None, "test"]}, schema_overrides={"user": pl.Int32})
 
@@ -41,8 +41,19 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "a.parquet"
     write_table(path, FRAME)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(UserError, match=r"a.parquet: not a readable Parquet file .* delete it and run `dvc repro`"):
-        read_table(path)
+    for categories in ((), ("split",)):
+        with pytest.raises(UserError, match=r"a.parquet: not a readable Parquet file .* delete it and run `dvc repro`"):
+            read_table(path, categories)
+
+
+def test_texts_as_categories_and_back(tmp_path: Path) -> None:
+    """In memory they are categories; the file is byte for byte that of the texts."""
+    write_table(tmp_path / "texts", FRAME)
+    coded = read_table(tmp_path / "texts", categories=["split"])
+    assert (coded.schema["user"], coded.schema["split"]) == (pl.Int32, pl.Categorical)
+    assert coded.rows() == FRAME.rows()
+    write_as_text(coded, tmp_path / "categories")
+    assert (tmp_path / "categories").read_bytes() == (tmp_path / "texts").read_bytes()
 
 
 def failing(message: str) -> Callable[[pl.DataFrame, Path], None]:
