@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 
 FULL = "No space left on device"
+ROW_GROUP = 122_880  # rows, about
 NEARLY_NOTHING = 1 << 20  # bytes; where less is free, the disk is what a write failed for
 
 
@@ -41,8 +43,13 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
 
 
 def write_as_text(frame: pl.DataFrame, path: Path) -> None:
-    """Write one Parquet file, its categories as the texts they stand for; piece by piece, and with no error of ours."""
-    frame.lazy().with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String)).sink_parquet(path)
+    """Write one Parquet file, its categories as the texts they stand for; piece by piece, and with no error of ours.
+
+    The row groups are all of one size; else they, and so the bytes of the file, would depend on the number of threads.
+    """
+    texts = frame.lazy().with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    groups = max(1, round(frame.height / ROW_GROUP))
+    texts.sink_parquet(path, row_group_size=max(1, math.ceil(frame.height / groups)))
 
 
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:

@@ -30,6 +30,20 @@ def test_an_empty_table(tmp_path: Path) -> None:
     assert read_table(tmp_path / "a.parquet").schema == FRAME.schema
 
 
+@pytest.mark.parametrize("rows", [0, 100_000, 300_000])
+def test_the_bytes_of_a_file_do_not_depend_on_the_pieces_of_a_frame(tmp_path: Path, rows: int) -> None:
+    """Of texts in one piece, as of categories in pieces of 70,000 rows, which polars by itself makes row groups of."""
+    frame = pl.DataFrame(
+        {"item": pl.int_range(rows, eager=True), "split": pl.Series(["train"] * rows, dtype=pl.String)}
+    )
+    coded = frame.with_columns(pl.col("split").cast(pl.Categorical))
+    pieces = pl.concat([coded[start : start + 70_000] for start in range(0, rows + 1, 70_000)])
+    write_as_text(frame, tmp_path / "whole")
+    write_as_text(pieces, tmp_path / "pieces")
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert read_table(tmp_path / "pieces").equals(frame)
+
+
 def test_a_missing_file_is_named_with_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a.parquet: missing; run the stages before this one first \(`dvc repro`\)"):
         read_table(tmp_path / "a.parquet")
