@@ -19,7 +19,7 @@ import csv
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 import pydantic
@@ -39,6 +39,9 @@ from iadsr.sources.raw import (
     raw_tables,
     without_empty_optionals,
 )
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 MILLISECONDS_FROM = 1e11
 NANOSECONDS = 1_000_000_000
@@ -148,16 +151,22 @@ def _read_parquet(path: Path, columns: Mapping[str, str], categories: Collection
         with pyarrow.parquet.ParquetFile(path) as file:
             # names by way of Python: it objects to damaged ones, where polars would panic again
             selection = _selection(path, file.schema_arrow.names, columns)
-            wanted = list(dict.fromkeys(columns.values()))
-            empty = pyarrow.Table.from_batches([], file.schema_arrow).select(wanted).to_batches()
-            pieces = []
-            for batch in (*empty, *file.iter_batches(BATCH, columns=wanted)):
-                batch.validate(full=True)
-                piece = pl.DataFrame(dict(zip(batch.schema.names, batch.columns, strict=True)))
-                pieces.append(_with_categories(piece.select(selection), categories))
+            pieces = (piece.select(selection) for piece in _pieces(file, columns.values()))
+            return pl.concat([_with_categories(piece, categories) for piece in pieces])
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole Parquet file: {_first_line(error)}") from None
-    return pl.concat(pieces)
+
+
+def _pieces(file: ParquetFile, names: Collection[str]) -> Iterator[pl.DataFrame]:
+    """The named columns of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
+    import pyarrow
+
+    wanted = [field for field in file.schema_arrow if field.name in names]
+    yield pl.DataFrame({field.name: pyarrow.array([], field.type) for field in wanted})
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(BATCH, row_groups=[group], columns=[field.name for field in wanted]):
+            batch.validate(full=True)
+            yield pl.DataFrame(dict(zip(batch.schema.names, batch.columns, strict=True)))
 
 
 def _with_categories(piece: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:

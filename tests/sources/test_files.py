@@ -310,6 +310,13 @@ def test_parquet(folder: Folder) -> None:
     assert raw.items.rows() == [("10", "Ten", "C"), ("11", "A > B", "A > B")]
 
 
+def test_parquet_without_rows(folder: Folder) -> None:
+    pl.DataFrame({"who": [], "sku": [], "when": []}).write_parquet(folder.path / "i.parquet")
+    (folder.path / "items.csv").write_text(ITEMS)
+    with pytest.raises(UserError, match=r"i.parquet: no interactions in it"):
+        load(folder.source("i.parquet"), Rejects())
+
+
 def test_parquet_is_read_a_batch_at_a_time(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five rows in batches of two: ids as texts and as a dictionary, and one column under two of our names."""
     monkeypatch.setattr(files, "BATCH", 2)
