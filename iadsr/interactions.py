@@ -30,7 +30,6 @@ from iadsr.schemas import (
     VALIDATION,
 )
 
-ORDER = "order"  # a row's place in the raw file
 HELD_OUT = 2  # a user's last rows, validation and test
 SPLITS = pl.Enum([TRAIN, VALIDATION, TEST])
 
@@ -161,6 +160,13 @@ def _last(users: np.ndarray, count: int) -> np.ndarray:
     return last
 
 
+def _positions(users: np.ndarray) -> np.ndarray:
+    """The place of each row among those of its user, from 0; the rows of a user stand together."""
+    starts = _starts(users)
+    lengths = np.diff(starts, append=len(users))
+    return np.arange(len(users), dtype=np.int32) - np.repeat(starts.astype(np.int32), lengths)
+
+
 def time_keys(interactions: pl.DataFrame) -> list[str]:
     """The columns that hold a row's time: whole seconds, then the rest of a second where the source knows it."""
     return [name for name in (TIMESTAMP, NANOSECOND) if name in interactions.columns]
@@ -235,11 +241,10 @@ def leave_one_out(sequences: pl.DataFrame) -> pl.DataFrame:
     Every user has at least three rows, which `refuse_short` sees to, and they stand one after the other.
     """
     users = codes(sequences[USER])
-    starts = _starts(users)
-    lengths = np.diff(starts, append=len(users))
-    position = np.arange(len(users), dtype=np.int32) - np.repeat(starts.astype(np.int32), lengths)
     split = _last(users, HELD_OUT).astype(np.uint8) + _last(users, 1)  # places in SPLITS
-    return sequences.with_columns(pl.Series(POSITION, position), pl.Series(SPLIT, split, dtype=pl.UInt8).cat.to(SPLITS))
+    return sequences.with_columns(
+        pl.Series(POSITION, _positions(users)), pl.Series(SPLIT, split, dtype=pl.UInt8).cat.to(SPLITS)
+    )
 
 
 def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFrame:
@@ -255,27 +260,29 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
     generator = np.random.default_rng(seed)
     if IS_NOISE not in sequences.columns:
         sequences = sequences.with_columns(pl.lit(False).alias(IS_NOISE))
-    train = sequences.with_row_index(ORDER).filter(pl.col(SPLIT) == TRAIN)
-    drawn = generator.integers(train.height, size=round(ratio * train.height))
-    planted = train[np.sort(drawn)]
-    items = _foreign_items(train, planted[USER].to_numpy(), int(sequences[ITEM].max()), generator)  # type: ignore[arg-type]
-    planted = planted.with_columns(pl.Series(ITEM, items), pl.lit(True).alias(IS_NOISE))
-    both = pl.concat([planted, sequences.with_row_index(ORDER)])  # planted first, so that a stable sort puts it before
-    merged = both.sort(ORDER, maintain_order=True).drop(ORDER)
-    return merged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(USER).alias(POSITION))
+    users, items = codes(sequences[USER]), codes(sequences[ITEM])
+    train = np.flatnonzero(sequences[SPLIT] == TRAIN)
+    places = train[np.sort(generator.integers(len(train), size=round(ratio * len(train))))]
+    foreign = _foreign_items(pair_keys(users, items)[train], users[places], _beyond(items), generator)
+    planted = sequences[places].with_columns(pl.Series(ITEM, foreign), pl.lit(True).alias(IS_NOISE))
+    rows = np.insert(np.arange(len(users)), places, np.arange(len(users), len(users) + len(places)))
+    merged = pl.concat([sequences, planted])[rows]
+    return merged.with_columns(pl.Series(POSITION, _positions(codes(merged[USER]))))
 
 
-def _foreign_items(train: pl.DataFrame, users: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """One item of 1 to `count` for each entry of `users`, uniform over those not among this user's training rows."""
-    met = train[USER].to_numpy().astype(np.int64) * (count + 1) + train[ITEM].to_numpy()
-    met.sort()
-    if int(train.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
+def _foreign_items(met: np.ndarray, users: np.ndarray, beyond: int, generator: np.random.Generator) -> np.ndarray:
+    """One item from 1 to below `beyond` for each entry of `users`, uniform over those that this user has not `met`.
+
+    `met` has the keys of pairs, `user * beyond + item`.
+    """
+    met = distinct(met)
+    if np.bincount(met // beyond).max() >= beyond - 1:
         raise UserError("noise.ratio: a user has met every item of the catalogue, so none is left to plant")
     items = np.zeros(len(users), dtype=np.int64)
     open_draws = np.arange(len(users))
     while len(open_draws):
-        items[open_draws] = generator.integers(1, count + 1, size=len(open_draws))
-        keys = users[open_draws].astype(np.int64) * (count + 1) + items[open_draws]
+        items[open_draws] = generator.integers(1, beyond, size=len(open_draws))
+        keys = users[open_draws].astype(np.int64) * beyond + items[open_draws]
         place = np.minimum(np.searchsorted(met, keys), len(met) - 1)
         open_draws = open_draws[met[place] == keys]
     return items.astype(np.int32)
