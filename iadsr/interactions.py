@@ -1,4 +1,8 @@
-"""From raw interactions to sequences: duplicates, k-core, time order, leave-one-out split, planted noise."""
+"""From raw interactions to sequences: duplicates, k-core, time order, leave-one-out split, planted noise.
+
+Tables of tens of millions of rows must fit a small machine: users and items are compared as numbers, one for each
+different text (the codes of polars' categories), by counting and sorting of arrays rather than by joins and windows.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,8 @@ from iadsr.schemas import (
     VALIDATION,
 )
 
-ORDER = "order"  # a row's place in the raw file
 HELD_OUT = 2  # a user's last rows, validation and test
+SPLITS = pl.Enum([TRAIN, VALIDATION, TEST])
 
 
 class FilterParams(Group):
@@ -60,15 +64,64 @@ def checked_core(value: object, dataset: str) -> Core:
     return Core(value, key)
 
 
+def codes(column: pl.Series) -> np.ndarray:
+    """A small number for each value, the same for equal ones: integers as they are, of texts their categories'."""
+    if column.dtype.is_integer():
+        return column.to_numpy()
+    return column.cast(pl.Categorical).to_physical().to_numpy()
+
+
+def pair_keys(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """A number for each row, the same for the same user and item."""
+    return users.astype(np.int64) * _beyond(items) + items
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """Each of the keys once, ascending; `keys` is sorted in place."""
+    keys.sort()
+    return keys[_starts(keys)]
+
+
 def core_rows(interactions: pl.DataFrame, duplicates: str, core: Core) -> pl.DataFrame:
     """All rows of the users and items of the k-core, in which a pair of them counts once unless duplicates are kept.
 
     So the core does not depend on which of several rows `drop_duplicates` keeps afterwards. UserError when it is empty.
     """
+    users, items = codes(interactions[USER]), codes(interactions[ITEM])
     if duplicates == "keep":
-        return k_core(interactions, core)
-    pairs = k_core(interactions.select(USER, ITEM).unique(maintain_order=True), core)
-    return interactions.join(pairs, on=[USER, ITEM], how="semi", maintain_order="left")
+        enough = _core_members(users, items, core)
+    else:
+        enough = _core_members(*np.divmod(distinct(pair_keys(users, items)), _beyond(items)), core)
+    return interactions.filter(pl.Series(enough[0][users] & enough[1][items]))
+
+
+def k_core(interactions: pl.DataFrame, core: Core) -> pl.DataFrame:
+    """The largest subset where every user and every item has at least `core` interactions, in the same order.
+
+    UserError when nothing is left.
+    """
+    return core_rows(interactions, "keep", core)
+
+
+def _core_members(users: np.ndarray, items: np.ndarray, core: Core) -> tuple[np.ndarray, np.ndarray]:
+    """For each code of a user, and of an item, whether it is in the k-core of these rows; UserError for none."""
+    rows, sizes = len(users), (_beyond(users), _beyond(items))
+    while True:
+        many_users, many_items = (
+            np.bincount(each, minlength=size) >= core.size for each, size in zip((users, items), sizes, strict=True)
+        )
+        kept = many_users[users] & many_items[items]
+        if kept.all():
+            break
+        users, items = users[kept], items[kept]
+    if not len(users):
+        raise UserError(f"params.yaml: {core.key}: the {core.size}-core of {rows:,} interactions is empty; lower it")
+    return many_users, many_items
+
+
+def _beyond(numbers: np.ndarray) -> int:
+    """The least number greater than all; 0 for none."""
+    return int(numbers.max()) + 1 if len(numbers) else 0
 
 
 def drop_duplicates(ordered: pl.DataFrame, policy: str) -> pl.DataFrame:
@@ -77,40 +130,46 @@ def drop_duplicates(ordered: pl.DataFrame, policy: str) -> pl.DataFrame:
     No training row may stand or fall by what comes in validation or test. `first` looks backwards only. `last` looks
     forward, so it drops training rows for the sake of later training rows, and a user's last two rows stay whatever
     they are: A B C D A stays as it is (training A B C), where the plain rule would leave B C D A and so tell a model,
-    by the A that is missing, which item is the answer.
+    by the A that is missing, which item is the answer. Users stand one after the other.
     """
     if policy == "keep":
         return ordered
-    if policy == "first":
-        return ordered.unique([USER, ITEM], keep="first", maintain_order=True)
-    held_out = pl.int_range(pl.len()).over(USER) >= pl.len().over(USER) - HELD_OUT
-    same = (USER, ITEM, "held_out")
-    last = pl.int_range(pl.len()).over(same) == pl.len().over(same) - 1
-    return ordered.with_columns(held_out=held_out).filter(pl.col("held_out") | last).drop("held_out")
+    users, items = codes(ordered[USER]), codes(ordered[ITEM])
+    order = np.lexsort((*_halves(items), *_halves(users)))  # stable: a pair's rows stay in order of time
+    again = (users[order[1:]] == users[order[:-1]]) & (items[order[1:]] == items[order[:-1]])
+    earlier, later = order[:-1][again], order[1:][again]
+    kept = np.ones(len(users), dtype=bool)
+    kept[later if policy == "first" else earlier[~_last(users, HELD_OUT)[later]]] = False
+    return ordered.filter(pl.Series(kept))
+
+
+def _halves(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper 16 bits of numbers below 2 ** 32, which numpy sorts by radix: twice as fast."""
+    return (numbers & 0xFFFF).astype(np.uint16), (numbers >> 16).astype(np.uint16)
+
+
+def _starts(values: np.ndarray) -> np.ndarray:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.concatenate(([len(values) > 0], values[1:] != values[:-1])))
+
+
+def _last(users: np.ndarray, count: int) -> np.ndarray:
+    """Whether each row is one of the last `count` of its user, whose rows stand together."""
+    last = np.ones(len(users), dtype=bool)
+    last[:-count] = users[count:] != users[:-count]
+    return last
+
+
+def _positions(users: np.ndarray) -> np.ndarray:
+    """The place of each row among those of its user, from 0; the rows of a user stand together."""
+    starts = _starts(users)
+    lengths = np.diff(starts, append=len(users))
+    return np.arange(len(users), dtype=np.int32) - np.repeat(starts.astype(np.int32), lengths)
 
 
 def time_keys(interactions: pl.DataFrame) -> list[str]:
     """The columns that hold a row's time: whole seconds, then the rest of a second where the source knows it."""
     return [name for name in (TIMESTAMP, NANOSECOND) if name in interactions.columns]
-
-
-def k_core(interactions: pl.DataFrame, core: Core) -> pl.DataFrame:
-    """The largest subset where every user and every item has at least `core` interactions, in the same order.
-
-    UserError when nothing is left.
-    """
-    remaining = interactions
-    while True:
-        enough = (pl.len().over(USER) >= core.size) & (pl.len().over(ITEM) >= core.size)
-        kept = remaining.filter(enough)
-        if kept.height == remaining.height:
-            break
-        remaining = kept
-    if remaining.height == 0:
-        raise UserError(
-            f"params.yaml: {core.key}: the {core.size}-core of {interactions.height:,} interactions is empty; lower it"
-        )
-    return remaining
 
 
 def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame:
@@ -120,14 +179,19 @@ def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame
     the order of their first row. Raw order decides the test item wherever the last two times are equal (43% of Beauty's
     users), so it is what published numbers on these files are comparable under.
     """
-    frame = interactions.with_row_index(ORDER)
+    keys = [interactions[name].to_numpy() for name in reversed(time_keys(interactions))]
     if ties == "shuffled":
-        shuffled = np.random.default_rng(seed).permutation(frame.height)
-        frame = frame.with_columns(pl.Series("tie", shuffled))
-    else:
-        frame = frame.with_columns(tie=pl.col(ORDER))
-    frame = frame.with_columns(first=pl.col(ORDER).min().over(USER))
-    return frame.sort(["first", *time_keys(frame), "tie"]).drop(ORDER, "tie", "first")
+        keys.insert(0, np.random.default_rng(seed).permutation(interactions.height))
+    first_rows = _first_rows(codes(interactions[USER]))
+    return interactions[np.lexsort((*keys, *_halves(first_rows)))]  # stable
+
+
+def _first_rows(values: np.ndarray) -> np.ndarray:
+    """For each row, the first one with the same value."""
+    first = np.empty(_beyond(values), dtype=np.uint32)
+    backwards = values[::-1]
+    first[backwards] = np.arange(len(values), dtype=np.uint32)[::-1]  # of several to one place, the last one stays
+    return first[values]
 
 
 def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -135,22 +199,28 @@ def reindex(interactions: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFra
 
     UserError for an item of the interactions that has no row in the item table.
     """
-    users = interactions.select(pl.col(USER).unique(maintain_order=True).alias(RAW_USER))
-    users = users.with_row_index(USER).with_columns(pl.col(USER).cast(pl.Int32))
-    catalogue = interactions.select(pl.col(ITEM).unique(maintain_order=True).alias(RAW_ITEM))
-    catalogue = catalogue.with_row_index(ITEM, offset=1).with_columns(pl.col(ITEM).cast(pl.Int32))
+    user, raw_users = _numbered(interactions[USER], 0)
+    item, raw_items = _numbered(interactions[ITEM], 1)
+    catalogue = pl.DataFrame({ITEM: pl.Series(range(1, len(raw_items) + 1), dtype=pl.Int32), RAW_ITEM: raw_items})
     titled = catalogue.join(items.rename({ITEM: RAW_ITEM}), on=RAW_ITEM, how="left", maintain_order="left")
     untitled = titled.filter(pl.col("title").is_null())
     if untitled.height:
         first = untitled[RAW_ITEM][0]
         raise UserError(f"items.parquet: no row for item {first!r} ({untitled.height} such items); run ingest again")
-    sequences = (
-        interactions.rename({USER: RAW_USER, ITEM: RAW_ITEM})
-        .join(users, on=RAW_USER, maintain_order="left")
-        .join(catalogue, on=RAW_ITEM, maintain_order="left")
-        .drop(RAW_USER, RAW_ITEM)
-    )
+    users = pl.DataFrame({USER: pl.Series(range(len(raw_users)), dtype=pl.Int32), RAW_USER: raw_users})
+    sequences = interactions.select(user, item, pl.exclude(USER, ITEM))
     return sequences, users, titled
+
+
+def _numbered(column: pl.Series, start: int) -> tuple[pl.Series, pl.Series]:
+    """Numbers from `start` in order of appearance instead of texts, and the texts in order of their numbers."""
+    if column.dtype == pl.String:
+        column = column.cast(pl.Categorical)
+    texts = column.unique(maintain_order=True)
+    places = codes(column)
+    numbers = np.zeros(_beyond(places), dtype=np.int32)
+    numbers[codes(texts)] = np.arange(start, start + len(texts))
+    return pl.Series(column.name, numbers[places]), texts.cast(pl.String)
 
 
 def refuse_short(interactions: pl.DataFrame, core: Core) -> None:
@@ -168,18 +238,13 @@ def refuse_short(interactions: pl.DataFrame, core: Core) -> None:
 def leave_one_out(sequences: pl.DataFrame) -> pl.DataFrame:
     """Add `position` (0-based) and `split`: a user's last row is test, the one before validation, the rest train.
 
-    Every user has at least three rows, which `refuse_short` sees to.
+    Every user has at least three rows, which `refuse_short` sees to, and they stand one after the other.
     """
-    length = pl.len().over(USER)
-    position = pl.int_range(pl.len(), dtype=pl.Int32).over(USER)
-    split = (
-        pl.when(position == length - 1)
-        .then(pl.lit(TEST))
-        .when(position == length - 2)
-        .then(pl.lit(VALIDATION))
-        .otherwise(pl.lit(TRAIN))
+    users = codes(sequences[USER])
+    split = _last(users, HELD_OUT).astype(np.uint8) + _last(users, 1)  # places in SPLITS
+    return sequences.with_columns(
+        pl.Series(POSITION, _positions(users)), pl.Series(SPLIT, split, dtype=pl.UInt8).cat.to(SPLITS)
     )
-    return sequences.with_columns(position.alias(POSITION), split.alias(SPLIT))
 
 
 def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFrame:
@@ -195,27 +260,29 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
     generator = np.random.default_rng(seed)
     if IS_NOISE not in sequences.columns:
         sequences = sequences.with_columns(pl.lit(False).alias(IS_NOISE))
-    train = sequences.with_row_index(ORDER).filter(pl.col(SPLIT) == TRAIN)
-    drawn = generator.integers(train.height, size=round(ratio * train.height))
-    planted = train[np.sort(drawn)]
-    items = _foreign_items(train, planted[USER].to_numpy(), int(sequences[ITEM].max()), generator)  # type: ignore[arg-type]
-    planted = planted.with_columns(pl.Series(ITEM, items), pl.lit(True).alias(IS_NOISE))
-    both = pl.concat([planted, sequences.with_row_index(ORDER)])  # planted first, so that a stable sort puts it before
-    merged = both.sort(ORDER, maintain_order=True).drop(ORDER)
-    return merged.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(USER).alias(POSITION))
+    users, items = codes(sequences[USER]), codes(sequences[ITEM])
+    train = np.flatnonzero(sequences[SPLIT] == TRAIN)
+    places = train[np.sort(generator.integers(len(train), size=round(ratio * len(train))))]
+    foreign = _foreign_items(pair_keys(users, items)[train], users[places], _beyond(items), generator)
+    planted = sequences[places].with_columns(pl.Series(ITEM, foreign), pl.lit(True).alias(IS_NOISE))
+    rows = np.insert(np.arange(len(users)), places, np.arange(len(users), len(users) + len(places)))
+    merged = pl.concat([sequences, planted])[rows]
+    return merged.with_columns(pl.Series(POSITION, _positions(codes(merged[USER]))))
 
 
-def _foreign_items(train: pl.DataFrame, users: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """One item of 1 to `count` for each entry of `users`, uniform over those not among this user's training rows."""
-    met = train[USER].to_numpy().astype(np.int64) * (count + 1) + train[ITEM].to_numpy()
-    met.sort()
-    if int(train.group_by(USER).agg(pl.col(ITEM).n_unique())[ITEM].max()) >= count:  # type: ignore[arg-type]
+def _foreign_items(met: np.ndarray, users: np.ndarray, beyond: int, generator: np.random.Generator) -> np.ndarray:
+    """One item from 1 to below `beyond` for each entry of `users`, uniform over those that this user has not `met`.
+
+    `met` has the keys of pairs, `user * beyond + item`.
+    """
+    met = distinct(met)
+    if np.bincount(met // beyond).max() >= beyond - 1:
         raise UserError("noise.ratio: a user has met every item of the catalogue, so none is left to plant")
     items = np.zeros(len(users), dtype=np.int64)
     open_draws = np.arange(len(users))
     while len(open_draws):
-        items[open_draws] = generator.integers(1, count + 1, size=len(open_draws))
-        keys = users[open_draws].astype(np.int64) * (count + 1) + items[open_draws]
+        items[open_draws] = generator.integers(1, beyond, size=len(open_draws))
+        keys = users[open_draws].astype(np.int64) * beyond + items[open_draws]
         place = np.minimum(np.searchsorted(met, keys), len(met) - 1)
         open_draws = open_draws[met[place] == keys]
     return items.astype(np.int32)

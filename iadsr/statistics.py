@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from iadsr.interactions import time_keys
-from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TEST, TRAIN, USER
+from iadsr.interactions import distinct, pair_keys, time_keys
+from iadsr.schemas import IS_NOISE, ITEM, SPLIT, TEST, TRAIN, USER
 
 # Table 1 of the paper: users, items, actions, average length, sparsity in percent, as printed.
 PAPER_TABLE_1 = {
@@ -25,8 +25,10 @@ def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
     planted = int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
     users, items, rows = sequences[USER].n_unique(), sequences[ITEM].n_unique(), sequences.height
     lengths = sequences.group_by(USER).len()["len"]
-    last_two = sequences.filter(pl.col(POSITION) >= pl.len().over(USER) - 2)
-    tied = last_two.group_by(USER).agg(tied=pl.struct(time_keys(sequences)).n_unique() == 1)["tied"]
+    last_two = sequences.filter(pl.col(SPLIT) != TRAIN).group_by(USER)
+    times = pl.col(time_keys(sequences))
+    tied = last_two.agg(tied=pl.all_horizontal(times.min() == times.max()))["tied"]
+    keys = pair_keys(sequences[USER].to_numpy(), sequences[ITEM].to_numpy())
     return {
         "users": users,
         "items": items,
@@ -39,7 +41,7 @@ def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
         "train_interactions": sequences.filter(pl.col(SPLIT) == TRAIN).height,
         "test_interactions": sequences.filter(pl.col(SPLIT) == TEST).height,
         "noise_interactions": planted,
-        "repeated_pairs": rows - sequences.select(USER, ITEM).unique().height,
+        "repeated_pairs": rows - len(distinct(keys)),
         "tied_last_two": float(tied.mean()),  # type: ignore[arg-type]
     }
 

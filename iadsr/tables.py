@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,15 +16,23 @@ from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 
 FULL = "No space left on device"
+ROW_GROUP = 122_880  # rows, about
 NEARLY_NOTHING = 1 << 20  # bytes; where less is free, the disk is what a write failed for
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A Parquet file as a frame; UserError when it is missing or no Parquet file."""
+def read_table(path: Path, categories: Sequence[str] = ()) -> pl.DataFrame:
+    """A Parquet file as a frame; UserError when it is missing or no Parquet file.
+
+    Columns of texts named as `categories` become such, which hold a number a row: of many rows with few different
+    texts, a quarter of the memory.
+    """
     if not path.exists():
         raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
     try:
-        return pl.read_parquet(path)
+        if not categories:
+            return pl.read_parquet(path)
+        as_categories = pl.scan_parquet(path).with_columns(pl.col(categories).cast(pl.Categorical))
+        return as_categories.collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None
 
@@ -31,6 +40,16 @@ def read_table(path: Path) -> pl.DataFrame:
 def write_table(path: Path, frame: pl.DataFrame) -> None:
     """Write one Parquet file; errors as of `write_together`."""
     write_together({path: frame.write_parquet})
+
+
+def write_as_text(frame: pl.DataFrame, path: Path) -> None:
+    """Write one Parquet file, its categories as the texts they stand for; piece by piece, and with no error of ours.
+
+    The row groups are all of one size; else they, and so the bytes of the file, would depend on the number of threads.
+    """
+    texts = frame.lazy().with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    groups = max(1, round(frame.height / ROW_GROUP))
+    texts.sink_parquet(path, row_group_size=max(1, math.ceil(frame.height / groups)))
 
 
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from stages import paths
 from stages.command import Params, new_app, reports_errors
+
+if TYPE_CHECKING:
+    import polars as pl
 
 app = new_app()
 
@@ -20,7 +25,7 @@ def main(params: Params = paths.PARAMS) -> None:
     from iadsr import interactions, statistics
     from iadsr.artifacts import write_json
     from iadsr.params import choice, group, lookup, read_params
-    from iadsr.tables import read_table, write_together
+    from iadsr.tables import read_table, write_as_text, write_together
 
     content = read_params(params)
     dataset = choice(content, "dataset", "datasets")
@@ -28,10 +33,13 @@ def main(params: Params = paths.PARAMS) -> None:
     settings = group(content, "filter", interactions.FilterParams)
     noise = group(content, "noise", interactions.NoiseParams)
 
-    raw = read_table(paths.RAW_INTERACTIONS)
-    cored = interactions.core_rows(raw, settings.duplicates, core)
-    ordered = interactions.time_order(cored, settings.ties, settings.ties_seed)
-    unique = interactions.drop_duplicates(ordered, settings.duplicates)
+    # one inside the other, so that no table outlives the step that needs it
+    unique = interactions.drop_duplicates(
+        interactions.time_order(
+            interactions.core_rows(_raw_interactions(), settings.duplicates, core), settings.ties, settings.ties_seed
+        ),
+        settings.duplicates,
+    )
     interactions.refuse_short(unique, core)
     sequences, users, items = interactions.reindex(unique, read_table(paths.RAW_ITEMS))
     split = interactions.leave_one_out(sequences)
@@ -43,7 +51,7 @@ def main(params: Params = paths.PARAMS) -> None:
     metrics = {**described, **verdict, "planted_interactions": final.height - split.height}
     write_together(
         {
-            paths.SEQUENCES: interactions.arranged(final).write_parquet,
+            paths.SEQUENCES: partial(write_as_text, interactions.arranged(final)),
             paths.USERS: users.write_parquet,
             paths.ITEMS: items.write_parquet,
             paths.DATASET_METRICS: partial(write_json, content=metrics),
@@ -56,6 +64,14 @@ def main(params: Params = paths.PARAMS) -> None:
     )
     if same is not None:
         print("equals Table 1 of the paper" if same else "WARNING: differs from Table 1 of the paper")
+
+
+def _raw_interactions() -> pl.DataFrame:
+    """Without the ratings, which no later stage reads."""
+    from iadsr.schemas import ITEM, RATING, USER
+    from iadsr.tables import read_table
+
+    return read_table(paths.RAW_INTERACTIONS, categories=(USER, ITEM)).drop(RATING, strict=False)
 
 
 if __name__ == "__main__":

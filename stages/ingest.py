@@ -54,11 +54,11 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
     from functools import partial
 
     from iadsr.artifacts import write_json
-    from iadsr.tables import write_together
+    from iadsr.tables import write_as_text, write_together
 
     write_together(
         {
-            paths.RAW_INTERACTIONS: raw.interactions.write_parquet,
+            paths.RAW_INTERACTIONS: partial(write_as_text, raw.interactions),
             paths.RAW_ITEMS: raw.items.write_parquet,
             paths.RAW_REJECTS: rejects.write,
             paths.INGEST_METRICS: partial(write_json, content=metrics),

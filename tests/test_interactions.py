@@ -90,6 +90,19 @@ def test_training_rows_are_those_of_a_history_cut_before_the_held_out(history: l
     assert found == expected[policy]
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("123")), max_size=30))
+def test_duplicates_of_several_users_equal_windows_over_each(rows: list[Pair]) -> None:
+    """The plain form of both rules, in polars' own terms, on users of any number of rows that stand together."""
+    frame = time_order(raw(*[(user, item, time) for time, (user, item) in enumerate(rows)]), "raw", 0)
+    held_out = pl.int_range(pl.len()).over("user") >= pl.len().over("user") - 2
+    marked = frame.with_columns(held_out=held_out)
+    same = ("user", "item", "held_out")
+    last = pl.int_range(pl.len()).over(same) == pl.len().over(same) - 1
+    assert drop_duplicates(frame, "first").equals(frame.unique(["user", "item"], keep="first", maintain_order=True))
+    assert drop_duplicates(frame, "last").equals(marked.filter(pl.col("held_out") | last).drop("held_out"))
+
+
 def test_the_same_item_of_another_user_is_no_duplicate() -> None:
     assert pairs(drop_duplicates(untimed("a1 b1 a2"), "first")) == "a1 b1 a2"
 
@@ -222,6 +235,15 @@ def test_time_order_equals_a_plain_sort_of_each_history(rows: list[Row], ties: s
     assert sorted(found) == sorted(rows)
 
 
+def test_more_users_than_a_half_of_their_number_holds() -> None:
+    """70,000 users with two rows each, the later one first: numbers of 17 bits, which are sorted by two halves."""
+    users = [f"u{number}" for number in range(70_000)]
+    frame = pl.DataFrame({"user": users + users[::-1], "item": "i", "timestamp": [2] * 70_000 + [1] * 70_000})
+    found = time_order(frame, "raw", 0)
+    assert found["user"].to_list() == [user for user in users for _ in range(2)]
+    assert found["timestamp"].to_list() == [1, 2] * 70_000
+
+
 # --- numbering ---
 
 TITLES = pl.DataFrame(
@@ -242,6 +264,20 @@ def test_users_and_items_are_numbered_as_they_appear() -> None:
 def test_an_item_without_a_row_in_the_item_table_is_an_error() -> None:
     with pytest.raises(UserError, match=r"items.parquet: no row for item 'x' \(2 such items\)"):
         reindex(untimed("ua ux uy"), TITLES)
+
+
+@settings(max_examples=75, deadline=None)
+@given(timed_rows, st.sampled_from(["keep", "first", "last"]))
+def test_categories_are_what_their_texts_are(rows: list[Row], duplicates: str) -> None:
+    """All steps on ids as texts, and on categories whose codes are in the opposite order of appearance."""
+    texts = raw(*rows)
+    backwards = texts.reverse().with_columns(pl.col("user", "item").cast(pl.Categorical(pl.Categories.random())))
+    titles = pl.DataFrame({"item": list("12345"), "title": "t", "categories": ""})
+    found = []
+    for frame in (texts, backwards.reverse()):
+        ordered = time_order(core_rows(frame, duplicates, core(1)), "raw", 0)
+        found.append(reindex(drop_duplicates(ordered, duplicates), titles))
+    assert all(one.equals(other) for one, other in zip(*found, strict=True))
 
 
 # --- leave-one-out ---

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from iadsr.errors import UserError
-from iadsr.tables import read_table, write_table, write_together
+from iadsr.tables import read_table, write_as_text, write_table, write_together
 
 FRAME = pl.DataFrame({"user": [0, 0, 1], "split": ["train", None, "test"]}, schema_overrides={"user": pl.Int32})
 
@@ -30,6 +30,20 @@ def test_an_empty_table(tmp_path: Path) -> None:
     assert read_table(tmp_path / "a.parquet").schema == FRAME.schema
 
 
+@pytest.mark.parametrize("rows", [0, 100_000, 300_000])
+def test_the_bytes_of_a_file_do_not_depend_on_the_pieces_of_a_frame(tmp_path: Path, rows: int) -> None:
+    """Of texts in one piece, as of categories in pieces of 70,000 rows, which polars by itself makes row groups of."""
+    frame = pl.DataFrame(
+        {"item": pl.int_range(rows, eager=True), "split": pl.Series(["train"] * rows, dtype=pl.String)}
+    )
+    coded = frame.with_columns(pl.col("split").cast(pl.Categorical))
+    pieces = pl.concat([coded[start : start + 70_000] for start in range(0, rows + 1, 70_000)])
+    write_as_text(frame, tmp_path / "whole")
+    write_as_text(pieces, tmp_path / "pieces")
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert read_table(tmp_path / "pieces").equals(frame)
+
+
 def test_a_missing_file_is_named_with_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a.parquet: missing; run the stages before this one first \(`dvc repro`\)"):
         read_table(tmp_path / "a.parquet")
@@ -41,8 +55,19 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "a.parquet"
     write_table(path, FRAME)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(UserError, match=r"a.parquet: not a readable Parquet file .* delete it and run `dvc repro`"):
-        read_table(path)
+    for categories in ((), ("split",)):
+        with pytest.raises(UserError, match=r"a.parquet: not a readable Parquet file .* delete it and run `dvc repro`"):
+            read_table(path, categories)
+
+
+def test_texts_as_categories_and_back(tmp_path: Path) -> None:
+    """In memory they are categories; the file is byte for byte that of the texts."""
+    write_table(tmp_path / "texts", FRAME)
+    coded = read_table(tmp_path / "texts", categories=["split"])
+    assert (coded.schema["user"], coded.schema["split"]) == (pl.Int32, pl.Categorical)
+    assert coded.rows() == FRAME.rows()
+    write_as_text(coded, tmp_path / "categories")
+    assert (tmp_path / "categories").read_bytes() == (tmp_path / "texts").read_bytes()
 
 
 def failing(message: str) -> Callable[[pl.DataFrame, Path], None]:

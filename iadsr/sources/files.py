@@ -8,6 +8,9 @@ whole seconds, so that rows of the same second still sort by time. Numbers that 
 refused, because as seconds or milliseconds they would be days of 1970 or years beyond 2500.
 
 Texts are taken as they stand, on one line: `&amp;` in a title stays `&amp;`, since only its owner knows what it means.
+
+The interactions may be tens of millions: their ids are read as categories, a number a row, and what is computed from a
+column is computed piece by piece (polars' streaming engine), so that no intermediate column is ever whole in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import csv
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 import pydantic
@@ -37,10 +40,20 @@ from iadsr.sources.raw import (
     without_empty_optionals,
 )
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
 MILLISECONDS_FROM = 1e11
 NANOSECONDS = 1_000_000_000
-# A column that only a CSV with rows of too many fields has: what is wrong with each; no user's column has such a name.
+REQUIRED = (schemas.USER, schemas.ITEM, schemas.TIMESTAMP, schemas.IS_NOISE)  # in every row, where the table has it
+# Columns beside the user's; none of these has such a name. FILLED: does anything at all stand in a row?
+FILLED = "\0filled"
+# A column that only a CSV with rows of too many fields has: what is wrong with each.
 SURPLUS = "\0surplus"
+BATCH = 1 << 20  # rows of a Parquet file that are read at once
+PYTHON_BATCH = 1 << 16  # rows that go through Python's own parser of dates at once
+# Nearly all dates in the world: a day, or a day and a time in whole seconds, in UTC.
+PLAIN_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?)?$"
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -84,10 +97,10 @@ def read_interactions(source: Files, rejects: Rejects) -> pl.DataFrame:
     """user, item, timestamp and, where mapped, rating and is_noise, without the bad rows."""
     names = source.columns
     wanted = {name: getattr(names, name) for name in (*schemas.RAW_INTERACTIONS, *schemas.RAW_INTERACTIONS_OPTIONAL)}
-    table = read_table(source.interactions, {ours: theirs for ours, theirs in wanted.items() if theirs is not None})
+    columns = {ours: theirs for ours, theirs in wanted.items() if theirs is not None}
+    table = read_table(source.interactions, columns, categories=(schemas.USER, schemas.ITEM))
     typed = _typed(table, source.interactions)
-    good = _set_aside(table, typed, _reason(table, typed), source.interactions, rejects)
-    return without_empty_optionals(good)
+    return without_empty_optionals(_set_aside(table, typed, REQUIRED, source.interactions, rejects))
 
 
 def read_items(source: Files, rejects: Rejects) -> ItemRows:
@@ -99,18 +112,18 @@ def read_items(source: Files, rejects: Rejects) -> ItemRows:
     table = read_table(source.items, wanted)
     others = table.drop(schemas.ITEM, SURPLUS, strict=False)
     typed = pl.DataFrame([_ids(table, schemas.ITEM, source.items), *map(_texts, others)])
-    reason = typed.select(pl.when(pl.col(schemas.ITEM).is_null()).then(pl.lit("item is missing"))).to_series()
-    good = _set_aside(table, typed, reason, source.items, rejects)
+    good = _set_aside(table, typed, (schemas.ITEM,), source.items, rejects)
     items = ItemRows()
     for item, *texts in good.iter_rows():
         items.add(item, Item(*map(collapsed, texts)))
     return items
 
 
-def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    """The mapped columns under our names: all text from CSV, typed from Parquet. UserError if it cannot be read.
+def read_table(name: str, columns: Mapping[str, str], categories: Collection[str] = ()) -> pl.DataFrame:
+    """The mapped columns under our names: all text from CSV, typed from Parquet; texts of `categories` as categories.
 
-    Where rows of a CSV have too many fields, a column SURPLUS says so of each, and is null for the others.
+    UserError if it cannot be read. Where rows of a CSV have too many fields, a column SURPLUS says so of each, and is
+    null for the others.
     """
     path = Path(name)
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
@@ -118,37 +131,69 @@ def read_table(name: str, columns: Mapping[str, str]) -> pl.DataFrame:
         raise UserError(f"{name}: expected a file that ends in .csv or .parquet")
     if not path.is_file():
         raise UserError(f"{name}: no such file (paths are relative to the project's root)")
-    table = readers[path.suffix.lower()](path)
+    return readers[path.suffix.lower()](path, columns, categories)
+
+
+def _selection(path: Path, present: Collection[str], columns: Mapping[str, str]) -> list[pl.Expr]:
+    """The mapped columns under our names; UserError for one that the file lacks."""
     for ours, theirs in columns.items():
-        if theirs not in table.columns:
-            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {', '.join(table.columns)}")
-    surplus = [pl.col(SURPLUS)] if SURPLUS in table.columns else []
-    return table.select(*(pl.col(theirs).alias(ours) for ours, theirs in columns.items()), *surplus)
+        if theirs not in present:
+            raise UserError(f"{path}: no column {theirs!r} (`columns.{ours}`); it has: {', '.join(present)}")
+    return [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def _read_parquet(path: Path, columns: Mapping[str, str], categories: Collection[str]) -> pl.DataFrame:
     # by pyarrow, because polars panics (no exception that one should catch) on some damaged files
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-        table.validate(full=True)
-        # names by way of Python: it objects to damaged ones, where polars would panic again
-        return pl.DataFrame(dict(zip(table.column_names, table.columns, strict=True)))
+        with pyarrow.parquet.ParquetFile(path) as file:
+            # names by way of Python: it objects to damaged ones, where polars would panic again
+            selection = _selection(path, file.schema_arrow.names, columns)
+            pieces = (piece.select(selection) for piece in _pieces(file, columns.values()))
+            return pl.concat([_with_categories(piece, categories) for piece in pieces])
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole Parquet file: {_first_line(error)}") from None
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    """All columns as text; empty lines at the end are no rows."""
+def _pieces(file: ParquetFile, names: Collection[str]) -> Iterator[pl.DataFrame]:
+    """The named columns of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
+    import pyarrow
+
+    wanted = [field for field in file.schema_arrow if field.name in names]
+    yield pl.DataFrame({field.name: pyarrow.array([], field.type) for field in wanted})
+    for group in range(file.num_row_groups):
+        for batch in file.iter_batches(BATCH, row_groups=[group], columns=[field.name for field in wanted]):
+            batch.validate(full=True)
+            yield pl.DataFrame(dict(zip(batch.schema.names, batch.columns, strict=True)))
+
+
+def _with_categories(piece: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
+    texts = [name for name in names if piece.schema[name] == pl.String]
+    return piece.with_columns(pl.col(texts).cast(pl.Categorical))
+
+
+def _read_csv(path: Path, columns: Mapping[str, str], categories: Collection[str]) -> pl.DataFrame:
+    """The mapped columns as text; empty lines at the end are no rows."""
     _refuse_other_separators(path)
     try:
-        table = pl.read_csv(path, infer_schema=False)
+        table = _scan_csv(path, columns, categories)
     except pl.exceptions.PolarsError as error:
-        table = _read_ragged_csv(path, error)
-    filled = table.select(pl.any_horizontal(pl.all().is_not_null()).arg_true()).to_series()
-    return table.head(0 if filled.is_empty() else int(filled[-1]) + 1)
+        table = _read_ragged_csv(path, columns, categories, error)
+    filled = table[FILLED].arg_true()
+    return table.drop(FILLED).head(0 if filled.is_empty() else int(filled[-1]) + 1)
+
+
+def _scan_csv(
+    path: Path, columns: Mapping[str, str], categories: Collection[str], ragged: bool = False
+) -> pl.DataFrame:
+    """The mapped columns, and in FILLED whether anything stands in a row at all; `ragged`: surplus fields are cut."""
+    scan = pl.scan_csv(path, infer_schema=False, truncate_ragged_lines=ragged)
+    selection = _selection(path, scan.collect_schema().names(), columns)
+    filled = pl.any_horizontal(pl.all().is_not_null()).alias(FILLED)
+    coded = [pl.col(name).cast(pl.Categorical) for name in categories]
+    return scan.select(*selection, filled).with_columns(coded).collect(engine="streaming")
 
 
 def _refuse_other_separators(path: Path) -> None:
@@ -163,10 +208,12 @@ def _refuse_other_separators(path: Path) -> None:
         )
 
 
-def _read_ragged_csv(path: Path, error: pl.exceptions.PolarsError) -> pl.DataFrame:
+def _read_ragged_csv(
+    path: Path, columns: Mapping[str, str], categories: Collection[str], error: pl.exceptions.PolarsError
+) -> pl.DataFrame:
     """A CSV that polars refused with `error`: read if its only fault is rows of too many fields, else a UserError."""
     try:
-        table = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=True)
+        table = _scan_csv(path, columns, categories, ragged=True)
         surplus = _surplus(path)
         if len(surplus) == table.height and surplus.count():
             return table.with_columns(surplus)
@@ -266,40 +313,41 @@ def _typed(table: pl.DataFrame, name: str) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _reason(table: pl.DataFrame, typed: pl.DataFrame) -> pl.Series:
-    """Why each row is bad, null for the good ones."""
-    unlike = "timestamp is no number of (milli)seconds since 1970 and no ISO date, or unlike the rest of its column"
-    faults = {
-        "user is missing": typed[schemas.USER].is_null(),
-        "item is missing": typed[schemas.ITEM].is_null(),
-        "timestamp is missing": _texts(table[schemas.TIMESTAMP]) == "",
-        unlike: typed[schemas.TIMESTAMP].is_null(),
-    }
-    if schemas.IS_NOISE in typed.columns:
-        faults["is_noise is neither true nor false"] = typed[schemas.IS_NOISE].is_null()
-    return pl.select(pl.coalesce(pl.when(fault).then(pl.lit(why)) for why, fault in faults.items())).to_series()
-
-
 def _set_aside(
-    table: pl.DataFrame, typed: pl.DataFrame, reason: pl.Series, name: str, rejects: Rejects
+    table: pl.DataFrame, typed: pl.DataFrame, required: Collection[str], name: str, rejects: Rejects
 ) -> pl.DataFrame:
-    """The rows of `typed` without a reason against them; the others go to the rejects as they stand in `table`."""
+    """The rows of `typed` that lack nothing `required`; the others go to the rejects as they stand in `table`."""
+    faults = [typed[column].is_null() for column in required if column in typed.columns]
     if SURPLUS in table.columns:
-        reason = pl.select(pl.coalesce(table[SURPLUS], reason)).to_series()
-        table = table.drop(SURPLUS)
-    bad = reason.is_not_null()
-    indices = bad.arg_true().to_list()
-    if indices:
-        rows = zip(_row_numbers(name, indices), reason.filter(bad), table.filter(bad).rows(), strict=True)
-        for number, why, values in rows:
-            text = ",".join("" if value is None else str(value) for value in values)
-            rejects.add(name, number, why, text)
+        faults.append(table[SURPLUS].is_not_null())
+    bad = pl.select(pl.any_horizontal(faults)).to_series()
+    if not bad.any():
+        return typed
+    reasons = _reasons(table.filter(bad), typed.filter(bad))
+    as_found = table.filter(bad).drop(SURPLUS, strict=False).rows()
+    for number, why, values in zip(_row_numbers(name, bad.arg_true().to_list()), reasons, as_found, strict=True):
+        text = ",".join("" if value is None else str(value) for value in values)
+        rejects.add(name, number, why, text)
     rejects.check()
     return typed.filter(~bad)
 
 
+def _reasons(table: pl.DataFrame, typed: pl.DataFrame) -> pl.Series:
+    """Why each of these bad rows is bad."""
+    unlike = "timestamp is no number of (milli)seconds since 1970 and no ISO date, or unlike the rest of its column"
+    faults = {f"{name} is missing": typed[name].is_null() for name in (schemas.USER, schemas.ITEM) if name in typed}
+    if schemas.TIMESTAMP in typed:
+        faults["timestamp is missing"] = _texts(table[schemas.TIMESTAMP]) == ""
+        faults[unlike] = typed[schemas.TIMESTAMP].is_null()
+    if schemas.IS_NOISE in typed:
+        faults["is_noise is neither true nor false"] = typed[schemas.IS_NOISE].is_null()
+    surplus = [table[SURPLUS]] if SURPLUS in table else []
+    whys = [pl.when(fault).then(pl.lit(why)) for why, fault in faults.items()]
+    return pl.select(pl.coalesce(*surplus, *whys)).to_series()
+
+
 def _ids(table: pl.DataFrame, column: str, name: str) -> pl.Series:
-    """Ids as text, null where missing; whole floats, which pandas makes of integers with gaps, count as integers."""
+    """Ids as categories, null where missing; whole floats, which pandas makes of integers with gaps, are integers."""
     values = table[column]
     if values.dtype.is_float():
         values = values.fill_nan(None)
@@ -308,14 +356,31 @@ def _ids(table: pl.DataFrame, column: str, name: str) -> pl.Series:
             values = values.cast(pl.Int64, strict=False)
     if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise UserError(f"{name}: column for `{column}`: expected text or integers as ids, found {values.dtype}")
-    return _texts(values).replace("", None)
+    text = _text(values)
+    clean = pl.when(text != "").then(text)
+    if values.dtype == pl.Categorical:
+        different = values.unique()
+        if _streamed(different, clean).to_series().eq_missing(different.cast(pl.String)).all():
+            return values
+    return _streamed(values, clean.cast(pl.Categorical))[column]
 
 
 def _texts(values: pl.Series) -> pl.Series:
     """Any column as text without outer white space, missing values empty, lists joined as categories are."""
+    return _streamed(values, _text(values))[values.name]
+
+
+def _text(values: pl.Series) -> pl.Expr:
+    """The same as an expression on that column."""
+    found = pl.col(values.name)
     if isinstance(values.dtype, pl.List):
-        values = values.cast(pl.List(pl.String)).list.join(CATEGORY_SEPARATOR, ignore_nulls=True)
-    return values.cast(pl.String).str.strip_chars().fill_null("")
+        found = found.cast(pl.List(pl.String)).list.join(CATEGORY_SEPARATOR, ignore_nulls=True)
+    return found.cast(pl.String).str.strip_chars().fill_null("")
+
+
+def _streamed(values: pl.Series, *expressions: pl.Expr) -> pl.DataFrame:
+    """What is computed from one column, row by row, without holding anything between it and the results."""
+    return values.to_frame().lazy().select(expressions).collect(engine="streaming")
 
 
 def times(values: pl.Series, name: str) -> pl.DataFrame:
@@ -326,22 +391,42 @@ def times(values: pl.Series, name: str) -> pl.DataFrame:
     if values.dtype in (pl.Date, pl.Datetime):
         return _moments(values if values.dtype == pl.Datetime else values.cast(pl.Datetime("us")))
     if values.dtype.is_numeric():
-        return _from_numbers(values.cast(pl.Float64), name)
+        return _from_numbers(_streamed(values, _finite(pl.col(values.name).cast(pl.Float64)))[values.name], name)
     if values.dtype not in (pl.String, pl.Null):
         raise UserError(f"{name}: column for `{values.name}`: expected text, numbers or times, found {values.dtype}")
-    return _from_texts(_texts(values), name)
+    return _from_texts(values, name)
 
 
 def _moments(moments: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({schemas.TIMESTAMP: moments.dt.epoch("s"), schemas.NANOSECOND: moments.dt.nanosecond()})
 
 
-def _from_texts(texts: pl.Series, name: str) -> pl.DataFrame:
-    numbers = texts.cast(pl.Float64, strict=False)
-    if numbers.null_count() == (texts == "").sum():
-        return _from_numbers(numbers, name)
-    dates = pl.Series([_iso_time(text) for text in texts], dtype=pl.Datetime("us"))
-    return _moments(dates) if dates.count() > numbers.is_finite().sum() else _from_numbers(numbers, name)
+def _from_texts(values: pl.Series, name: str) -> pl.DataFrame:
+    text = _text(values)
+    number = text.cast(pl.Float64, strict=False)
+    other = (text != "") & number.is_null()
+    found = _streamed(values, _finite(number).alias("number"), other.alias("other"))
+    if not found["other"].any():
+        return _from_numbers(found["number"], name)
+    dates = _dates(values)
+    return _moments(dates) if dates.count() > found["number"].count() else _from_numbers(found["number"], name)
+
+
+def _finite(number: pl.Expr) -> pl.Expr:
+    return pl.when(number.is_finite()).then(number)
+
+
+def _dates(values: pl.Series) -> pl.Series:
+    """The moment of each ISO date, null for what is none: the plain forms by polars, which is quick, else by Python."""
+    text = _text(values)
+    whole = pl.when(text.str.contains(PLAIN_DATE)).then(text.str.head(10) + "T" + text.str.slice(11, 8))
+    moment = whole.str.replace("T$", "T00:00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us")
+    known = pl.when(moment.dt.year() > 0).then(moment)  # Python, and we, know no year 0
+    dates = _streamed(values, known.alias("date"))["date"]
+    others = dates.is_null().arg_true()
+    slices = (_texts(values[others[start : start + PYTHON_BATCH]]) for start in range(0, len(others), PYTHON_BATCH))
+    parsed = [pl.Series([_iso_time(text) for text in texts], dtype=pl.Datetime("us")) for texts in slices]
+    return dates.scatter(others, pl.concat(parsed)) if parsed else dates
 
 
 def _iso_time(text: str) -> datetime | None:
@@ -354,24 +439,26 @@ def _iso_time(text: str) -> datetime | None:
 
 
 def _from_numbers(numbers: pl.Series, name: str) -> pl.DataFrame:
-    finite = numbers.set(~numbers.is_finite(), None)
-    _refuse_dates(finite, name)
-    median = finite.abs().quantile(0.5, "lower")
-    unit = 1000 if median is not None and median >= MILLISECONDS_FROM else 1
-    finite = finite.set(finite.abs() >= END_OF_TIME * unit, None)
-    whole = (finite / unit).floor()
+    """By the rule for finite numbers."""
+    _refuse_dates(numbers, name)
+    number = pl.col(numbers.name)
+    # the median is the first number from MILLISECONDS_FROM on, or a later one
+    small = (number.abs() < MILLISECONDS_FROM).sum()
+    unit = 1000 if numbers.count() > 2 * _streamed(numbers, small).item() else 1
+    known = pl.when(number.abs() < END_OF_TIME * unit).then(number)
+    whole = (known / unit).floor()
     # the difference is exact, so different numbers of one second stay different
-    past = (finite - whole * unit) * (NANOSECONDS // unit)
+    past = (known - whole * unit) * (NANOSECONDS // unit)
     columns = {schemas.TIMESTAMP: whole.cast(pl.Int64), schemas.NANOSECOND: past.floor().cast(pl.Int32)}
-    return pl.DataFrame(columns)
+    return _streamed(numbers, *(expression.alias(ours) for ours, expression in columns.items()))
 
 
 def _refuse_dates(numbers: pl.Series, name: str) -> None:
     """UserError if most numbers read as YYYYMMDD, or as YYYYMMDDHHMMSS, of 1900 to 2100."""
     for clock in (1, 1_000_000):
-        days = numbers // clock
-        plausible = days.set(~days.is_between(19_000_101, 21_001_231), None).cast(pl.Int64).cast(pl.String)
-        dates = plausible.str.to_date("%Y%m%d", strict=False)
+        days = pl.col(numbers.name) // clock
+        plausible = pl.when(days.is_between(19_000_101, 21_001_231)).then(days).cast(pl.Int64).cast(pl.String)
+        dates = _streamed(numbers, plausible.str.to_date("%Y%m%d", strict=False).alias("date"))["date"]
         if dates.count() > numbers.count() / 2:
             first = dates.is_not_null().arg_true()[0]
             raise UserError(

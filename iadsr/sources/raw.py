@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from iadsr import schemas
@@ -30,7 +32,10 @@ class TitleOrigins(NamedTuple):
 
 @dataclass(frozen=True)
 class Raw:
-    """Both tables, typed as `schemas` says, where the titles came from, and how many rows were of an earlier item."""
+    """Both tables, where the titles came from, and how many rows were of an earlier item.
+
+    Columns are as `schemas` says; the ids of the interactions may be categories, which become text when written.
+    """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
@@ -70,30 +75,42 @@ class ItemRows:
 
 @dataclass
 class InteractionRows:
-    """Interactions one by one, in bounded memory: each id is held once, numbers are packed."""
+    """Interactions one by one, in 20 bytes each: each id is held once, and numbered as it appears."""
 
-    users: list[str] = field(default_factory=list)
-    items: list[str] = field(default_factory=list)
+    users: array[int] = field(default_factory=lambda: array("I"))
+    items: array[int] = field(default_factory=lambda: array("I"))
     times: array[int] = field(default_factory=lambda: array("q"))
     ratings: array[float] = field(default_factory=lambda: array("f"))
-    seen_users: dict[str, str] = field(default_factory=dict)
-    seen_items: dict[str, str] = field(default_factory=dict)
+    seen_users: dict[str, int] = field(default_factory=dict)
+    seen_items: dict[str, int] = field(default_factory=dict)
 
     def add(self, user: str, item: str, time: int, rating: float = math.nan) -> None:
-        self.users.append(self.seen_users.setdefault(user, user))
-        self.items.append(self.seen_items.setdefault(item, item))
+        self.users.append(self.seen_users.setdefault(user, len(self.seen_users)))
+        self.items.append(self.seen_items.setdefault(item, len(self.seen_items)))
         self.times.append(time)
         self.ratings.append(rating)
 
+    def add_all(self, users: Iterable[str], items: Iterable[str], times: np.ndarray, ratings: np.ndarray) -> None:
+        """The same for several rows at once."""
+        for ids, places, seen in ((users, self.users, self.seen_users), (items, self.items, self.seen_items)):
+            places.extend([seen.setdefault(name, len(seen)) for name in ids])
+        self.times.frombytes(times.astype(np.int64).tobytes())
+        self.ratings.frombytes(ratings.astype(np.float32).tobytes())
+
     def frame(self) -> pl.DataFrame:
-        """user, item: str; timestamp: int64 seconds; rating: float32, left out where no row has one."""
+        """user, item: categories; timestamp: int64 seconds; rating: float32, left out where no row has one."""
         columns = {
-            schemas.USER: pl.Series(self.users, dtype=pl.String),
-            schemas.ITEM: pl.Series(self.items, dtype=pl.String),
-            schemas.TIMESTAMP: pl.Series(self.times, dtype=pl.Int64),
-            schemas.RATING: pl.Series(self.ratings, dtype=pl.Float32).fill_nan(None),
+            schemas.USER: _categories(self.seen_users, self.users),
+            schemas.ITEM: _categories(self.seen_items, self.items),
+            schemas.TIMESTAMP: pl.Series(np.frombuffer(self.times, np.int64)),
+            schemas.RATING: pl.Series(np.frombuffer(self.ratings, np.float32)).fill_nan(None),
         }
         return without_empty_optionals(pl.DataFrame(columns))
+
+
+def _categories(texts: Iterable[str], rows: array[int]) -> pl.Series:
+    """For each row the text at its place, as a category."""
+    return pl.Series(list(texts), dtype=pl.Categorical)[np.frombuffer(rows, np.uint32)]
 
 
 def raw_tables(interactions: pl.DataFrame, found: ItemRows, names: Names, rejects: Rejects) -> Raw:

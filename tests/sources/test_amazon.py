@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from iadsr import catalogue
 from iadsr.errors import UserError
 from iadsr.rejects import Rejects
+from iadsr.sources import amazon
 from iadsr.sources.amazon import Amazon2014, load, read_meta, read_reviews
 from iadsr.sources.raw import Raw
 
@@ -191,6 +193,76 @@ def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
 def test_a_file_of_empty_lines(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reviews_Few_5.json.gz: no interactions"):
         load_texts(tmp_path, reviews="\n\n")
+
+
+GOOD = '{"reviewerID": "G", "asin": "H", "unixReviewTime": 7, "overall": 5.0, "helpful": [1, 2], "reviewText": "é"}'
+ODD = [
+    '{"reviewerID": "a", "reviewerID": "b", "asin": "x", "unixReviewTime": 1}',
+    '{"reviewerID": 5, "asin": "x", "unixReviewTime": 1}',
+    '{"reviewerID": " é ", "asin": "x", "unixReviewTime": 1}',
+    '{"reviewerID": "\\u001fa", "asin": "x", "unixReviewTime": 1}',
+    '{"reviewerID": "a", "asin": null, "unixReviewTime": 1}',
+    '{"reviewerID": "a", "asin": "", "unixReviewTime": 1}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": "1"}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1.5}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": -9223372036854775808}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 253402300800}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "overall": "4"}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "overall": true}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "overall": null}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "overall": 1e400}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "text": "\\ud800"}',
+    '{"reviewerID": "a", "asin": "x", "unixReviewTime": 1, "text": NaN}',
+    f"{GOOD}{GOOD}",
+    f"{GOOD[:20]}\n{GOOD[20:]}",
+    f"\ufeff{GOOD}",
+    f" {GOOD} \r",
+    " \t",
+    "x",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_the_quick_way_gives_what_line_by_line_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    """In blocks of a few lines, one of which is odd, in the middle of the file and at its end."""
+    monkeypatch.setattr(amazon, "READ", 50)
+    monkeypatch.setattr(amazon, "BLOCK", 300)
+    path = tmp_path / "r.json.gz"
+    path.write_bytes(gzip.compress("\n".join([GOOD] * 9 + [odd] + [GOOD] * 8 + [odd]).encode(errors="surrogateescape")))
+    quick, slow = Rejects(9), Rejects(9)
+    found = read_reviews(path, quick).frame()
+    monkeypatch.setattr(amazon, "_plain_reviews", lambda block: None)
+    assert found.equals(read_reviews(path, slow).frame())
+    assert quick.rows == slow.rows
+
+
+def test_ordinary_reviews_go_the_quick_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is parsed by Python; the rating that one of them lacks is missing."""
+    monkeypatch.setattr(amazon, "_interaction", None)
+    rows = read_reviews(write_gz(tmp_path / "r.json.gz", f"{GOOD}\n" * 3 + REVIEWS), Rejects())
+    assert rows.frame().rows()[2:5] == [("G", "H", 7, 5.0), ("U2", "B", 20, 4.0), ("U1", "A", 10, None)]
+
+
+def test_blocks_are_whole_lines_with_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of 4 bytes, unpacked 5 at a time, in blocks of at least 10; the line of 30 is not cut."""
+    monkeypatch.setattr(amazon, "READ", 5)
+    monkeypatch.setattr(amazon, "BLOCK", 10)
+    lines = ["abc", "", "x" * 29, *["def"] * 7]
+    blocks = list(amazon._blocks(write_gz(tmp_path / "b.gz", "\n".join(lines) + "\n")))
+    assert len(blocks) > 2
+    assert b"\n".join(block for _, block in blocks).decode().split("\n") == lines
+    for (first, block), (following, _) in pairwise(blocks):
+        assert following == first + block.count(b"\n") + 1
+
+
+def test_a_failure_tells_how_many_lines_came_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second part of the file, after 1,000 lines, is no gzip."""
+    monkeypatch.setattr(amazon, "BLOCK", 20_000)
+    path = write_gz(tmp_path / "r.json.gz", f"{GOOD}\n" * 1000)
+    path.write_bytes(path.read_bytes() + b"not gzip")
+    with pytest.raises(UserError, match=r"r.json.gz, after row 1000: truncated or corrupt"):
+        read_reviews(path, Rejects())
 
 
 def test_few_rejects_are_held_of_many(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """A user's own files: mapping of columns, forms of time, and every way to be told what is wrong."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iadsr.errors import UserError
 from iadsr.rejects import Rejects
+from iadsr.sources import files
 from iadsr.sources.files import Columns, Files, load, times
 from iadsr.sources.raw import Raw
 
@@ -101,6 +104,36 @@ def test_fractions_of_a_second(values: list, expected: list) -> None:
     assert times(pl.Series("timestamp", values), "file")["nanosecond"].to_list() == expected
 
 
+def _two(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[str]:
+    return numbers.map(lambda number: f"{number:02}")
+
+
+days = st.tuples(st.sampled_from(["0000", "0001", "1969", "2024", "9999"]), *[_two(st.integers(0, 32))] * 2).map(
+    "-".join
+)
+clocks = st.tuples(*[_two(st.integers(0, 61))] * 3).map(":".join)
+dates = st.tuples(days, st.sampled_from("T t"), clocks, st.sampled_from(["", "Z", ".5", "+01:00", "x"])).map("".join)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(days | dates | st.sampled_from(["", " 2024-02-29", "20240229", "2024-02-29T"]), min_size=1, max_size=200)
+)
+def test_dates_are_what_python_reads_in_them(texts: list[str]) -> None:
+    """Most go through a quicker parser, which must accept nothing else: days and hours that exist, and those that do
+    not, years 0 and 9999, leap seconds, other separators, zones."""
+
+    def python(text: str) -> datetime | None:
+        try:
+            moment = datetime.fromisoformat(text.strip())
+            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        except (ValueError, OverflowError):
+            return None
+
+    found = files._dates(pl.Series("timestamp", texts))
+    assert found.to_list() == [python(text) for text in texts]
+
+
 def test_nanoseconds_of_parquet() -> None:
     values = pl.Series("timestamp", [1_000_000_001, 1_000_000_002], dtype=pl.Datetime("ns"))
     assert times(values, "file").rows() == [(1, 1), (1, 2)]
@@ -188,6 +221,14 @@ def test_items_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
     assert [(reject.row, reject.reason) for reject in rejects.rows] == [(2, "3 fields, where the header has 2")]
 
 
+def test_ids_are_held_as_categories_without_outer_white_space(folder: Folder) -> None:
+    """A number a row, however long the id; the rejected row stands as it was found."""
+    raw, rejects = folder.load("who,sku,when\n u ,b,1\nu, a,2\n  , a,3\n", limit=1)
+    assert raw.interactions.schema["user"] == raw.interactions.schema["item"] == pl.Categorical
+    assert raw.interactions.rows() == [("u", "b", 1), ("u", "a", 2)]
+    assert rejects.rows[0].text == "  , a,3"
+
+
 def test_titles_are_taken_as_they_stand(folder: Folder) -> None:
     raw, _ = folder.load("who,sku,when\nu,b,1\n", 'sku,name\nb,"Salt &amp; Pepper 3"" pipe; x"\n')
     assert raw.items["title"].to_list() == ['Salt &amp; Pepper 3" pipe; x']
@@ -267,6 +308,30 @@ def test_parquet(folder: Folder) -> None:
     raw = load(source, Rejects(1))
     assert raw.interactions.rows() == [("1", "10", 1400000000), ("2", "11", 1500000000)]
     assert raw.items.rows() == [("10", "Ten", "C"), ("11", "A > B", "A > B")]
+
+
+def test_parquet_without_rows(folder: Folder) -> None:
+    pl.DataFrame({"who": [], "sku": [], "when": []}).write_parquet(folder.path / "i.parquet")
+    (folder.path / "items.csv").write_text(ITEMS)
+    with pytest.raises(UserError, match=r"i.parquet: no interactions in it"):
+        load(folder.source("i.parquet"), Rejects())
+
+
+def test_parquet_is_read_a_batch_at_a_time(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rows in batches of two: ids as texts and as a dictionary, and one column under two of our names."""
+    monkeypatch.setattr(files, "BATCH", 2)
+    table = pl.DataFrame({"sku": ["b", "a", "a", "b", "a"], "who": list("vuwuv"), "when": range(5), "more": [[1]] * 5})
+    table.with_columns(pl.col("who").cast(pl.Categorical)).write_parquet(folder.path / "i.parquet")
+    (folder.path / "items.csv").write_text(ITEMS)
+    raw = load(folder.source("i.parquet", rating="when"), Rejects())
+    assert raw.interactions.schema["user"] == raw.interactions.schema["item"] == pl.Categorical
+    assert raw.interactions.select("user", "item", "timestamp", "rating").rows() == [
+        ("v", "b", 0, 0.0),
+        ("u", "a", 1, 1.0),
+        ("w", "a", 2, 2.0),
+        ("u", "b", 3, 3.0),
+        ("v", "a", 4, 4.0),
+    ]
 
 
 @pytest.mark.parametrize("damage", [slice(0), slice(200), slice(None, -9)])
