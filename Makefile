@@ -21,7 +21,7 @@ BENCH = --dataset $(DATASET) --json
 
 bench: .venv/ready
 	@set -e; for backbone in $(BACKBONES); do \
-		$(BIN)/python -m benchmarks.training $(BENCH) --backbone $$backbone $(if $(PEER),--per-prefix 3 $(LIKE_PEER)); \
+		$(BIN)/python -m benchmarks.training $(BENCH) --backbone $$backbone $(if $(PEER),--per-prefix $(LIKE_PEER)); \
 	done
 	@$(BIN)/python -m benchmarks.training $(BENCH) --denoiser iadsr
 	@$(BIN)/python -m benchmarks.evaluation $(BENCH) $(if $(PEER),$(LIKE_PEER))

@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Child(Generic[T]):
     """`function(*args)`, a generator, item by item; between two items the process sleeps.
 
-    So several children can be asked in turn: each is timed alone, and all of them under the same weather.
+    So several children can be asked in turn: each is timed alone, and other work on the machine slows all alike.
     """
 
     def __init__(self, function: Callable[..., Iterator[T]], *args: Any) -> None:

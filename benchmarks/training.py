@@ -36,7 +36,7 @@ def main(
     changes: options.Changes = None,
     epochs: Annotated[int, typer.Option(min=1, help="Timed epochs, after one to warm up.")] = 3,
     against_plain: Annotated[bool, typer.Option(help="With a denoiser, time the plain backbone in turn.")] = True,
-    per_prefix: Annotated[int, typer.Option(min=0, help="Also time so many batches of one example a row.")] = 0,
+    per_prefix: Annotated[bool, typer.Option(help="Also time, in turn, batches of one example a row.")] = False,
     peer_python: options.Peer = None,
     peer_script: options.PeerScript = options.PEER_SCRIPT,
     peer_epochs: options.PeerEpochs = 1,
@@ -54,30 +54,34 @@ def main(
     print(json.dumps(result) if as_json else results.in_words(result, "examples_per_second"))
 
 
-def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: int) -> Fields:
-    """All fields but the peer's. What is compared takes turns, an epoch each, so that all have the same weather."""
+def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool) -> Fields:
+    """All fields but the peer's. What is compared takes turns, an epoch each, so other work on the machine slows all alike."""
+    if per_prefix and content["denoiser"] != "none":
+        raise UserError("--per-prefix: measures a plain backbone; give it without --denoiser")
     folder = prepared(content)
     with ExitStack() as stack:
         rates = stack.enter_context(results.open_rates(content))
         rate = next(rates)
-        children = {name: stack.enter_context(child) for name, child in opened(content, folder, against_plain).items()}
+        opened = processes(content, folder, against_plain, per_prefix)
+        children = {name: stack.enter_context(child) for name, child in opened.items()}
         turns = [{name: next(child) for name, child in children.items()} for _ in range(1 + epochs)]
-        prefixes = prefix_steps(content, folder, per_prefix) if per_prefix else []
         rate = results.faster(rates, rate)
     result = summary(content, [turn["own"] for turn in turns], rate)
     if "plain" in children:
         result |= over_plain(turns[1:])
-    if prefixes:
-        result |= one_pass(result, prefixes)
+    if "per_prefix" in children:
+        result |= one_pass(result, [turn["per_prefix"] for turn in turns[1:]])
     return result
 
 
-def opened(content: Fields, folder: Path, against_plain: bool) -> dict[str, Child[Fields]]:
-    """The processes that train: the model asked for, and its plain backbone where it has a denoiser."""
-    trained = {"own": content}
+def processes(content: Fields, folder: Path, against_plain: bool, per_prefix: bool) -> dict[str, Child[Fields]]:
+    """One for the model asked for; for its plain backbone where it has a denoiser; for steps of one example a row."""
+    found = {"own": Child(workload.training_epochs, content, folder)}
     if content["denoiser"] != "none" and against_plain:
-        trained["plain"] = {**content, "denoiser": "none"}
-    return {name: Child(workload.training_epochs, parameters, folder) for name, parameters in trained.items()}
+        found["plain"] = Child(workload.training_epochs, {**content, "denoiser": "none"}, folder)
+    if per_prefix:
+        found["per_prefix"] = Child(workload.prefix_batches, content, folder, PREFIX_BATCH)
+    return found
 
 
 def summary(content: Fields, items: list[Fields], rates: dict[str, float]) -> Fields:
@@ -111,14 +115,6 @@ def over_plain(turns: list[dict[str, Fields]]) -> Fields:
         "plain_epoch_seconds": [round(turn["plain"]["seconds"], 4) for turn in turns],
         "plain_peak_memory_bytes": turns[-1]["plain"]["peak_memory_bytes"],
     }
-
-
-def prefix_steps(content: Fields, folder: Path, count: int) -> list[Fields]:
-    """Timed steps of the same model, one example a row; the step before them warms up."""
-    if content["denoiser"] != "none":
-        raise UserError("--per-prefix: measures a plain backbone; give it without --denoiser")
-    with Child(workload.prefix_batches, content, folder, PREFIX_BATCH) as steps:
-        return [next(steps) for _ in range(1 + count)][1:]
 
 
 def one_pass(result: Fields, steps: list[Fields]) -> Fields:

@@ -75,9 +75,7 @@ def measured(command: Any, *options: str) -> dict[str, Any]:
 
 def test_training_beside_a_peer(quick: None, peer: Path) -> None:
     """Every field is there, the ratio is ours over the peer's 0.5, and `one_pass` times `the_rest` is the ratio."""
-    found = measured(
-        training, "--epochs", "2", "--per-prefix", "1", "--peer", sys.executable, "--peer-script", str(peer)
-    )
+    found = measured(training, "--epochs", "2", "--per-prefix", "--peer", sys.executable, "--peer-script", str(peer))
     assert found["dataset"] == "demo" and found["settings"]["train"]["dim"] == 8 and found["threads"] == 1
     assert found["device"] == "cpu" and found["cpu"] and found["torch"]
     assert [row["epoch"] for row in found["epochs"]] == [0, 1, 2] and found["epochs"][1]["loss_ce"] > 0
@@ -157,6 +155,7 @@ def test_data_sets_are_made_once(quick: None, monkeypatch: pytest.MonkeyPatch) -
         (("--set", "train.dim={"), "--set train.dim={: not a value in YAML"),
         (("--set", "train.width=3"), "no parameter 'train.width'; train has:"),
         (("--backbone", "gru"), "unknown backbone 'gru'"),
+        (("--denoiser", "iadsr", "--per-prefix"), "--per-prefix: measures a plain backbone"),
         (("--dataset", "files"), "--dataset: your own files cannot be measured"),
     ],
 )
@@ -164,12 +163,6 @@ def test_mistakes_get_one_line(quick: None, options: tuple[str, ...], message: s
     result = run(training, *options)
     assert result.exit_code == 1 and result.stderr.startswith("error: ") and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_per_prefix_is_of_a_plain_backbone(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "make", made_with_random_vectors(prepared.make))
-    result = run(training, "--denoiser", "iadsr", "--per-prefix", "1")
-    assert result.exit_code == 1 and "--per-prefix: measures a plain backbone" in result.stderr
 
 
 def test_a_peer_that_fails_is_quoted(quick: None, tmp_path: Path) -> None:
