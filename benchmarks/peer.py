@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -33,12 +34,20 @@ def measured(interpreter: Path, script: Path, content: dict[str, Any], epochs: i
     UserError, with the last line of what it says, when it fails or prints no JSON object at the end.
     """
     dataset = content["dataset"]
-    command = [str(interpreter), str(script), "--dataset", dataset, "--model", MODELS[content["backbone"]]]
+    command = [
+        str(interpreter.absolute()),
+        str(script.absolute()),
+        "--dataset",
+        dataset,
+        "--model",
+        MODELS[content["backbone"]],
+    ]
     threads = content["train"]["threads"] or torch.get_num_threads()
     command += ["--threads", str(threads), "--epochs", str(epochs)]
     command += ["--max-length", str(content["datasets"][dataset]["max_length"])]
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # its own packages, not ours
-    done = subprocess.run(command, env=alone, capture_output=True, text=True)
+    with TemporaryDirectory() as scratch:  # RecBole leaves a log_tensorboard where it runs
+        done = subprocess.run(command, env=alone, cwd=scratch, capture_output=True, text=True)
     found = last_object(done.stdout)
     if done.returncode or found is None:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]

@@ -55,7 +55,10 @@ def main(
 
 
 def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool) -> Fields:
-    """All fields but the peer's. What is compared takes turns, an epoch each, so other work on the machine slows all alike."""
+    """All fields but the peer's.
+
+    What is compared takes turns, an epoch each, so that other work on the machine slows all alike.
+    """
     if per_prefix and content["denoiser"] != "none":
         raise UserError("--per-prefix: measures a plain backbone; give it without --denoiser")
     folder = prepared(content)
@@ -103,7 +106,8 @@ def summary(content: Fields, items: list[Fields], rates: dict[str, float]) -> Fi
 
 def epoch(number: int, item: Fields) -> Fields:
     """Number 0 is the warm-up."""
-    return {"epoch": number, "seconds": round(item["seconds"], 4), **item["figures"]}
+    figures = {name: round(value, 6) for name, value in item["figures"].items()}
+    return {"epoch": number, "seconds": round(item["seconds"], 4), **figures}
 
 
 def over_plain(turns: list[dict[str, Fields]]) -> Fields:

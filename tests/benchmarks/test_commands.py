@@ -1,4 +1,4 @@
-"""The commands on a tiny demo, beside a peer that is a script of three lines."""
+"""The commands on a tiny demo, beside a peer that is a script of a few lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from benchmarks import evaluation, growth, machine, prepared, processes, results
 
 ROOT = Path(__file__).parents[2]
 TINY = ("datasets.demo.source.users=80", "datasets.demo.source.items=60", "backbones.gru4rec.hidden=8")
-PEER = """import json, sys
+PEER = """import json, os, sys
+os.mkdir("log_tensorboard")
 print("loading")
 print(json.dumps({"examples_per_second": 0.5, "users_per_second": 4.0, "asked": sys.argv[1:]}))
 """
@@ -85,6 +86,7 @@ def test_training_beside_a_peer(quick: None, peer: Path) -> None:
     assert found["ratio"] == pytest.approx(found["examples_per_second"] / 0.5, rel=1e-2)
     assert found["one_pass"] * found["the_rest"] == pytest.approx(found["ratio"], rel=1e-2)
     asked = found["peer"]["asked"]
+    assert not Path("log_tensorboard").exists()
     assert asked[:4] == ["--dataset", "demo", "--model", "GRU4Rec"] and asked[4:6] == ["--threads", "1"]
 
 
