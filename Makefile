@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint types lock clean
+.PHONY: run test bench lint types lock clean
 
 run: .venv/ready
 	@$(BIN)/python -m stages.check
@@ -11,6 +11,20 @@ run: .venv/ready
 
 test: .venv/ready
 	@$(BIN)/python -m pytest -q
+
+# a JSON object a line: what BENCHMARKS.md explains. ml-100k where its official file is at hand, else the generated demo;
+# with PEER=PATH_TO_PYTHON also RecBole from that environment, and ours with layers and windows like its
+DATASET ?= $(if $(or $(IADSR_MIRROR),$(wildcard ../shared/data/ml-100k.zip)),ml-100k,demo)
+BACKBONES ?= gru4rec caser sasrec
+LIKE_PEER := --peer $(PEER) --set backbones.gru4rec.layers=1 --set backbones.caser.window=50
+BENCH = --dataset $(DATASET) --json
+
+bench: .venv/ready
+	@set -e; for backbone in $(BACKBONES); do \
+		$(BIN)/python -m benchmarks.training $(BENCH) --backbone $$backbone $(if $(PEER),--per-prefix $(LIKE_PEER)); \
+	done
+	@$(BIN)/python -m benchmarks.training $(BENCH) --denoiser iadsr
+	@$(BIN)/python -m benchmarks.evaluation $(BENCH) $(if $(PEER),$(LIKE_PEER))
 
 lint: .venv/ready
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

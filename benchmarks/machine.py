@@ -1,0 +1,95 @@
+"""The machine under the measurement: its name, the rate of its matrix products, a process's peak of memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.prepared import ROOT
+from iadsr.device import pick_device, set_threads
+
+SIZES = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # of the square matrices: large enough that starting costs nothing
+PRODUCTS = 10  # of which the fastest counts
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def described(device: torch.device) -> dict[str, Any]:
+    """What a timing means nothing without; call it in the process that is timed, after its threads are set."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+
+
+def matrix_rates(train: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Yield multiply-adds a second of a square matrix product, by number format, on the device and threads of `train`.
+
+    The best of some products: what this machine can do today, and so an upper bound for any model on it.
+    """
+    set_threads(train["threads"])
+    device = pick_device(train["device"])
+    while True:
+        yield {name: matrix_rate(dtype, device) for name, dtype in DTYPES.items()}
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    size = SIZES[device.type]
+    left, right = torch.randn(2, size, size, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    out = left @ right
+    seconds = []
+    for _ in range(PRODUCTS):
+        finish(device)
+        began = time.perf_counter()
+        torch.mm(left, right, out=out)
+        finish(device)
+        seconds.append(time.perf_counter() - began)
+    return size**3 / min(seconds)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what was started on the device: only then has its time passed."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that this process ever held: of the GPU's memory on cuda, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the process that started this one, if that was larger
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def cpu_model() -> str:
+    """As Linux names the processor, else as Python does."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The revision that runs, marked `-dirty` where files differ from it; None outside a git repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return found.stdout.strip() or None

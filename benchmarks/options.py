@@ -1,0 +1,33 @@
+"""The options that the commands share; those of params.yaml leave its values where they are not given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import peer
+
+Dataset = Annotated[str, typer.Option(help="An entry of `datasets` in params.yaml.")]
+Backbone = Annotated[str, typer.Option(help="gru4rec | caser | sasrec")]
+Denoiser = Annotated[str, typer.Option(help="none | iadsr")]
+BatchSize = Annotated[int | None, typer.Option(help="train.batch_size: windows in a batch.", show_default=False)]
+Dim = Annotated[int | None, typer.Option(help="train.dim: width of the item embeddings.", show_default=False)]
+Threads = Annotated[
+    int | None, typer.Option(help="train.threads: of the CPU; 0 is torch's choice.", show_default=False)
+]
+Dtype = Annotated[str | None, typer.Option(help="train.dtype: of the loss's products.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="train.device: auto | cpu | cuda | mps.", show_default=False)]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any KEY=VALUE of params.yaml, such as backbones.gru4rec.layers=1. May be repeated."),
+]
+Peer = Annotated[
+    Path | None, typer.Option("--peer", help="Python of an environment with the peer: time it too.", show_default=False)
+]
+PeerScript = Annotated[Path, typer.Option(help="What --peer runs; it prints a JSON object.", show_default=False)]
+PeerEpochs = Annotated[int, typer.Option(min=1, help="Epochs of the peer, of which the fastest counts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else.")]
+
+PEER_SCRIPT = peer.SCRIPT

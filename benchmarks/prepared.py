@@ -1,0 +1,111 @@
+"""Data sets ready to be trained on, made by the stages themselves but without DVC, in .cache/benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from iadsr.artifacts import file_digest, replacing_folder, text_digest
+from iadsr.catalogue import MIRROR_VARIABLE
+from iadsr.configuration import problems
+from iadsr.errors import UserError
+from iadsr.params import ParamsError, choice, lookup, read_params, read_yaml
+from stages import paths
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "benchmarks"
+OFFICIAL = ROOT.parent / "shared" / "data"  # taken as the mirror where it is there and IADSR_MIRROR names none
+
+
+def parameters(chosen: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """params.yaml of this repository with `chosen` (dotted key -> value) and `changes` ("key=value" in YAML).
+
+    Prefix vectors are means of item vectors, which take a minute instead of half an hour and the same room. A None in
+    `chosen` leaves the file's value. UserError for a change without "=", a key that the file lacks, a wrong value.
+    """
+    content = read_params(ROOT / "params.yaml")
+    content["encode"]["prefixes"] = "mean"
+    for key, value in chosen.items():
+        if value is not None:
+            change(content, key, value)
+    for text in changes:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: expected KEY=VALUE, such as train.learning_rate=0.001")
+        change(content, key, yaml_value(text, value))
+    if found := problems(content):
+        raise ParamsError(found)
+    return content
+
+
+def yaml_value(text: str, value: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(value)
+    except YAMLError as error:
+        raise UserError(f"--set {text}: not a value in YAML: {' '.join(str(error).split())}") from None
+
+
+def change(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key that is there already; UserError lists what is there beside it."""
+    lookup(content, key)
+    *parents, name = key.split(".")
+    group = content
+    for parent in parents:
+        group = group[parent]
+    group[name] = value
+
+
+def prepared(content: dict[str, Any]) -> Path:
+    """A folder with data/filtered, and with data/encoded where the denoiser wants it; made at the first call.
+
+    Made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
+    """
+    stages = ["ingest", "filter"] + (["encode"] if content["denoiser"] != "none" else [])
+    folder = CACHE / f"{choice(content, 'dataset', 'datasets')}-{key(content, stages)[:12]}"
+    if not folder.exists():
+        with replacing_folder(folder) as new:
+            make(new, content, stages)
+    return folder
+
+
+def key(content: dict[str, Any], stages: list[str]) -> str:
+    """A digest of all that decides what the stages write: parameters, and code as dvc.yaml lists it."""
+    dataset = lookup(content, f"datasets.{content['dataset']}")
+    if lookup(dataset, "source.kind") == "files":
+        raise UserError("--dataset: your own files cannot be measured, only generated and official data sets")
+    read: list[Any] = [dataset, *(content[name] for name in ("ingest", "filter", "noise"))]
+    if "encode" in stages:
+        read += [content["encode"], content["encoder"], content["encoders"]]
+    listed = read_yaml(ROOT / "dvc.yaml")["stages"]
+    code = sorted({file for stage in stages for file in listed[stage]["deps"] if file.endswith(".py")})
+    return text_digest(json.dumps(read), *(file_digest(ROOT / file) for file in code))
+
+
+def make(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
+    """Run the stages in `folder`; what they print goes to stderr, because stdout is the measurement's."""
+    YAML().dump(content, folder / "params.yaml")
+    downloads = folder / paths.DOWNLOADS
+    downloads.parent.mkdir(parents=True)
+    (ROOT / paths.DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    downloads.symlink_to(ROOT / paths.DOWNLOADS)  # so that no official file is downloaded twice
+    for stage in stages:
+        command = [sys.executable, "-m", f"stages.{stage}"]
+        done = subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+        sys.stderr.write(done.stdout)
+        if done.returncode:
+            raise UserError(f"the stage {stage} of data set {content['dataset']} failed; its message stands above")
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the repository's code first and its mirror of official files, if there is one."""
+    changed = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    if not os.environ.get(MIRROR_VARIABLE) and OFFICIAL.is_dir():
+        changed[MIRROR_VARIABLE] = str(OFFICIAL)
+    return {**os.environ, **changed}

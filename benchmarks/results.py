@@ -1,0 +1,60 @@
+"""The fields that every measurement reports, put together from what the child processes found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.processes import Child
+
+Fields = dict[str, Any]
+
+
+def headed(content: Fields, first: Fields) -> Fields:
+    """What was measured, and where; `first` is the item that a workload yields for its warm-up."""
+    backbone, denoiser = content["backbone"], content["denoiser"]
+    settings = {"train": content["train"], f"backbones.{backbone}": content["backbones"][backbone]}
+    if denoiser != "none":
+        settings |= {denoiser: content[denoiser], "theta": content["theta"]}
+    head = {"dataset": content["dataset"], "backbone": backbone, "denoiser": denoiser, "settings": settings}
+    return head | first["machine"] | {"padding_share": round(first["load"].padding_share, 4)}
+
+
+def against_peak(adds: dict[str, int], seconds: float, rates: dict[str, float], dtype: str) -> Fields:
+    """`peak_fraction`: multiply-adds a second over the rate of a matrix product in the same number format."""
+    return {
+        "multiply_adds": adds,
+        "matrix_rate": {name: round(rate) for name, rate in rates.items()},
+        "matrix_dtype": dtype,
+        "peak_fraction": round(sum(adds.values()) / seconds / rates[dtype], 4),
+    }
+
+
+def faster(rates: Child[dict[str, float]], before: dict[str, float]) -> dict[str, float]:
+    """The rates measured once more, each the better of both: what the machine can do is no less than it has done."""
+    return {name: max(rate, before[name]) for name, rate in next(rates).items()}
+
+
+def open_rates(content: Fields) -> Child[dict[str, float]]:
+    return Child(machine.matrix_rates, content["train"])
+
+
+def against_peer(result: Fields, found: Fields, rate: str) -> Fields:
+    """What the peer reports, and `ratio`: ours over theirs in the field called `rate`."""
+    return {"peer": found, "ratio": round(result[rate] / found[rate], 3)}
+
+
+def in_words(result: Fields, rate: str) -> str:
+    """The most important fields, for a person."""
+    what = f"{result['dataset']}, {result['backbone']}, denoiser {result['denoiser']}"
+    where = f"{result['device']} ({result['cpu']}), {result['threads']} threads"
+    lines = [
+        f"{what} on {where}",
+        f"  {result[rate]:,.0f} {rate.replace('_per_', ' a ')}",
+        f"  padding {result['padding_share']:.1%}, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB, "
+        f"{result['peak_fraction']:.1%} of the rate of {result['matrix_dtype']} matrix products",
+    ]
+    for name in ("ratio", "over_plain", "one_pass", "the_rest"):
+        if name in result:
+            lines.append(f"  {name} {result[name]:.2f}")
+    return "\n".join(lines)

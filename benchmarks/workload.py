@@ -1,0 +1,251 @@
+"""What is timed: a model with its data, one epoch or one ranking at a time. Only here do benchmarks use the library.
+
+Each public function but `synthetic` is a generator for `processes.Child`: a warm-up comes first, and every item that it
+yields carries what was measured since the item before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from benchmarks import machine
+from benchmarks.multiply_adds import Load, Shape
+from iadsr import saved_model
+from iadsr.device import pick_device, pick_dtype, set_threads
+from iadsr.params import group
+from iadsr.ranking import rank_targets
+from iadsr.recommender import Recommender
+from iadsr.saved_model import ModelConfig
+from iadsr.schemas import TEST, TRAIN
+from iadsr.sequences import Batch, Feed, Sequences, Windows, read_sequences
+from iadsr.training import Progress, TrainParams, start, train_epoch
+from iadsr.vectors import PrefixVectors
+from stages import paths
+from stages.train import configured
+
+Item = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CountingFeed(Feed):
+    """A feed that notes what its batches hold; counting takes time, so it feeds the warm-up alone."""
+
+    loads: list[Load] = field(default_factory=list)
+
+    def batch(self, windows: Windows) -> Batch:
+        batch = super().batch(windows)
+        self.loads.append(load_of(batch))
+        return batch
+
+    def total(self) -> Load:
+        return sum(self.loads, Load())
+
+
+def load_of(batch: Batch) -> Load:
+    """What one batch holds."""
+    lengths = batch.valid.sum(1)
+    windows, tokens = len(lengths), int(lengths.sum())
+    return Load(
+        windows=windows,
+        places=batch.valid.numel(),
+        tokens=tokens,
+        pairs=int((lengths * (lengths + 1) // 2).sum()),
+        examples=int((batch.targets > 0).sum()),
+        contrasts=(tokens - windows) ** 2 + windows**2,
+    )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A fresh model, its data and its settings, on the device and threads that the parameters name."""
+
+    model: Recommender
+    feed: Feed
+    settings: TrainParams
+    config: ModelConfig
+    progress: Progress
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def epoch(self, feed: Feed) -> Item:
+        """One epoch over what `feed` holds: seconds, peak memory, and the figures that training reports."""
+        arguments = (self.model, feed, self.settings, self.config.max_length, self.progress)
+        figures, measured = self.timed(train_epoch, *arguments)
+        return measured | {"figures": figures}
+
+    def ranking(self, feed: Feed) -> Item:
+        """The rank of the test item of every user of `feed`."""
+        self.model.eval()
+        return self.timed(rank_targets, self.model, feed, TEST, self.config.max_length)[1]
+
+    def timed(self, work: Callable[..., T], *arguments: Any) -> tuple[T, Item]:
+        """The result of `work`, and what it took."""
+        machine.finish(self.device)
+        began = time.perf_counter()
+        result = work(*arguments)
+        machine.finish(self.device)
+        seconds = time.perf_counter() - began
+        return result, {"seconds": seconds, "peak_memory_bytes": machine.peak_memory(self.device)}
+
+    def described(self, load: Load) -> Item:
+        """The warm-up's item: what the measurement is of."""
+        plain = self.config.semantic is None
+        return {
+            "load": load,
+            "shape": Shape(
+                self.config.backbone,
+                self.config.backbone_params,
+                self.config.item_count,
+                self.config.dim,
+                0 if plain else self.config.semantic["dim"],  # type: ignore[index]  # not plain
+            ),
+            "machine": machine.described(self.device),
+            "product_dtype": str(self.model.product_dtype).removeprefix("torch."),
+        }
+
+
+def opened(content: Item, folder: Path) -> Workload:
+    """The workload that `content` asks for, on the data set that `prepared` has made in `folder`."""
+    sequences = read_sequences(folder / paths.SEQUENCES)
+    plain = content["denoiser"] == "none"
+    vectors = None if plain else PrefixVectors(folder / paths.ENCODED, len(sequences.items))
+    return assembled(content, sequences, sequences.item_count, vectors)
+
+
+def assembled(content: Item, sequences: Sequences, item_count: int, vectors: PrefixVectors | None = None) -> Workload:
+    """As the stage `train` puts it together."""
+    settings = group(content, "train", TrainParams)
+    set_threads(settings.threads, "train.threads")
+    device = pick_device(settings.device, "train.device")
+    config = configured(content, item_count, vectors.manifest if vectors else None, settings)
+    model = saved_model.build(config, rows=len(sequences.items)).to(device)
+    progress = start(model, settings, config.seed)
+    model.product_dtype = pick_dtype(settings.dtype, device)
+    return Workload(model, Feed(sequences.to(device), vectors), settings, config, progress)
+
+
+def training_epochs(content: Item, folder: Path) -> Iterator[Item]:
+    """Yield the description with the figures of the warm-up, then an epoch at a time, without end."""
+    work = opened(content, folder)
+    counting = CountingFeed(work.feed.sequences, work.feed.vectors)
+    warm_up = work.epoch(counting)
+    yield work.described(counting.total()) | warm_up
+    while True:
+        yield work.epoch(work.feed)
+
+
+def rankings(content: Item, folder: Path) -> Iterator[Item]:
+    """Yield the description, then a full ranking of all test users at a time, without end."""
+    work = opened(content, folder)
+    counting = CountingFeed(work.feed.sequences, work.feed.vectors)
+    warm_up = work.ranking(counting)
+    yield work.described(counting.total()) | warm_up
+    while True:
+        yield work.ranking(work.feed)
+
+
+# --- one example at a time, as frameworks train that store every prefix as a row of its own ---
+
+
+def prefix_batches(content: Item, folder: Path, size: int) -> Iterator[Item]:
+    """Yield one training step at a time: `size` prefixes, each a padded row with a loss at its newest item alone."""
+    work = opened(content, folder)
+    prefixes = every_prefix(work.feed.sequences, work.config.max_length)
+    order = torch.randperm(len(prefixes), generator=work.progress.order).to(work.device)
+    work.model.train()
+    warm_up = True
+    while True:
+        for numbers in order.split(size)[: max(1, len(order) // size)]:  # whole batches, where there is one
+            yield one_step(work, prefixes[numbers]) | (work.described(Load()) if warm_up else {})
+            warm_up = False
+
+
+def one_step(work: Workload, prefixes: Windows) -> Item:
+    """As a batch of `train_epoch`, from the making of the batch to the optimiser's step."""
+
+    def step() -> Batch:
+        batch = newest_targets(work.feed.batch(prefixes))
+        total = torch.stack(list(work.model.loss(batch).values())).sum()
+        work.progress.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        work.progress.optimizer.step()
+        total.item()
+        return batch
+
+    batch, measured = work.timed(step)
+    return measured | {"load": load_of(batch)}
+
+
+def every_prefix(sequences: Sequences, max_length: int) -> Windows:
+    """A window for each training example: the newest `max_length` items of a prefix that has a next training item."""
+    begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
+    counts = (ends - begins - 1).clamp(min=0)
+    owner = torch.repeat_interleave(torch.arange(len(begins), device=begins.device), counts)
+    newest = torch.arange(len(owner), device=begins.device) - (counts.cumsum(0) - counts)[owner] + begins[owner]
+    starts = torch.maximum(begins[owner], newest + 1 - max_length)
+    return Windows(starts, newest + 1 - starts, newest + 2)
+
+
+def newest_targets(batch: Batch) -> Batch:
+    """The same windows with no target but that of the newest item."""
+    places = torch.arange(batch.items.shape[1], device=batch.items.device)
+    return replace(batch, targets=torch.where(places == batch.last[:, None], batch.targets, 0))
+
+
+# --- growth: generated users and items, and as large a part of them as the time allows ---
+
+SHORTEST, LONGEST, MEDIAN_MORE, SPREAD = 5, 200, 1.9, 1.3  # lengths as on Beauty: median 6, mean 9, 90% below 15
+FLATTENED, EXPONENT = 10, 0.6  # (rank + 10)^-0.6: the most popular items of Beauty have 0.2% of all interactions
+PILOT = 8  # batches
+
+
+def synthetic(users: int, items: int, seed: int = 0) -> Sequences:
+    """Histories with the lengths of Beauty and items by a Zipf-Mandelbrot law; items carry no order of popularity."""
+    generator = torch.Generator().manual_seed(seed)
+    more = (torch.randn(users, generator=generator) * SPREAD).exp() * MEDIAN_MORE
+    lengths = (SHORTEST + more.long()).clamp(max=LONGEST)
+    weights = (torch.arange(items, dtype=torch.float64) + 1 + FLATTENED) ** -EXPONENT
+    ranks = torch.multinomial(weights, int(lengths.sum()), replacement=True, generator=generator)
+    names = torch.randperm(items, generator=generator) + 1
+    return Sequences(names[ranks], torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]))
+
+
+def first_users(sequences: Sequences, count: int) -> Sequences:
+    """The same data set with its first `count` users alone."""
+    return Sequences(sequences.items[: int(sequences.offsets[count])], sequences.offsets[: count + 1])
+
+
+def growth_point(content: Item, users: int, items: int, limit: float) -> Iterator[Item]:
+    """Yield the times and the memory of an epoch and of a ranking on so many generated users and items.
+
+    Of what would take longer than `limit` seconds a part of the users is timed and the rest extrapolated: users are
+    drawn alike, so each costs the same. A part of an epoch is an epoch over fewer users, with the model at full size.
+    """
+    work = assembled(content, synthetic(users, items), items)
+    yield work.described(Load(examples=len(every_prefix(work.feed.sequences, work.config.max_length)))) | {
+        "interactions": len(work.feed.sequences.items),
+        "training": extrapolated(work.epoch, work, limit),
+        "ranking": extrapolated(work.ranking, work, limit),
+    }
+
+
+def extrapolated(run: Callable[[Feed], Item], work: Workload, limit: float) -> Item:
+    """Seconds of `run` over all users, from the share of them that fits `limit`; a few batches say how many fit."""
+    sequences = work.feed.sequences
+    few = min(sequences.users, PILOT * work.settings.batch_size)
+    pilot = Feed(first_users(sequences, few))
+    run(pilot)  # the warm-up
+    estimate = run(pilot)["seconds"] * sequences.users / few
+    count = sequences.users if estimate <= limit else max(few, int(sequences.users * limit / estimate))
+    measured = run(Feed(first_users(sequences, count)))
+    share = count / sequences.users
+    return {**measured, "seconds": measured["seconds"] / share, "measured_share": share}
