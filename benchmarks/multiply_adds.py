@@ -17,7 +17,9 @@ class Load:
     """What the batches of one pass over a data set hold, summed over the batches."""
 
     windows: int = 0
-    places: int = 0  # padding included
+    places: int = 0  # of the batches as they are handed over, padding included
+    grouped: int = 0  # of windows padded with others of like length, as attention and maxima over time need them
+    rows: int = 0  # of the products of token-wise layers, filled up as bfloat16 needs it
     tokens: int = 0  # real items
     pairs: int = 0  # (item, prefix of the same window that holds it): l (l + 1) / 2 for a window of l items
     examples: int = 0  # (prefix, next item) pairs: positions with a target
@@ -26,14 +28,13 @@ class Load:
     def __add__(self, other: Load) -> Load:
         return Load(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
-    @property
-    def padding_share(self) -> float:
-        """Share of padding among all positions that the model was handed; 0 if there are none.
+    def padding_share(self, positions: int) -> float:
+        """Share of `positions`, such as `rows`, that hold no real item; 0 if there are none.
 
-        >>> Load(windows=2, places=10, tokens=8).padding_share
+        >>> Load(tokens=8).padding_share(10)
         0.2
         """
-        return 1 - self.tokens / self.places if self.places else 0.0
+        return 1 - self.tokens / positions if positions else 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Shape:
     items: int
     dim: int
     semantic: int = 0
+    negatives: int | None = None  # that a sampled loss scores in place of all items
 
     @property
     def hidden(self) -> int:
@@ -54,7 +56,7 @@ class Shape:
 def training(load: Load, shape: Shape) -> dict[str, int]:
     """One epoch, by part: forward and the way back."""
     parts = {
-        "loss": 3 * load.examples * shape.items * shape.dim,
+        "loss": 3 * load.examples * (shape.negatives or shape.items) * shape.dim,
         "encoder": 3 * encoder(load, shape) + 3 * head(load.examples, shape),
     }
     if shape.semantic:

@@ -17,7 +17,13 @@ def headed(content: Fields, first: Fields) -> Fields:
     if denoiser != "none":
         settings |= {denoiser: content[denoiser], "theta": content["theta"]}
     head = {"dataset": content["dataset"], "backbone": backbone, "denoiser": denoiser, "settings": settings}
-    return head | first["machine"] | {"padding_share": round(first["load"].padding_share, 4)}
+    load = first["load"]
+    padding = {
+        "padding_share": round(load.padding_share(load.rows), 4),
+        "grouped_padding_share": round(load.padding_share(load.grouped), 4),
+        "batch_padding_share": round(load.padding_share(load.places), 4),
+    }
+    return head | first["machine"] | padding
 
 
 def against_peak(adds: dict[str, int], seconds: float, rates: dict[str, float], dtype: str) -> Fields:

@@ -129,7 +129,7 @@ def one_pass(result: Fields, steps: list[Fields]) -> Fields:
         "batches": len(steps),
         "batch_size": steps[0]["load"].examples,
         "examples_per_second": round(best, 1),
-        "padding_share": round(total.padding_share, 4),
+        "padding_share": round(total.padding_share(total.rows), 4),
         "peak_memory_bytes": steps[-1]["peak_memory_bytes"],
     }
     return {"per_prefix": prefixes, "one_pass": round(result["examples_per_second"] / best, 3)}

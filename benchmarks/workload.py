@@ -17,8 +17,10 @@ import torch
 from benchmarks import machine
 from benchmarks.multiply_adds import Load, Shape
 from iadsr import saved_model
-from iadsr.device import pick_device, pick_dtype, set_threads
+from iadsr.backbones.padding import by_length
+from iadsr.device import pick_device, set_threads
 from iadsr.params import group
+from iadsr.products import ROWS
 from iadsr.ranking import rank_targets
 from iadsr.recommender import Recommender
 from iadsr.saved_model import ModelConfig
@@ -55,6 +57,8 @@ def load_of(batch: Batch) -> Load:
     return Load(
         windows=windows,
         places=batch.valid.numel(),
+        grouped=sum(group.valid.numel() for group in by_length(batch.valid)[1]),
+        rows=-(-tokens // ROWS) * ROWS,
         tokens=tokens,
         pairs=int((lengths * (lengths + 1) // 2).sum()),
         examples=int((batch.targets > 0).sum()),
@@ -107,6 +111,7 @@ class Workload:
                 self.config.item_count,
                 self.config.dim,
                 0 if plain else self.config.semantic["dim"],  # type: ignore[index]  # not plain
+                self.model.negatives,
             ),
             "machine": machine.described(self.device),
             "product_dtype": str(self.model.product_dtype).removeprefix("torch."),
@@ -129,7 +134,6 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
     config = configured(content, item_count, vectors.manifest if vectors else None, settings)
     model = saved_model.build(config, rows=len(sequences.items)).to(device)
     progress = start(model, settings, config.seed)
-    model.product_dtype = pick_dtype(settings.dtype, device)
     return Workload(model, Feed(sequences.to(device), vectors), settings, config, progress)
 
 
@@ -175,9 +179,11 @@ def one_step(work: Workload, prefixes: Windows) -> Item:
     def step() -> Batch:
         batch = newest_targets(work.feed.batch(prefixes))
         total = torch.stack(list(work.model.loss(batch).values())).sum()
-        work.progress.optimizer.zero_grad(set_to_none=True)
+        for optimizer in work.progress.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         total.backward()
-        work.progress.optimizer.step()
+        for optimizer in work.progress.optimizers:
+            optimizer.step()
         total.item()
         return batch
 

@@ -27,6 +27,7 @@ ENCODED = Path("data/encoded")
 MODEL = Path("models/model")
 HISTORY = Path("models/history.csv")
 DENOISED = Path("models/denoised.parquet")
+SEEDS = Path("models/seeds")
 
 METRICS = Path("metrics/metrics.json")
 RANKS = Path("data/evaluated/ranks.parquet")

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from stages import paths
 from stages.command import Params, new_app, reports_errors
@@ -25,28 +27,42 @@ ABANDONED = 7 * 24 * 3600.0  # seconds
 
 @app.command(epilog="Example: dvc exp run -S backbone=sasrec -S theta=-0.5   (or, without DVC: python -m stages.train)")
 @reports_errors
-def main(params: Params = paths.PARAMS) -> None:
+def main(
+    params: Params = paths.PARAMS,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds such as 0,1,2: train and evaluate them side by side, each in models/seeds/SEED."),
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Do nothing where models/model is this very training's.")] = False,
+) -> None:
     """Train on data/filtered and data/encoded; write models/model, models/history.csv and models/denoised.parquet.
 
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import saved_model
-    from iadsr.device import fastest_threads, pick_device, set_threads
+    from iadsr.device import checked_threads, fastest_threads, pick_device, set_threads
     from iadsr.params import group, read_params
     from iadsr.sequences import Feed, read_sequences
     from iadsr.training import TrainParams, fit
     from iadsr.vectors import PrefixVectors
+    from stages.seeds import parsed, train_side_by_side
     from stages.tracking import open_run
 
     content = read_params(params)
     settings = group(content, "train", TrainParams)
-    set_threads(settings.threads or fastest_threads(), "train.threads")
     device = pick_device(settings.device, "train.device")
+    if seeds is not None:
+        train_side_by_side(content, parsed(seeds), device.type, checked_threads(settings.threads, "train.threads"))
+        return
+    set_threads(settings.threads or fastest_threads(), "train.threads")
     sequences = read_sequences(paths.SEQUENCES)
     ids = raw_ids(sequences)
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
     config = config.model_copy(update={"run": run_digest(config, settings)})
+    if keep and is_trained(config):
+        print(f"{paths.MODEL}: trained already")
+        return
     model = saved_model.build(config, rows=len(sequences.items)).to(device)
     feed = Feed(sequences.to(device), vectors)
     checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
@@ -125,6 +141,14 @@ def run_digest(config: ModelConfig, settings: TrainParams) -> str:
     code = [Path(file) for file in loaded if file]
     digests = [file_digest(path) for path in [*inputs, *code]]
     return text_digest(config.model_dump_json(), settings.model_dump_json(), torch.__version__, *digests)[:16]
+
+
+def is_trained(config: ModelConfig) -> bool:
+    """Whether all outputs are there, and the model, which is written last, is of this run."""
+    from iadsr.artifacts import read_json
+
+    path = paths.MODEL / "config.json"
+    return paths.HISTORY.exists() and paths.DENOISED.exists() and path.exists() and read_json(path)["run"] == config.run
 
 
 def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> Iterator[EpochReport]:

@@ -100,7 +100,7 @@ def test_the_command_is_the_module(stage: str) -> None:
 def test_every_artifact_of_paths_has_one_writer() -> None:
     written = [path for stage in STAGES for path in (*OUTPUTS[stage], *METRICS[stage])]
     assert len(written) == len(set(written))
-    work = {paths.PARAMS, paths.DOWNLOADS, paths.ENCODE_WORK, paths.TRAIN_WORK}
+    work = {paths.PARAMS, paths.DOWNLOADS, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.SEEDS}
     assert {value for value in vars(paths).values() if isinstance(value, Path)} == {*written, *work}
 
 

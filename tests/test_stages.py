@@ -27,7 +27,7 @@ import torch
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
-from iadsr.artifacts import file_digest
+from iadsr.artifacts import file_digest, read_json
 from iadsr.encoders import KINDS
 from stages import paths, tracking
 
@@ -358,6 +358,30 @@ from stages.train import app
 app([], standalone_mode=False)
 print("epochs:", done)
 """
+
+
+def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
+    """Seed 0 ends with the bytes and metrics of the chain's own run; a second call trains nothing.
+
+    A seed that fails is named, with its log.
+    """
+    expected = file_digest(paths.MODEL / "model.safetensors"), read_json(paths.METRICS)
+    result = invoke("train", "--seeds", "0,1")
+    assert result.exit_code == 0, result.stderr
+    folders = [paths.SEEDS / "0", paths.SEEDS / "1"]
+    models = [file_digest(folder / paths.MODEL / "model.safetensors") for folder in folders]
+    assert models[0] == expected[0] != models[1]
+    found = read_json(paths.SEEDS / "summary.json")
+    assert found["seeds"]["0"] == expected[1] and found["std"]["test_ndcg_10_unfiltered"] > 0
+    assert "| mean |" in result.stdout and "seed 1 is done" in result.stdout
+    written = [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders]
+    (folders[1] / paths.METRICS).unlink()
+    assert invoke("train", "--seeds", "0,1").exit_code == 0
+    assert [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders] == written
+    change(train__learning_rate=1e30)
+    failed = invoke("train", "--seeds", "1")
+    assert failed.exit_code == 1 and "seed 1: stages.train failed, see models/seeds/1/log.txt" in failed.stderr
+    assert "lower the rate" in failed.stderr
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:

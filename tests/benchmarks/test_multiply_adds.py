@@ -55,5 +55,6 @@ def test_ranking_goes_forward_alone() -> None:
 def test_loads_add_up() -> None:
     """Two passes over the window: twice of everything, and so the same share of padding, 2 of 8."""
     both = sum([LOAD, LOAD], Load())
-    assert both == Load(2, 8, 6, 12, 4, 10) and both.padding_share == 0.25
-    assert Load().padding_share == 0.0
+    expected = Load(windows=2, places=8, tokens=6, pairs=12, examples=4, contrasts=10)
+    assert both == expected and both.padding_share(both.places) == 0.25
+    assert Load().padding_share(0) == 0.0

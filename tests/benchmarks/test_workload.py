@@ -27,7 +27,7 @@ def test_a_batch_counted_by_hand() -> None:
     feed = workload.CountingFeed(SEQUENCES)
     windows = workload.Windows(torch.tensor([0, 5]), torch.tensor([3, 2]), torch.tensor([3, 7]))
     feed.batch(windows)
-    assert feed.total() == Load(windows=2, places=6, tokens=5, pairs=9, examples=3, contrasts=13)
+    assert feed.total() == Load(windows=2, places=6, grouped=6, rows=128, tokens=5, pairs=9, examples=3, contrasts=13)
 
 
 def test_every_prefix_is_a_row_with_one_target() -> None:

@@ -1,0 +1,59 @@
+"""Seeds side by side: what is refused, how the machine is shared out, and the table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from iadsr.errors import UserError
+from stages import seeds
+
+
+def test_a_list_of_seeds() -> None:
+    assert seeds.parsed("3, 0,12") == [3, 0, 12]
+
+
+@pytest.mark.parametrize("text", ["", "1,", "1,1", "-1", "a", "0.5"])
+def test_a_list_that_is_none(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds .*: expected different whole numbers"):
+        seeds.parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "threads", "expected"),
+    [
+        (5, "cpu", 0, (4, 1)),  # one thread for each of four cores; the fifth waits
+        (2, "cpu", 0, (2, 2)),
+        (3, "cpu", 2, (2, 2)),
+        (1, "cpu", 8, (1, 8)),
+        (20, "cuda", 0, (8, 1)),
+    ],
+)
+def test_four_cores_are_shared_out(
+    count: int, device: str, threads: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+    assert seeds.shares(count, device, threads) == expected
+
+
+def test_means_and_deviations() -> None:
+    """Of 1 and 3: mean 2, sample standard deviation sqrt(2); of one seed: 0. What one seed lacks is left out."""
+    found = seeds.summary({0: {"a": 1.0, "b": 5.0}, 7: {"a": 3.0}})
+    assert found["mean"] == {"a": 2.0} and found["std"]["a"] == pytest.approx(2**0.5)
+    assert list(found["seeds"]) == ["0", "7"] and seeds.summary({0: {"a": 1.0}})["std"] == {"a": 0.0}
+
+
+def test_a_link_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
+    """Of an older link, and of a folder."""
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "file").write_text("here")
+    place = tmp_path / "seeds" / "0" / "data"
+    for _ in range(2):
+        seeds.link(place, tmp_path / "inputs")
+        assert (place / "file").read_text() == "here"
+    place.unlink()
+    place.mkdir()
+    seeds.link(place, tmp_path / "inputs")
+    assert (place / "file").read_text() == "here"
