@@ -74,7 +74,7 @@ def workspace(content: dict[str, Any], seed: int, threads: int) -> Path:
     model = Path(str(lookup(content, f"encoders.{choice(content, 'encoder', 'encoders')}.model")))
     if not model.is_absolute() and model.exists():
         inputs.append(Path(model.parts[0]))
-    for path in inputs:
+    for path in filter(Path.exists, inputs):
         link(folder / path, path)
     changed = {**content, "seed": seed, "train": {**content["train"], "threads": threads}}
     with replacing(folder / paths.PARAMS) as temporary, open(temporary, "w", encoding="utf-8") as file:

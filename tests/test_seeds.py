@@ -17,7 +17,7 @@ def test_a_list_of_seeds() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,", "1,1", "-1", "a", "0.5"])
 def test_a_list_that_is_none(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds .*: expected different whole numbers"):
+    with pytest.raises(UserError, match=r"--seeds .*: expected different whole numbers"):
         seeds.parsed(text)
 
 

@@ -74,7 +74,7 @@ class Caser(nn.Module):
 
     def windows(self, inputs: Float[Tensor, "batch time dim"], real: Tensor) -> Float[Tensor, "real window dim"]:
         """The newest items of the prefix at each real position, oldest first; zeros before a history's first."""
-        batch, time, dim = inputs.shape
+        time, dim = inputs.shape[1:]
         before = F.pad(inputs, (0, 0, self.window - 1, 0)).view(-1, dim)  # window - 1 zeros before each history
         begins = real + real // time * (self.window - 1)
         return before[begins[:, None] + torch.arange(self.window, device=real.device)]

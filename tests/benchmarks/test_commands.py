@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from benchmarks import evaluation, growth, machine, prepared, processes, results, training
+from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
+from iadsr.artifacts import write_json
 
 ROOT = Path(__file__).parents[2]
 TINY = ("datasets.demo.source.users=80", "datasets.demo.source.items=60", "backbones.gru4rec.hidden=8")
@@ -195,3 +196,24 @@ def test_the_command_in_processes_of_its_own(data: Path, monkeypatch: pytest.Mon
 def small_rates() -> Iterator[dict[str, float]]:
     while True:
         yield {"float32": 1e9, "bfloat16": 1e9}
+
+
+def test_convergence_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are run as a user runs them; here they are replaced by what they leave behind."""
+    ran: list[tuple[str, ...]] = []
+
+    def run(workspace: Path, *arguments: str) -> float:
+        ran.append(arguments)
+        metrics = dict.fromkeys(("epochs", "best_epoch", *convergence.SHOWN), 0.25)
+        write_json(workspace / "metrics" / "metrics.json", metrics)
+        (workspace / "models" / "seeds").mkdir(parents=True, exist_ok=True)
+        write_json(workspace / "models" / "seeds" / "summary.json", {"mean": metrics, "std": metrics})
+        return 3.0
+
+    monkeypatch.setattr(convergence, "command", run)
+    monkeypatch.setattr(convergence, "prepared", lambda content: tmp_path)
+    result = convergence.measured(prepared.parameters({"dataset": "demo", "denoiser": "none"}, []), [4, 5])
+    assert ran == [("stages.train",), ("stages.evaluate",), ("stages.train", "--seeds", "4,5")]
+    assert result["alone"]["seed"] == 4 and result["alone"]["seconds"] == 3.0
+    assert result["side_by_side"]["test_hr_10_filtered"] == {"mean": 0.25, "std": 0.25}
+    assert result["gain"] == 4.0  # two times 3 s and 3 s, in 3 s
