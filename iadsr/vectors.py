@@ -19,11 +19,15 @@ AGAIN = "run the stage `encode` again (`dvc repro encode`)"
 class PrefixVectors:
     """Memory-mapped prefix vectors (Eq. 4-5) and item vectors (Eq. 3) of a folder that `encode` wrote.
 
-    `sequence_rows` is the number of rows of sequences.parquet; UserError when the folder does not belong to it.
+    `sequence_rows` is the number of rows of sequences.parquet, `max_length` how many items a prefix holds at most;
+    UserError when the folder does not belong to them.
     """
 
-    def __init__(self, folder: Path, sequence_rows: int | None = None) -> None:
+    def __init__(self, folder: Path, sequence_rows: int | None = None, max_length: int | None = None) -> None:
         self.manifest: dict[str, Any] = read_manifest(folder)
+        made_for = self.manifest.get("max_length", max_length)
+        if max_length is not None and made_for != max_length:
+            raise UserError(f"{folder}: made for prefixes of {made_for} items, but max_length is {max_length}; {AGAIN}")
         self.dim: int = self.manifest["dim"]
         self.items: Float16[np.ndarray, "items+1 dim"] = _mapped(folder / "items.npy", self.dim)
         self._prefixes = _mapped(folder / "prefixes.npy", self.dim)

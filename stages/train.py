@@ -41,7 +41,7 @@ def main(
     """
     from iadsr import saved_model
     from iadsr.device import checked_threads, fastest_threads, pick_device, set_threads
-    from iadsr.params import group, read_params
+    from iadsr.params import choice, group, lookup, read_params
     from iadsr.sequences import Feed, read_sequences
     from iadsr.training import TrainParams, fit
     from iadsr.vectors import PrefixVectors
@@ -57,13 +57,15 @@ def main(
     set_threads(settings.threads or fastest_threads(), "train.threads")
     sequences = read_sequences(paths.SEQUENCES)
     ids = raw_ids(sequences)
-    vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, len(sequences.items))
+    max_length = lookup(content, f"datasets.{choice(content, 'dataset', 'datasets')}.max_length")
+    rows = len(sequences.items)
+    vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, rows, max_length)
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
     config = config.model_copy(update={"run": run_digest(config, settings)})
     if keep and is_trained(config):
         print(f"{paths.MODEL}: trained already")
         return
-    model = saved_model.build(config, rows=len(sequences.items)).to(device)
+    model = saved_model.build(config, rows=rows).to(device)
     feed = Feed(sequences.to(device), vectors)
     checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
 

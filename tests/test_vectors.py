@@ -59,6 +59,15 @@ def test_made_for_other_sequences(folder: Path) -> None:
         PrefixVectors(folder, 1000)
 
 
+def test_made_for_prefixes_of_another_length(folder: Path) -> None:
+    """A manifest that says nothing of it, as those of tests, is taken as it is."""
+    PrefixVectors(folder, 4, 50)
+    write_json(folder / "manifest.json", {"dim": 2, "max_length": 32})
+    PrefixVectors(folder, 4, 32)
+    with pytest.raises(UserError, match="made for prefixes of 32 items, but max_length is 50; run the stage `encode`"):
+        PrefixVectors(folder, 4, 50)
+
+
 def test_parts_that_do_not_fit_each_other(folder: Path) -> None:
     write_array(folder / "rows.npy", np.array([0, 1, 2, -1], dtype=np.int32))
     with pytest.raises(UserError, match=r"rows\.npy points beyond prefixes\.npy"):
