@@ -4,8 +4,10 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The project's folder, also from within the temporary copies of it in which DVC runs queued experiments."""
+    """The project's folder, also from within a seed's folder, and from DVC's temporary copies for queued experiments."""
     here = Path.cwd().resolve()
+    if here.parent.parts[-len(SEEDS.parts) :] == SEEDS.parts:
+        here = here.parents[len(SEEDS.parts)]
     copies = [parent for parent in here.parents if parent.name == ".dvc"]
     return copies[-1].parent if copies else here
 

@@ -20,7 +20,6 @@ from iadsr.artifacts import read_json, replacing, write_json
 from iadsr.errors import UserError
 from iadsr.params import choice, lookup
 from stages import paths
-from stages.tracking import tracking_uri
 
 SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtered", "test_ndcg_10_filtered")
 ON_A_GPU = 8  # processes at once
@@ -94,7 +93,7 @@ def link(place: Path, target: Path) -> None:
 def run(folder: Path) -> None:
     """Train and evaluate in `folder`."""
     root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "MLFLOW_TRACKING_URI": tracking_uri()}
+    environment = {**os.environ, "PYTHONPATH": root}
     log = folder / "log.txt"
     for command in (["stages.train", "--keep"], ["stages.evaluate"]):
         with open(log, "a", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iadsr.errors import UserError
-from stages import seeds
+from stages import paths, seeds
 
 
 def test_a_list_of_seeds() -> None:
@@ -43,6 +43,13 @@ def test_means_and_deviations() -> None:
     found = seeds.summary({0: {"a": 1.0, "b": 5.0}, 7: {"a": 3.0}})
     assert found["mean"] == {"a": 2.0} and found["std"]["a"] == pytest.approx(2**0.5)
     assert list(found["seeds"]) == ["0", "7"] and seeds.summary({0: {"a": 1.0}})["std"] == {"a": 0.0}
+
+
+@pytest.mark.parametrize("inside", ["", "models/seeds/3", ".dvc/tmp/exps/x", ".dvc/tmp/exps/x/models/seeds/3"])
+def test_the_project_s_root(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / inside).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / inside)
+    assert paths.project_root() == tmp_path.resolve()
 
 
 def test_a_link_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
