@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iadsr.recommender import Keep, Recommender
 from iadsr.schemas import TEST, TRAIN
-from iadsr.sequences import Feed, Windows, history_windows, training_tail_windows
+from iadsr.sequences import Feed, Windows, by_length, history_windows, training_tail_windows
 
 
 @torch.no_grad()
@@ -33,7 +33,8 @@ def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512
 def _judge_windows(
     model: Recommender, feed: Feed, windows: Windows, verdicts: Keep, batch_size: int, newest_only: bool
 ) -> None:
-    for _, batch in feed.by_length(windows, batch_size):
+    for numbers in by_length(windows, batch_size):
+        batch = feed.batch(windows[numbers])
         keep: Keep = model.keep(batch)
         where = batch.valid
         if newest_only:

@@ -6,12 +6,16 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from iadsr.errors import UserError
 
+T = TypeVar("T")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _NEVER = -1, -3, 2**31 - 1  # parameters of glibc's mallopt
 MOST_THREADS = 256  # or as many as the machine has processors
 
@@ -74,6 +78,24 @@ def fastest_threads() -> int:
         threads //= 2
     torch.set_num_threads(most)
     return min(seconds, key=lambda count: seconds[count])
+
+
+def one_thread_each(function: Callable[[T], object], parts: Iterable[T], device: torch.device) -> None:
+    """Call `function` for each part; on a CPU as many at once as there are threads, each computing on one thread.
+
+    That keeps the processors busier than many threads in one small operation after another, and what a part comes to
+    does not depend on their number. No part may need another's result.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        for part in parts:
+            function(part)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(function, parts))
+    finally:
+        torch.set_num_threads(threads)  # MKL's number is one for all threads of the process
 
 
 def _piece_of_work() -> float:

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from iadsr.device import one_thread_each
 from iadsr.recommender import Recommender
-from iadsr.sequences import Feed, Sequences, history_windows
+from iadsr.sequences import Feed, Sequences, by_length, history_windows
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,19 @@ ENCODED = 512  # users that are encoded at once
 CPU_SCORES, GPU_SCORES = 2**20, 2**27  # that are counted at once: what stays in a CPU's cache; a few per cent of a GPU
 
 
-@torch.no_grad()
 def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) -> Ranks:
     """Rank the item held out by `split` for every user, from the newest `max_length` items of the history before it."""
     sequences = feed.sequences
     targets, seen, table = sequences.targets(split), SeenItems(sequences, split), model.item_table()[1:]
     size = max(1, (CPU_SCORES if table.device.type == "cpu" else GPU_SCORES) // len(table))
     unfiltered, filtered = torch.empty(2, sequences.users, device=table.device)
-    for encoded, batch in feed.by_length(history_windows(sequences, split, max_length), ENCODED):
-        for users, states in zip(encoded.split(size), model.states(batch).split(size), strict=True):
-            scores = (states @ table.T).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
+    windows = history_windows(sequences, split, max_length)
+
+    @torch.no_grad()
+    def rank(encoded: Int[Tensor, " users"]) -> None:
+        states = model.states(feed.batch(windows[encoded]))
+        for users, own_states in zip(encoded.split(size), states.split(size), strict=True):
+            scores = (own_states @ table.T).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
             own = scores.gather(1, targets[users, None] - 1)
             items, counts = seen.of(users)
             of_seen = scores.gather(1, items)
@@ -48,6 +52,8 @@ def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) ->
             unfiltered[users] = expected_rank(above, tied)
             above, tied = above - ((of_seen > own) & counts).sum(1), tied - ((of_seen == own) & counts).sum(1)
             filtered[users] = expected_rank(above, tied)
+
+    one_thread_each(rank, by_length(windows, ENCODED), table.device)
     return Ranks(targets.cpu().numpy(), *(ranks.cpu().double().numpy() for ranks in (unfiltered, filtered)))
 
 

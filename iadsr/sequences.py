@@ -6,7 +6,7 @@ user. Padding stands on the right, so the state at a position never depends on i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,6 +134,11 @@ def _tiles(begins: Tensor, ends: Tensor, max_length: int, heads: Tensor) -> Wind
     return Windows(starts, stops - starts, ends[owner])
 
 
+def by_length(windows: Windows, size: int) -> Iterable[Int[Tensor, " some"]]:
+    """The numbers of all windows, shortest first and `size` at a time."""
+    return torch.argsort(windows.lengths, stable=True).split(size)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Padded windows. `rows` -1, `items` 0 and `targets` 0 mean padding (or, for a target, that there is none)."""
@@ -174,11 +179,6 @@ class Feed:
         targets = torch.where(has_target, self.sequences.items[(rows + 1).clamp(max=len(self.sequences.items) - 1)], 0)
         semantic = None if self.vectors is None else self.vectors.rows(rows.cpu()).to(items.device)
         return Batch(rows, items, targets, semantic)
-
-    def by_length(self, windows: Windows, size: int) -> Iterator[tuple[Int[Tensor, " some"], Batch]]:
-        """All windows, shortest first and `size` at a time, with their numbers."""
-        for numbers in torch.argsort(windows.lengths, stable=True).split(size):
-            yield numbers, self.batch(windows[numbers])
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All windows once, at most `size` at a time and evenly so, in random order.

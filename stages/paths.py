@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The project's folder, also from within a seed's folder, and from DVC's temporary copies for queued experiments."""
+    """The project's folder, also from within a seed's folder and from DVC's copies for queued experiments."""
     here = Path.cwd().resolve()
     if here.parent.parts[-len(SEEDS.parts) :] == SEEDS.parts:
         here = here.parents[len(SEEDS.parts)]

@@ -129,6 +129,17 @@ def test_equals_sorting_every_user_s_scores(seed: int, users: int, levels: int, 
         assert ranks.filtered[user] == literal_rank(row, target, set(before) - {target})
 
 
+def test_ranks_do_not_depend_on_the_number_of_threads() -> None:
+    sequences = sequences_of(*random_histories(40, 9))
+    model = plain("sasrec").eval()
+    with few_at_once(3, 2, ITEMS):
+        expected = rank_targets(model, Feed(sequences), TEST, 5)
+        torch.set_num_threads(3)
+        found = rank_targets(model, Feed(sequences), TEST, 5)
+    assert found.filtered.tolist() == expected.filtered.tolist()
+    assert found.unfiltered.tolist() == expected.unfiltered.tolist()
+
+
 def test_a_real_model_ranks_by_its_scores() -> None:
     histories = random_histories(5, 9)
     sequences, model = sequences_of(*histories), plain("sasrec").eval()
