@@ -29,6 +29,7 @@ class Ranks:
 
 
 ENCODED = 512  # users that are encoded at once
+FEWEST = 32  # users that are counted at once, so that a large item table is not read for each
 CPU_SCORES, GPU_SCORES = 2**20, 2**27  # that are counted at once: what stays in a CPU's cache; a few per cent of a GPU
 
 
@@ -36,7 +37,7 @@ def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) ->
     """Rank the item held out by `split` for every user, from the newest `max_length` items of the history before it."""
     sequences = feed.sequences
     targets, seen, table = sequences.targets(split), SeenItems(sequences, split), model.item_table()[1:]
-    size = max(1, (CPU_SCORES if table.device.type == "cpu" else GPU_SCORES) // len(table))
+    size = max(FEWEST, (CPU_SCORES if table.device.type == "cpu" else GPU_SCORES) // len(table))
     unfiltered, filtered = torch.empty(2, sequences.users, device=table.device)
     windows = history_windows(sequences, split, max_length)
 

@@ -48,7 +48,7 @@ def ranked(sequences: Sequences, scores: list[list[float]] | Tensor, split: str 
 
 @contextmanager
 def few_at_once(encoded: int, counted: int, items: int) -> Iterator[None]:
-    with mock.patch.object(ranking, "ENCODED", encoded), mock.patch.object(ranking, "CPU_SCORES", counted * items):
+    with mock.patch.multiple(ranking, ENCODED=encoded, CPU_SCORES=counted * items, FEWEST=1):
         yield
 
 
