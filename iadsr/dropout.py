@@ -29,6 +29,6 @@ def factors(shape: torch.Size, rate: float) -> Float[Tensor, "..."]:
     """0 with probability `rate`, else 1 / (1 - rate), independently; from torch's own generator of the CPU."""
     count = shape.numel()
     words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(rate * LEVELS)
+    dropped = min(round(rate * LEVELS), LEVELS - 1)
     kept = torch.ge(words.view(torch.int16)[:count], dropped - LEVELS // 2, out=torch.empty(count))
     return kept.mul_(LEVELS / (LEVELS - dropped)).view(shape)

@@ -44,11 +44,11 @@ class _Linear(torch.autograd.Function):
         return product if bias is None else product.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         (grad,), (rows, factor) = grads, ctx.saved_tensors
         rounded = filled_up(grad, factor.dtype)
         return (
-            (rounded @ factor)[: len(grad)].to(grad.dtype),
+            (rounded @ factor)[: len(grad)].to(grad.dtype) if ctx.needs_input_grad[0] else None,
             (rounded.T @ rows).to(grad.dtype),
             grad.sum(0) if ctx.has_bias else None,
             None,
