@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from iadsr.backbones.padding import take
 from iadsr.cross_entropy import catalogue_cross_entropy
 from iadsr.sampled_softmax import sampled_cross_entropy
 from iadsr.sequences import Batch
@@ -79,14 +80,14 @@ class Recommender(nn.Module):
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
     ) -> Float[Tensor, ""]:
         """Mean over all positions with a target of the cross-entropy (Eq. 1); 0 if there are none."""
-        real = targets > 0
-        found, wanted, table = self.head(states[real]), targets[real], self.item_table()
+        real = (targets.flatten() > 0).nonzero().flatten()
+        found, wanted, table = self.head(take(states.flatten(0, 1), real)), targets.flatten()[real], self.item_table()
         if self.negatives is None:
             total = catalogue_cross_entropy(found, table, wanted, self.product_dtype)
         else:
             drawn = torch.randint(1, len(table), (self.negatives,)).to(table.device)
             total = sampled_cross_entropy(found, table, wanted, drawn, self.product_dtype)
-        return total / real.sum().clamp(min=1)
+        return total / max(1, len(real))
 
     def end_epoch(self) -> dict[str, float]:
         """Called after each training epoch; returns figures of the epoch for the history."""

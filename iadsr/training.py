@@ -84,7 +84,7 @@ def fit(
     """Train until validation NDCG@10 has not risen for `patience` epochs; end with the best epoch's weights loaded.
 
     After every epoch the whole state is written to `checkpoint`; where that file exists, training goes on from it
-    (first reporting the epochs that it holds) and ends with the same bytes as if it had never stopped.
+    (first reporting the epochs that it holds) and ends, on a CPU, with the same bytes as if it had never stopped.
     UserError when a loss is not finite.
     """
     progress = start(model, params, seed)

@@ -1,55 +1,69 @@
 """Several seeds of one training side by side, each as a run of its own in models/seeds/SEED.
 
-Processes, because one small training does not fill a machine: on two cores two processes of one thread do half as much
-again as one process of two threads, on a GPU they overlap what the CPU does between kernels.
+Processes, because one small training does not fill a machine: two processes of one thread get more done than one of two
+threads, and on a GPU they overlap what the CPU does between kernels.
+
+`python -m stages.seeds stages.train ...` is how a seed's process is started: as the module named, but it ends with the
+process that started it, however that ends.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
-import shutil
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Event
 from typing import Any
 
 from iadsr.artifacts import read_json, replacing, write_json
 from iadsr.errors import UserError
-from iadsr.params import choice, lookup
 from stages import paths
+from stages.tracking import prepare_store
 
 SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtered", "test_ndcg_10_filtered")
 ON_A_GPU = 8  # processes at once
+WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 
 def parsed(text: str) -> list[int]:
     """The seeds of a list such as "0,1,2"; UserError for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+    seeds = [int(part) for part in parts if part.isdecimal()]
+    if len(set(seeds)) < len(parts):
         raise UserError(f"--seeds {text}: expected different whole numbers, such as 0,1,2")
-    return [int(part) for part in parts]
+    return seeds
 
 
 def train_side_by_side(content: dict[str, Any], seeds: list[int], device: str, threads: int) -> None:
     """Train and evaluate each seed in its folder; write models/seeds/summary.json and print a table.
 
-    Seeds that are trained already are only evaluated again, and interrupted ones go on. UserError names the seed that
-    fails, and where its output is.
+    Seeds that are trained already are only evaluated again, and interrupted ones go on. When a seed fails no other is
+    begun; those that are running end, and a UserError says where the output of the failed one is.
     """
     at_once, threads = shares(len(seeds), device, threads)
     folders = {seed: workspace(content, seed, threads) for seed in seeds}
-    print(f"{len(seeds)} seeds, {at_once} at once on {threads} threads each; see {paths.SEEDS}/SEED/log.txt")
+    (paths.SEEDS / "summary.json").unlink(missing_ok=True)
+    prepare_store()  # by one process: MLflow does not like several to make it
+    print(
+        f"{len(seeds)} seeds, {at_once} at once on {threads} threads each; see {paths.SEEDS}/SEED/log.txt", flush=True
+    )
+    stop = Event()
     with ThreadPoolExecutor(at_once) as pool:
-        waiting = {pool.submit(run, folder): seed for seed, folder in folders.items()}
+        waiting = {pool.submit(run, folder, stop): seed for seed, folder in folders.items()}
         try:
             for done in as_completed(waiting):
                 done.result()
                 print(f"seed {waiting[done]} is done", flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
+        except BaseException as error:
+            stop.set()
+            print(f"stopping: {error}", file=sys.stderr)
             raise
     metrics = {seed: read_json(folder / paths.METRICS) for seed, folder in folders.items()}
     write_json(paths.SEEDS / "summary.json", summary(metrics))
@@ -64,16 +78,12 @@ def shares(count: int, device: str, threads: int) -> tuple[int, int]:
 
 
 def workspace(content: dict[str, Any], seed: int, threads: int) -> Path:
-    """A folder in which the stages find the inputs of this project, and parameters that differ in the seed alone."""
+    """A folder in which the stages find the inputs of this project, and parameters that differ in seed and threads."""
     from ruamel.yaml import YAML
 
     folder = paths.SEEDS / str(seed)
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
-    inputs = [paths.SEQUENCES.parent, paths.ENCODED]
-    model = Path(str(lookup(content, f"encoders.{choice(content, 'encoder', 'encoders')}.model")))
-    if not model.is_absolute() and model.exists():
-        inputs.append(Path(model.parts[0]))
-    for path in filter(Path.exists, inputs):
+    for path in filter(Path.exists, (paths.SEQUENCES.parent, paths.ENCODED)):
         link(folder / path, path)
     changed = {**content, "seed": seed, "train": {**content["train"], "threads": threads}}
     with replacing(folder / paths.PARAMS) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -82,32 +92,35 @@ def workspace(content: dict[str, Any], seed: int, threads: int) -> Path:
 
 
 def link(place: Path, target: Path) -> None:
+    """UserError for a file or a folder that is in the way; an older link is replaced."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink():
         place.unlink()
     elif place.exists():
-        shutil.rmtree(place)
+        raise UserError(f"{place}: in the way of a link to {target}; remove it")
     place.symlink_to(target.resolve(), target_is_directory=True)
 
 
-def run(folder: Path) -> None:
-    """Train and evaluate in `folder`."""
+def run(folder: Path, stop: Event) -> None:
+    """Train and evaluate in `folder`, unless another seed has failed."""
     root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root}
     log = folder / "log.txt"
     for command in (["stages.train", "--keep"], ["stages.evaluate"]):
+        if stop.is_set():
+            return
         with open(log, "a", encoding="utf-8") as file:
-            arguments = [sys.executable, "-m", *command]
+            arguments = [sys.executable, "-m", "stages.seeds", *command]
+            environment = {**os.environ, "PYTHONPATH": root}
             done = subprocess.run(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
         if done.returncode:
-            last = (log.read_text(encoding="utf-8").strip().splitlines() or ["nothing"])[-1]
-            raise UserError(f"seed {folder.name}: {command[0]} failed, see {log}; it said last: {last}")
+            stop.set()
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
+            raise UserError(f"seed {folder.name}: {command[0]} failed, see {log}; it said last: {said[-1]}")
 
 
 def summary(metrics: dict[int, dict[str, float]]) -> dict[str, Any]:
     """The metrics of each seed, and their means and sample standard deviations."""
-    names = [name for name in next(iter(metrics.values())) if all(name in found for found in metrics.values())]
-    columns = {name: [found[name] for found in metrics.values()] for name in names}
+    columns = {name: [found[name] for found in metrics.values()] for name in shared(metrics)}
     return {
         "seeds": {str(seed): found for seed, found in metrics.items()},
         "mean": {name: mean(values) for name, values in columns.items()},
@@ -115,12 +128,29 @@ def summary(metrics: dict[int, dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def shared(metrics: dict[int, dict[str, float]]) -> list[str]:
+    """The metrics that every seed has."""
+    return [name for name in next(iter(metrics.values())) if all(name in found for found in metrics.values())]
+
+
 def table(metrics: dict[int, dict[str, float]]) -> Iterator[str]:
     """Markdown: a row a seed, and the mean with the standard deviation."""
-    yield "| seed | epochs | " + " | ".join(name.removeprefix("test_") for name in SHOWN) + " |"
-    yield "|---" * (2 + len(SHOWN)) + "|"
+    whole, names = summary(metrics), [name for name in SHOWN if name in shared(metrics)]
+    yield "| seed | epochs | " + " | ".join(name.removeprefix("test_") for name in names) + " |"
+    yield "|---" * (2 + len(names)) + "|"
     for seed, found in metrics.items():
-        yield f"| {seed} | {found['epochs']:.0f} | " + " | ".join(f"{found[name]:.4f}" for name in SHOWN) + " |"
-    whole = summary(metrics)
-    ends = (f"{whole['mean'][name]:.4f} ± {whole['std'][name]:.4f}" for name in SHOWN)
+        yield f"| {seed} | {found['epochs']:.0f} | " + " | ".join(f"{found[name]:.4f}" for name in names) + " |"
+    ends = (f"{whole['mean'][name]:.4f} ± {whole['std'][name]:.4f}" for name in names)
     yield f"| mean | {whole['mean']['epochs']:.1f} | " + " | ".join(ends) + " |"
+
+
+def end_with_parent() -> None:
+    """Where the system can: an orphan would train on, and be in the way of the next call."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(WITH_PARENT, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "iadsr"
 RUN_TAG, DVC_TAG = "iadsr.run", "dvc.experiment"
+SQLITE = "sqlite:///"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits for minutes on a server that is down
@@ -38,25 +39,33 @@ QUIET = {
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else mlflow.db in the project's root, also for DVC's temporary copies of it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project_root() / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI`, a file in it by its whole path; else mlflow.db in the project's root, also for copies."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{paths.project_root() / 'mlflow.db'}"
+    return f"{SQLITE}{Path(given.removeprefix(SQLITE)).resolve()}" if given.startswith(SQLITE) else given
 
 
 def open_run(config: ModelConfig, content: dict[str, Any]) -> Run:
     """The run of this configuration, made anew if the store has none."""
-    return Run(config, content)
+    run = Run()
+    run.attempt(lambda: run.open(config, content), first=True)
+    return run
+
+
+def prepare_store() -> None:
+    """Make the store and the experiment, if there are none, before several processes look for them."""
+    run = Run()
+    run.attempt(run.open_store, first=True)
 
 
 class Run:
     """An MLflow run that turns every failure of the store into one warning, and then into silence."""
 
-    def __init__(self, config: ModelConfig, content: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         self.client: Any = None
         self.run_id = ""
         self.present: set[int] | None = None  # the epochs that the run has, once they are known
-        self.attempt(lambda: self._open(config, content), first=True)
 
     def __enter__(self) -> Run:
         return self
@@ -121,7 +130,8 @@ class Run:
 
     # --- what may fail ---
 
-    def _open(self, config: ModelConfig, content: dict[str, Any]) -> None:
+    def open_store(self) -> tuple[Any, str]:
+        """A client, and the number of the experiment."""
         import mlflow
 
         own = not os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri sets it
@@ -131,7 +141,11 @@ class Run:
             # beside mlflow.db: MLflow's own choice is the current folder, which may be a temporary copy of DVC's
             with suppress(mlflow.MlflowException):  # it exists already
                 client.create_experiment(EXPERIMENT, (paths.project_root() / "mlruns").as_uri())
-        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
+        return client, mlflow.set_experiment(EXPERIMENT).experiment_id
+
+    def open(self, config: ModelConfig, content: dict[str, Any]) -> None:
+        """Find or make the run of this configuration."""
+        client, experiment = self.open_store()
         name = os.environ.get("DVC_EXP_NAME", "")
         found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{config.run}' and tags.`{DVC_TAG}` = '{name}'")
         if found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from stages import paths
 from stages.command import Params, new_app, reports_errors
 
 if TYPE_CHECKING:
+    import torch
+
     from iadsr.recommender import Recommender
     from iadsr.saved_model import ModelConfig
     from iadsr.sequences import Feed, Sequences
@@ -39,7 +41,7 @@ def main(
 
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
-    from iadsr import saved_model
+    from iadsr import denoising, saved_model  # noqa: F401  # both, so that the run's digest knows all code
     from iadsr.device import checked_threads, fastest_threads, pick_device, set_threads
     from iadsr.params import choice, group, lookup, read_params
     from iadsr.sequences import Feed, read_sequences
@@ -61,22 +63,18 @@ def main(
     rows = len(sequences.items)
     vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, rows, max_length)
     config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
-    config = config.model_copy(update={"run": run_digest(config, settings)})
+    config = config.model_copy(update={"run": run_digest(config, settings, device)})
     if keep and is_trained(config):
         print(f"{paths.MODEL}: trained already")
         return
     model = saved_model.build(config, rows=rows).to(device)
     feed = Feed(sequences.to(device), vectors)
-    checkpoint = paths.TRAIN_WORK / config.run / "checkpoint.safetensors"
-
-    with open_run(config, content) as run:
-        reports = list(
-            run.following(
-                with_progress_bar(fit(model, feed, settings, config.max_length, config.seed, checkpoint), settings)
-            )
-        )
-    finish(model, feed, config, reports, ids)
-    shutil.rmtree(checkpoint.parent)  # also what a kill in the middle of writing has left there
+    work = paths.TRAIN_WORK / config.run
+    with alone_in(work), open_run(config, content) as run:
+        epochs = fit(model, feed, settings, config.max_length, config.seed, work / "checkpoint.safetensors")
+        reports = list(run.following(with_progress_bar(epochs, settings)))
+        finish(model, feed, config, reports, ids)
+        shutil.rmtree(work)  # also what a kill in the middle of writing has left there
     remove_abandoned(paths.TRAIN_WORK)
 
 
@@ -128,13 +126,17 @@ def configured(
     )
 
 
-def run_digest(config: ModelConfig, settings: TrainParams) -> str:
-    """Names the run by all that decides its result: configuration, settings, input files, the code that is loaded."""
+def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device) -> str:
+    """Names the run by what decides its result: configuration, settings, input files, the code that is loaded.
+
+    Not by the number of threads, which decides the last digits only: a run goes on with the number that it began with.
+    """
     import sys
 
     import torch
 
     from iadsr.artifacts import file_digest, text_digest
+    from iadsr.device import pick_dtype
 
     inputs = [paths.SEQUENCES]
     if config.denoiser != "none":
@@ -142,7 +144,28 @@ def run_digest(config: ModelConfig, settings: TrainParams) -> str:
     loaded = [module.__file__ for name, module in sorted(sys.modules.items()) if name.startswith("iadsr")]
     code = [Path(file) for file in loaded if file]
     digests = [file_digest(path) for path in [*inputs, *code]]
-    return text_digest(config.model_dump_json(), settings.model_dump_json(), torch.__version__, *digests)[:16]
+    chosen = {"device": device.type, "dtype": str(pick_dtype(settings.dtype, device))}
+    decided = settings.model_copy(update=chosen).model_dump_json(exclude={"threads"})
+    return text_digest(config.model_dump_json(), decided, torch.__version__, *digests)[:16]
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """UserError where another process trains in this folder; it is freed however this one ends."""
+    from iadsr.errors import UserError
+
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w", encoding="utf-8") as lock:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{work}: another process is at this training; wait for it, or stop it") from None
+        yield
 
 
 def is_trained(config: ModelConfig) -> bool:
@@ -180,6 +203,7 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     best = max(report.epoch for report in reports if report.best)
     config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
     verdicts = judge(model, feed, config.max_length)
+    (paths.MODEL / "config.json").unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
     write_denoised(paths.DENOISED, verdicts, *ids)
     write_history(paths.HISTORY, [report.figures for report in reports])
     saved_model.save(paths.MODEL, model, config)

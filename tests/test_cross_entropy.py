@@ -80,6 +80,15 @@ def test_bfloat16_chunks_are_added_in_float32(monkeypatch: pytest.MonkeyPatch) -
     assert (table_grad.bfloat16().float() != table_grad).any()
 
 
+@pytest.mark.parametrize(("logit", "items", "small"), [(60.0, 20_000, True), (79.0, 20_000, False), (79.0, 1, True)])
+def test_logits_that_need_no_maximum(logit: float, items: int, small: bool) -> None:
+    """Below 80 less the logarithm of their number, which for 20,000 is 9.9: the sum of exponentials is finite."""
+    states, table = torch.ones(1, 1), torch.full((items + 1, 1), logit)
+    assert cross_entropy._all_logits_small(states, table[1:]) == small
+    loss = catalogue_cross_entropy(states, table, torch.tensor([1]), torch.float32)
+    assert loss.item() == pytest.approx(math.log(items), abs=1e-4)
+
+
 def test_no_positions_cost_nothing() -> None:
     states, table, targets = drawn(0, 5)
     loss, (states_grad, table_grad) = ours(states, table, targets, torch.float32)

@@ -27,6 +27,14 @@ def test_values_are_dropped_independently() -> None:
         assert abs((left * right).mean().item()) < 5 / len(left) ** 0.5
 
 
+@pytest.mark.parametrize(("rate", "dropped"), [(0.5, 32768), (0.25, 16384), (0.001, 66), (0.999999, 65535)])
+def test_each_of_the_levels_counts_once(rate: float, dropped: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 65,536 numbers drawn once: 32,768 are dropped at a rate of a half, 65.5 rounded at .001, never all."""
+    numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.int64)
+    monkeypatch.setattr(torch.Tensor, "random_", lambda self, *bounds: self.copy_(numbers))
+    assert int((factors(torch.Size([2**16]), rate) == 0).sum()) == dropped
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7])
 def test_any_number_of_values(count: int) -> None:
     assert factors(torch.Size([count]), 0.5).shape == (count,)

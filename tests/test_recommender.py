@@ -10,6 +10,7 @@ from small_models import DIM, EVERY_BACKBONE, ITEMS, at, batch_of, padded, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iadsr import recommender
 from iadsr.recommender import Recommender, newest
 from iadsr.sequences import Batch
 
@@ -145,3 +146,18 @@ class TestEveryBackbone:
             optimizer.step()
         assert loss.item() < 0.1 * first
         assert (model.items.weight[0] == 0).all()
+
+
+def test_every_item_can_be_a_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And padding cannot: over 200 draws of two, each of the three items comes, and nothing else."""
+    model, drawn = by_hand(), set()
+
+    def note(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, dtype: torch.dtype) -> Tensor:
+        drawn.update(negatives.tolist())
+        return states.sum()
+
+    monkeypatch.setattr(recommender, "sampled_cross_entropy", note)
+    model.negatives = 2
+    for _ in range(200):
+        model.cross_entropy(torch.ones(1, 1, 2), torch.tensor([[1]]))
+    assert drawn == {1, 2, 3}

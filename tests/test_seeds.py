@@ -15,7 +15,7 @@ def test_a_list_of_seeds() -> None:
     assert seeds.parsed("3, 0,12") == [3, 0, 12]
 
 
-@pytest.mark.parametrize("text", ["", "1,", "1,1", "-1", "a", "0.5"])
+@pytest.mark.parametrize("text", ["", "1,", "1,1", "1,01", "-1", "a", "0.5"])
 def test_a_list_that_is_none(text: str) -> None:
     with pytest.raises(UserError, match=r"--seeds .*: expected different whole numbers"):
         seeds.parsed(text)
@@ -52,8 +52,8 @@ def test_the_project_s_root(inside: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert paths.project_root() == tmp_path.resolve()
 
 
-def test_a_link_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
-    """Of an older link, and of a folder."""
+def test_a_link_takes_the_place_of_a_link_alone(tmp_path: Path) -> None:
+    """A folder or a file in its way is an error, and stays."""
     (tmp_path / "inputs").mkdir()
     (tmp_path / "inputs" / "file").write_text("here")
     place = tmp_path / "seeds" / "0" / "data"
@@ -62,5 +62,22 @@ def test_a_link_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
         assert (place / "file").read_text() == "here"
     place.unlink()
     place.mkdir()
-    seeds.link(place, tmp_path / "inputs")
-    assert (place / "file").read_text() == "here"
+    with pytest.raises(UserError, match="in the way of a link"):
+        seeds.link(place, tmp_path / "inputs")
+    assert place.is_dir()
+
+
+def test_a_table_without_the_usual_cutoff() -> None:
+    assert list(seeds.table({3: {"epochs": 4, "test_hr_5_filtered": 0.5}})) == [
+        "| seed | epochs |  |",
+        "|---|---|",
+        "| 3 | 4 |  |",
+        "| mean | 4.0 |  |",
+    ]
+
+
+def test_after_a_failure_no_seed_is_begun(tmp_path: Path) -> None:
+    stop = seeds.Event()
+    stop.set()
+    seeds.run(tmp_path, stop)
+    assert not list(tmp_path.iterdir())

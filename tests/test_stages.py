@@ -29,6 +29,8 @@ from typer.testing import CliRunner, Result
 
 from iadsr.artifacts import file_digest, read_json
 from iadsr.encoders import KINDS
+from iadsr.errors import UserError
+from iadsr.saved_model import load_config
 from stages import paths, tracking
 
 ROOT = Path(__file__).parents[1]
@@ -360,6 +362,34 @@ print("epochs:", done)
 """
 
 
+def test_a_training_is_done_by_one_process(copy: Path) -> None:
+    """While another process holds the lock of this very run, there is an error that says so, and nothing is touched."""
+    import fcntl
+
+    from stages.train import alone_in
+
+    work = copy / "work"
+    with alone_in(work), pytest.raises(UserError, match="another process is at this training"), alone_in(work):
+        pass
+    with alone_in(work), open(work / "lock") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with alone_in(work):
+        pass
+
+
+def test_a_model_that_was_being_replaced_is_not_kept(copy: Path) -> None:
+    """Killed between the weights and config.json of another run, the model of this one is trained again."""
+    from stages.train import is_trained
+
+    config = load_config(paths.MODEL)
+    assert is_trained(config)
+    (paths.MODEL / "config.json").unlink()  # what `finish` does first
+    assert not is_trained(config)
+    assert invoke("train", "--keep").exit_code == 0
+    assert load_config(paths.MODEL).run == config.run and is_trained(config)
+    assert "trained already" in invoke("train", "--keep").stdout
+
+
 def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
     """Seed 0 ends with the bytes and metrics of the chain's own run; a second call trains nothing.
 
@@ -378,6 +408,9 @@ def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
     (folders[1] / paths.METRICS).unlink()
     assert invoke("train", "--seeds", "0,1").exit_code == 0
     assert [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders] == written
+    change(train__threads=2)  # a run goes on with the number that it began with
+    assert invoke("train", "--seeds", "0").exit_code == 0
+    assert (folders[0] / paths.MODEL / "config.json").stat().st_mtime_ns == written[0]
     change(train__learning_rate=1e30)
     failed = invoke("train", "--seeds", "1")
     assert failed.exit_code == 1 and "seed 1: stages.train failed, see models/seeds/1/log.txt" in failed.stderr

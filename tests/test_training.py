@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 from small_models import DIM, ITEMS, LENGTH, SETTINGS, WIDTH, iadsr_params, random_histories, sequences_of, write_means
 from torch import Tensor
 
-from iadsr import training
+from iadsr import alignment, recommender, training
 from iadsr.denoisers.iadsr import IADSR
 from iadsr.errors import UserError
 from iadsr.recommender import Recommender
@@ -136,6 +136,32 @@ def test_killed_under_a_sampled_loss_it_ends_the_same(kind: str, feed: Feed, tmp
     assert all_bytes(model) == all_bytes(expected)
     assert [report.figures for report in resumed] == [report.figures for report in reports]
     assert all_bytes(trained(kind, feed, tmp_path / "full")[0]) != all_bytes(expected)
+
+
+def test_the_largest_full_catalogue(feed: Feed) -> None:
+    """As many items as `full_catalogue` says are all scored; of one more some are sampled."""
+    for most, negatives in ((ITEMS, None), (ITEMS - 1, 6)):
+        model = fresh("none", feed)
+        start(model, train_params(full_catalogue=most), 0)
+        assert model.negatives == negatives and model.items.sparse == (negatives is not None)
+
+
+def test_products_are_in_the_format_asked_for(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both losses over pairs, in every batch."""
+    seen = set()
+
+    def note(states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        seen.add(dtype)
+        return original(states, table, targets, dtype)
+
+    for module in (recommender, alignment):
+        original = module.catalogue_cross_entropy
+        monkeypatch.setattr(module, "catalogue_cross_entropy", note)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        model, params = fresh("prefix", feed), train_params(dtype=name)
+        train_epoch(model, feed, params, MAX_LENGTH, start(model, params, 0))
+        assert seen == {dtype}
+        seen.clear()
 
 
 def test_a_sampled_loss_takes_no_weight_decay(feed: Feed, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iadsr.backbones.padding import Group, by_length
+from iadsr.backbones.padding import Group, by_length, put, take
 from iadsr.dropout import Dropout
 from iadsr.params import Group as Params
 from iadsr.products import Linear, linear
@@ -67,24 +67,23 @@ class Caser(nn.Module):
         real, groups = by_length(valid)
         windows = self.windows(inputs, real)
         needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
-        features = torch.cat([self.across(windows, groups)[needed], self.along(windows[needed])], dim=-1)
-        states = F.relu(self.fuse(self.dropout(features)))
-        empty = states.new_zeros(valid.numel(), self.hidden)
-        return empty.index_copy(0, real[needed], states).view(*valid.shape, self.hidden)
+        features = torch.cat([self.across(windows, groups), self.along(windows)], dim=-1)
+        states = F.relu(self.fuse(self.dropout(take(features, needed))))
+        return put(states, real[needed], valid.numel()).unflatten(0, valid.shape)
 
     def windows(self, inputs: Float[Tensor, "batch time dim"], real: Tensor) -> Float[Tensor, "real window dim"]:
         """The newest items of the prefix at each real position, oldest first; zeros before a history's first."""
         time, dim = inputs.shape[1:]
         before = F.pad(inputs, (0, 0, self.window - 1, 0)).view(-1, dim)  # window - 1 zeros before each history
         begins = real + real // time * (self.window - 1)
-        return before[begins[:, None] + torch.arange(self.window, device=real.device)]
+        return F.embedding(begins[:, None] + torch.arange(self.window, device=real.device), before)
 
     def across(self, windows: Float[Tensor, "real window dim"], groups: list[Group]) -> Float[Tensor, "real across"]:
         """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""
         weights = (self.horizontal * self.slots_of_heights()).flatten(2).flatten(0, 1)
         dtype = self.product_dtype if self.training else windows.dtype
         filtered = F.relu(linear(windows.flatten(1), weights, self.horizontal_bias.flatten(), dtype))
-        return torch.cat([self.largest(group.padded(filtered))[group.valid] for group in groups])
+        return torch.cat([group.unpadded(self.largest(group.padded(filtered))) for group in groups])
 
     def largest(self, filtered: Float[Tensor, "windows time across"]) -> Float[Tensor, "windows time across"]:
         """The running maximum of each height's filters."""

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from iadsr.backbones.padding import put, take
 from iadsr.backbones.recurrence import gru_layer
 from iadsr.dropout import Dropout
 from iadsr.params import Group
@@ -26,7 +27,7 @@ class GRU4Rec(nn.Module):
     """A GRU over the item embeddings; padding, on the right, is not computed."""
 
     reach: int | None = None
-    product_dtype = torch.float32  # of the input's share of the gates, in training
+    product_dtype = torch.float32  # in training on a CPU: of the input's share of the gates
 
     def __init__(self, dim: int, max_length: int, params: GRU4RecParams) -> None:
         super().__init__()
@@ -44,12 +45,11 @@ class GRU4Rec(nn.Module):
         """The state of every prefix, since each is needed for the next; zeros for padding."""
         places = torch.arange(valid.numel(), device=valid.device).view(valid.shape)
         packed = pack_padded_sequence(places, valid.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        real = self.dropout(inputs.flatten(0, 1)[packed.data])
+        real = self.dropout(take(inputs.flatten(0, 1), packed.data))
         states = (
             self.layers(real, packed) if real.device.type == "cpu" else self.gru(packed._replace(data=real))[0].data
         )
-        empty = states.new_zeros(valid.numel(), self.hidden)
-        return empty.index_copy(0, packed.data, states).view(*valid.shape, self.hidden)
+        return put(states, packed.data, valid.numel()).unflatten(0, valid.shape)
 
     def layers(self, states: Float[Tensor, "packed width"], packed: PackedSequence) -> Float[Tensor, "packed hidden"]:
         """What `self.gru` computes, layer by layer."""

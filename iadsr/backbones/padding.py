@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,30 @@ SHORTEST = 4  # windows up to this length are padded together
 
 def padded(states: Float[Tensor, "real width"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time width"]:
     """The states of real positions, window by window, in their places; zeros elsewhere."""
-    return states.new_zeros(*valid.shape, states.shape[1]).index_put(valid.nonzero(as_tuple=True), states)
+    return put(states, valid.flatten().nonzero().flatten(), valid.numel()).unflatten(0, valid.shape)
+
+
+def take(states: Float[Tensor, "rows width"], numbers: Int[Tensor, " some"]) -> Float[Tensor, "some width"]:
+    """Rows of different numbers. Like states[numbers], whose gradient would be summed row by row, on one thread."""
+    taken: Tensor = _Take.apply(states, numbers)
+    return taken
+
+
+def put(states: Float[Tensor, "some width"], numbers: Int[Tensor, " some"], rows: int) -> Float[Tensor, "rows width"]:
+    """The other way: rows of zeros, but for these of different numbers."""
+    return states.new_zeros(rows, states.shape[1]).index_copy(0, numbers, states)
+
+
+class _Take(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, numbers: Tensor) -> Tensor:
+        ctx.save_for_backward(numbers)
+        ctx.rows = len(states)
+        return states.index_select(0, numbers)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return put(grads[0], ctx.saved_tensors[0], ctx.rows), None
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,29 @@ class Group:
     part: slice  # of that list
     places: Int[Tensor, "windows longest"]  # which of the part stands where; beyond a window's end some other
     valid: Bool[Tensor, "windows longest"]
+    real: Int[Tensor, " real"]  # the flat numbers of valid places
 
     def padded(self, states: Float[Tensor, "real width"]) -> Float[Tensor, "windows longest width"]:
         """Padding holds copies of other positions: for causal use, where nothing sees what comes after it."""
-        return states[self.part][self.places]
+        result: Tensor = _Padded.apply(states[self.part], self.places, self.real)
+        return result
+
+    def unpadded(self, states: Float[Tensor, "windows longest width"]) -> Float[Tensor, "real width"]:
+        """The part of the list again."""
+        return take(states.flatten(0, 1), self.real)
+
+
+class _Padded(torch.autograd.Function):
+    """No gradient comes back from padding, so there is nothing to sum."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, places: Tensor, real: Tensor) -> Tensor:
+        ctx.save_for_backward(real)
+        return states.index_select(0, places.flatten()).unflatten(0, places.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0].flatten(0, 1).index_select(0, ctx.saved_tensors[0]), None, None
 
 
 def by_length(valid: Bool[Tensor, "batch time"]) -> tuple[Int[Tensor, " real"], list[Group]]:
@@ -48,7 +91,8 @@ def by_length(valid: Bool[Tensor, "batch time"]) -> tuple[Int[Tensor, " real"], 
         places = (part.cumsum(0) - part)[:, None] + time[:width]
         inside = time[:width] < part[:, None]
         if count:
-            groups.append(Group(slice(begin, begin + count), places.clamp(max=count - 1), inside))
+            where = inside.flatten().nonzero().flatten()
+            groups.append(Group(slice(begin, begin + count), places.clamp(max=count - 1), inside, where))
         begin += count
     return real, groups
 

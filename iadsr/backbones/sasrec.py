@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iadsr.backbones.padding import Group, by_length
+from iadsr.backbones.padding import Group, by_length, put, take
 from iadsr.dropout import Dropout
 from iadsr.errors import UserError
 from iadsr.params import Group as Params
@@ -51,13 +51,13 @@ class SASRec(nn.Module):
     ) -> Float[Tensor, "batch time dim"]:
         """The states of the prefixes that end at wanted, real positions (None: at all of them); zeros elsewhere."""
         real, groups = by_length(valid)
-        items, places = inputs.flatten(0, 1)[real], real % valid.shape[1]
+        items, places = take(inputs.flatten(0, 1), real), real % valid.shape[1]
         states = self.dropout(self.norm(items + self.positions(places)))
         needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
         for block in self.blocks[:-1]:
             states = block(states, groups)
         states = self.blocks[-1](states, groups, needed)
-        return torch.zeros_like(inputs).flatten(0, 1).index_copy(0, real[needed], states).view_as(inputs)
+        return put(states, real[needed], valid.numel()).view_as(inputs)
 
 
 class Block(nn.Module):
@@ -83,7 +83,7 @@ class Block(nn.Module):
         """New states of the needed ones (None: of all)."""
         mixed = self.attend(states, groups)
         if needed is not None:
-            states, mixed = states[needed], mixed[needed]
+            states, mixed = take(states, needed), take(mixed, needed)
         states = self.attention_norm(states + self.dropout(self.merge(mixed)))
         widened = F.gelu(self.widen(states))
         return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
@@ -95,7 +95,7 @@ class Block(nn.Module):
         for group in groups:
             heads = group.padded(projected).unflatten(-1, (3, self.heads, -1))
             found = self.mix(*heads.permute(2, 0, 3, 1, 4))
-            mixed.append(found.transpose(1, 2)[group.valid].flatten(1))
+            mixed.append(group.unpadded(found.transpose(1, 2).flatten(2)))
         return torch.cat(mixed)
 
     def mix(

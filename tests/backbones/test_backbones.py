@@ -9,6 +9,8 @@ from small_models import DIM, EVERY_BACKBONE, LENGTH, small_backbone, spread_out
 from torch import Tensor, nn
 
 from iadsr.backbones import BACKBONES
+from iadsr.dropout import Dropout
+from iadsr.products import set_product_dtype
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.parametrize("name", EVERY_BACKBONE)]
 
@@ -103,6 +105,46 @@ def test_dropout_is_for_training_only(name: str) -> None:
     assert not torch.equal(backbone(*batch), backbone(*batch))
     backbone.eval()
     assert torch.equal(backbone(*batch), backbone(*batch))
+
+
+def test_training_computes_what_evaluation_does(name: str) -> None:
+    """With a dropout that drops nothing: training has paths of its own, of attention among others."""
+    torch.manual_seed(1)
+    backbone = small_backbone(name, dropout=1e-9)
+    backbone.items = nn.Embedding(1, 1)
+    inputs, valid = inputs_and_mask(4, LENGTH, [2, 6, 1, 4])
+    spread_out(backbone, 0.5)
+    torch.testing.assert_close(backbone.train()(inputs, valid), backbone.eval()(inputs, valid))
+
+
+WHERE_DROPPED = {  # 5 real positions; inputs, and between layers; inputs, attention in two groups, and twice a block
+    "gru4rec": [(5, DIM), (5, 6)],
+    "caser": [(5, 3 * 3 + 2 * DIM)],
+    "sasrec": [(5, DIM), (2, 2, 3, 3), (5, DIM), (5, DIM), (2, 2, 3, 3), (5, DIM), (5, DIM)],
+}
+
+
+def test_where_values_are_dropped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def note(self: Dropout, values: Tensor) -> Tensor:
+        shapes.append(tuple(values.shape))
+        return values
+
+    monkeypatch.setattr(Dropout, "forward", note)
+    small_backbone(name, dropout=0.5)(*inputs_and_mask(2, 3, [3, 2]))
+    assert shapes == WHERE_DROPPED[name]
+
+
+def test_only_training_is_rounded(name: str) -> None:
+    backbone = spread(name)
+    batch = inputs_and_mask(2, 4)
+    exact = backbone.eval()(*batch)
+    set_product_dtype(backbone, torch.bfloat16)
+    assert torch.equal(backbone.eval()(*batch), exact)
+    rounded = backbone.train()(*batch)
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
 
 
 def test_parameters_are_checked(name: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iadsr.backbones.padding import by_length, padded
+from iadsr.backbones.padding import by_length, padded, put, take
 
 
 def valid_of(lengths: list[int], time: int | None = None) -> Tensor:
@@ -20,8 +20,9 @@ def test_groups_hold_each_real_position_once(lengths: list[int]) -> None:
     real, groups = by_length(valid)
     assert sorted(real.tolist()) == valid.flatten().nonzero().flatten().tolist()
     numbers = real[:, None].double()
-    found = torch.cat([group.padded(numbers)[group.valid] for group in groups])
+    found = torch.cat([group.unpadded(group.padded(numbers)) for group in groups])
     assert torch.equal(found, numbers)
+    assert all(torch.equal(group.padded(numbers)[group.valid], numbers[group.part]) for group in groups)
     rows = [
         row[inside].flatten().tolist() for g in groups for row, inside in zip(g.padded(numbers), g.valid, strict=True)
     ]
@@ -42,3 +43,19 @@ def test_padded_by_hand() -> None:
     """Two windows of 1 and 2 positions: states 5, 6, 7."""
     states = torch.tensor([[5.0], [6.0], [7.0]])
     assert padded(states, valid_of([1, 2])).flatten().tolist() == [5, 0, 6, 7]
+
+
+def test_taking_and_putting_have_the_gradients_of_indexing() -> None:
+    """Rows 4, 0 and 2 of five taken, and put back."""
+    states, numbers = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.tensor([4, 0, 2])
+    taken = take(states, numbers)
+    assert torch.equal(taken, states[numbers])
+    assert torch.equal(put(taken, numbers, 5)[numbers], taken) and not put(taken, numbers, 5)[[1, 3]].any()
+    assert torch.autograd.gradcheck(lambda states: put(take(states, numbers).sin(), numbers, 5), states)
+
+
+def test_padding_gives_back_the_gradient_of_real_positions() -> None:
+    """Two windows of 3 and 1 positions in one group, in which padding takes no part."""
+    _, (group,) = by_length(valid_of([3, 1]))
+    states = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda states: group.unpadded(group.padded(states).cos()), states)

@@ -220,7 +220,9 @@ def test_prefixes_each_masked_equal_prefixes_alone(
             torch.testing.assert_close(states[window, p], expected)
 
 
-def encoded(model: IADSR, masks: Tensor, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def encoded(
+    model: IADSR, masks: Tensor, monkeypatch: pytest.MonkeyPatch, batch: Batch = BATCH
+) -> list[tuple[int, ...]]:
     """The shapes that the backbone is asked to encode for prefixes under `masks`."""
     shapes: list[tuple[int, ...]] = []
 
@@ -229,7 +231,7 @@ def encoded(model: IADSR, masks: Tensor, monkeypatch: pytest.MonkeyPatch) -> lis
         return IADSR.prefix_states(model, items, *rest)
 
     monkeypatch.setattr(model, "prefix_states", remember)
-    model.prefix_states_each_masked(BATCH, masks)
+    model.prefix_states_each_masked(batch, masks)
     return shapes
 
 
@@ -253,6 +255,18 @@ def test_a_verdict_that_changes_begins_a_run(backbone: str, monkeypatch: pytest.
     assert encoded(iadsr(backbone), masks, monkeypatch) == [(6, 4 if backbone == "caser" else 5)]
     masks[0, 3, 2], masks[0, 4, 0] = True, False
     assert encoded(iadsr(backbone), masks, monkeypatch) == [(4 if backbone == "caser" else 5, 5)]
+
+
+@pytest.mark.parametrize(("dropped", "shape"), [((3, 2), (3, 3)), ((4, 1), (1, 5))])
+def test_runs_of_a_finite_reach(dropped: tuple[int, int], shape: tuple[int, int]) -> None:
+    """Caser's window of 3 over five items: prefix 3 sees item 2, so three runs, of at most the 3 items up to prefixes
+
+    3 and 4, and 0 to 2; prefix 4 sees items 2 to 4, so what it says of item 1 begins no run."""
+    model, batch = iadsr("caser"), batch_of([3, 1, 4, 1, 5])
+    masks = torch.ones(1, 5, 5, dtype=torch.bool)
+    masks[0][dropped] = False
+    with pytest.MonkeyPatch.context() as patch:
+        assert encoded(model, masks, patch, batch) == [shape]
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
@@ -561,6 +575,17 @@ def test_reconstruction_without_masks_leaves_the_projections() -> None:
 )
 def test_reconstruction_reaches_the_projections_of_its_scores(interests: str, reach: set[str]) -> None:
     assert reached(iadsr("gru4rec", interests=interests), "recon") == reach | {"items", "backbone", "decoder"}
+
+
+def test_temperatures_matter() -> None:
+    """That of Gumbel-sigmoid scales the gradient through the masks, that of InfoNCE its loss."""
+    gradients, losses = [], []
+    for gumbel, info in ((1.0, 0.1), (0.5, 0.3)):
+        model = iadsr("gru4rec", gumbel_temperature=gumbel, info_temperature=info)
+        terms = model.loss(BATCH)
+        losses.append(terms["info"].item())
+        gradients.append(torch.autograd.grad(terms["recon"], model.project_short.weight)[0])
+    assert not torch.allclose(gradients[0], gradients[1]) and losses[0] != pytest.approx(losses[1])
 
 
 def test_remembered_masks_carry_no_gradient() -> None:
