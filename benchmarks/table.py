@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 Run = dict[str, Any]
-SETTING = ("dataset", "noise_ratio", "backbone", "denoiser", "masks", "batch_size", "learning_rate", "prefixes")
+SETTING = (
+    *("dataset", "noise_ratio", "backbone", "denoiser", "masks", "batch_size", "learning_rate", "prefixes"),
+    *("dtype", "windows"),
+)
 
 
 def accuracy(name: str) -> Callable[[Run], str]:
@@ -44,10 +47,15 @@ def lines(runs: Iterable[Run]) -> list[str]:
     """Markdown: a row for each setting, with the values of its seeds behind one another."""
     titles = ["data set", "backbone", "denoiser", "batch, rate", *COLUMNS]
     rows = [titles, ["---"] * len(titles)]
-    ordered = sorted(runs, key=lambda run: [*(str(run[name]) for name in SETTING), run["seed"]])
-    for _, seeds in groupby(ordered, lambda run: [str(run[name]) for name in SETTING]):
+    ordered = sorted(runs, key=lambda run: [*setting(run), run["seed"]])
+    for _, seeds in groupby(ordered, setting):
         rows.append(row(list(seeds)))
     return ["| " + " | ".join(cells) + " |" for cells in rows]
+
+
+def setting(run: Run) -> list[str]:
+    """What the seeds of a row share."""
+    return [str({"windows": "tiles", **run}[name]) for name in SETTING]
 
 
 def row(seeds: list[Run]) -> list[str]:
@@ -59,9 +67,16 @@ def row(seeds: list[Run]) -> list[str]:
         run["dataset"] + planted,
         run["backbone"],
         method,
-        f"{run['batch_size']}, {run['learning_rate']}",
+        f"{run['batch_size']}, {run['learning_rate']}" + departures(run),
         *(" / ".join(values) if any(values) else "" for values in cells),
     ]
+
+
+def departures(run: Run) -> str:
+    """What differs from bfloat16 products and from windows that hold all of a history."""
+    named = [run["dtype"]] if run["dtype"] != "bfloat16" else []
+    named += [f"{run['windows']} windows"] if run.get("windows", "tiles") != "tiles" else []
+    return "".join(f", {name}" for name in named)
 
 
 if __name__ == "__main__":

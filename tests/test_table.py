@@ -18,6 +18,7 @@ def run(seed: int, **changes: Any) -> dict[str, Any]:
         "batch_size": 128,
         "learning_rate": 0.001,
         "prefixes": "joint",
+        "dtype": "bfloat16",
         "seed": seed,
         "best_epoch": 3,
         "epochs": 13,
@@ -42,3 +43,13 @@ def test_settings_have_rows_of_their_own() -> None:
     rows = lines([run(0), noisy])[2:]
     assert len(rows) == 2
     assert "| beauty, 20% planted | sasrec | IADSR, masks user |" in rows[1] and "| 1.23% | 0.00% | .544 |" in rows[1]
+
+
+def test_formats_and_windows_have_rows_of_their_own() -> None:
+    """And are named where they are not the usual ones."""
+    rows = lines([run(0), run(0, dtype="float32"), run(0, windows="newest"), run(1, windows="tiles")])[2:]
+    assert [row.split(" | ")[3] for row in rows] == [
+        "128, 0.001, newest windows",
+        "128, 0.001",
+        "128, 0.001, float32",
+    ]
