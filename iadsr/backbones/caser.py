@@ -7,7 +7,7 @@ seen in training must be scorable. The paper's L (items that a convolution sees)
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,25 +65,32 @@ class Caser(nn.Module):
     ) -> Float[Tensor, "batch time hidden"]:
         """The states of the prefixes that end at wanted, real positions (None: at all of them); zeros elsewhere."""
         real, groups = by_length(valid)
-        windows = self.windows(inputs, real)
         needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
-        features = torch.cat([self.across(windows, groups), self.along(windows)], dim=-1)
+        features = torch.cat([self.features(inputs, real[group.part], group) for group in groups])
         states = F.relu(self.fuse(self.dropout(take(features, needed))))
         return put(states, real[needed], valid.numel()).unflatten(0, valid.shape)
 
-    def windows(self, inputs: Float[Tensor, "batch time dim"], real: Tensor) -> Float[Tensor, "real window dim"]:
-        """The newest items of the prefix at each real position, oldest first; zeros before a history's first."""
-        time, dim = inputs.shape[1:]
-        before = F.pad(inputs, (0, 0, self.window - 1, 0)).view(-1, dim)  # window - 1 zeros before each history
-        begins = real + real // time * (self.window - 1)
-        return F.embedding(begins[:, None] + torch.arange(self.window, device=real.device), before)
+    def features(self, inputs: Tensor, real: Int[Tensor, " real"], group: Group) -> Float[Tensor, "real features"]:
+        """What both kinds of filters find before each real position of a group; its windows may be short."""
+        windows = self.windows(inputs, real, min(self.window, group.valid.shape[1]))
+        return torch.cat([self.across(windows, group), self.along(windows)], dim=-1)
 
-    def across(self, windows: Float[Tensor, "real window dim"], groups: list[Group]) -> Float[Tensor, "real across"]:
+    def windows(
+        self, inputs: Float[Tensor, "batch time dim"], real: Int[Tensor, " real"], width: int
+    ) -> Float[Tensor, "real width dim"]:
+        """The `width` newest items of the prefix at each real position, oldest first; zeros before the first."""
+        time, dim = inputs.shape[1:]
+        before = F.pad(inputs, (0, 0, width - 1, 0)).view(-1, dim)  # width - 1 zeros before each history
+        begins = real + real // time * (width - 1)
+        return F.embedding(begins[:, None] + torch.arange(width, device=real.device), before)
+
+    def across(self, windows: Float[Tensor, "real width dim"], group: Group) -> Float[Tensor, "real across"]:
         """Horizontal filters: ReLU, then for height h the maximum over the window's last window-h+1 positions."""
-        weights = (self.horizontal * self.slots_of_heights()).flatten(2).flatten(0, 1)
+        weights = (self.horizontal * self.slots_of_heights())[:, :, -windows.shape[1] :]  # what is older is zero
         dtype = self.product_dtype if self.training else windows.dtype
-        filtered = F.relu(linear(windows.flatten(1), weights, self.horizontal_bias.flatten(), dtype))
-        return torch.cat([group.unpadded(self.largest(group.padded(filtered))) for group in groups])
+        filters, biases = weights.flatten(2).flatten(0, 1), self.horizontal_bias.flatten()
+        filtered = F.relu(linear(windows.flatten(1), filters, biases, dtype))
+        return group.unpadded(self.largest(group.padded(filtered)))
 
     def largest(self, filtered: Float[Tensor, "windows time across"]) -> Float[Tensor, "windows time across"]:
         """The running maximum of each height's filters."""
@@ -95,9 +102,9 @@ class Caser(nn.Module):
         slots = torch.arange(self.window, device=self.horizontal.device)
         return (slots[None, :] >= self.window - 1 - slots[:, None])[:, None, :, None].to(self.horizontal.dtype)
 
-    def along(self, windows: Float[Tensor, "real window dim"]) -> Float[Tensor, "real along"]:
+    def along(self, windows: Float[Tensor, "real width dim"]) -> Float[Tensor, "real along"]:
         """Vertical filters: weighted sums of the window's items."""
-        return (self.vertical @ windows).flatten(1)
+        return (self.vertical[:, -windows.shape[1] :] @ windows).flatten(1)
 
 
 def running_max(values: Float[Tensor, "batch time width"], count: int) -> Float[Tensor, "batch time width"]:

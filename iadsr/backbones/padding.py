@@ -50,8 +50,8 @@ class Group:
     real: Int[Tensor, " real"]  # the flat numbers of valid places
 
     def padded(self, states: Float[Tensor, "real width"]) -> Float[Tensor, "windows longest width"]:
-        """Padding holds copies of other positions: for causal use, where nothing sees what comes after it."""
-        result: Tensor = _Padded.apply(states[self.part], self.places, self.real)
+        """Of the part's states. Padding holds copies of others: for causal use, where nothing sees what comes after."""
+        result: Tensor = _Padded.apply(states, self.places, self.real)
         return result
 
     def unpadded(self, states: Float[Tensor, "windows longest width"]) -> Float[Tensor, "real width"]:

@@ -93,7 +93,7 @@ class Block(nn.Module):
         projected = self.queries_keys_values(states)
         mixed = []
         for group in groups:
-            heads = group.padded(projected).unflatten(-1, (3, self.heads, -1))
+            heads = group.padded(projected[group.part]).unflatten(-1, (3, self.heads, -1))
             found = self.mix(*heads.permute(2, 0, 3, 1, 4))
             mixed.append(group.unpadded(found.transpose(1, 2).flatten(2)))
         return torch.cat(mixed)

@@ -20,11 +20,13 @@ def test_groups_hold_each_real_position_once(lengths: list[int]) -> None:
     real, groups = by_length(valid)
     assert sorted(real.tolist()) == valid.flatten().nonzero().flatten().tolist()
     numbers = real[:, None].double()
-    found = torch.cat([group.unpadded(group.padded(numbers)) for group in groups])
+    found = torch.cat([group.unpadded(group.padded(numbers[group.part])) for group in groups])
     assert torch.equal(found, numbers)
-    assert all(torch.equal(group.padded(numbers)[group.valid], numbers[group.part]) for group in groups)
+    assert all(torch.equal(group.padded(numbers[group.part])[group.valid], numbers[group.part]) for group in groups)
     rows = [
-        row[inside].flatten().tolist() for g in groups for row, inside in zip(g.padded(numbers), g.valid, strict=True)
+        row[inside].flatten().tolist()
+        for g in groups
+        for row, inside in zip(g.padded(numbers[g.part]), g.valid, strict=True)
     ]
     assert sorted(row for row in rows if row) == sorted(
         [float(50 * window + time) for time in range(length)] for window, length in enumerate(lengths) if length
