@@ -16,7 +16,7 @@ Masks come in two readings of Eq. 19:
 
 In training an epoch uses the masks that the epoch before sampled. One Gumbel number an item and epoch serves all
 prefixes that hold the item (the paper draws one an item, too). So each mask has the distribution of Eq. 17, the masks
-of neighbouring prefixes mostly agree, and prefixes whose masks agree are encoded in one pass. At test there is no epoch
+of a window's prefixes mostly agree, and prefixes whose masks agree are encoded in one pass. At test there is no epoch
 before: the unmasked history is judged by the deterministic rule (score > 0), masked, and encoded again.
 
 Histories longer than `max_length` are cut into windows that move from epoch to epoch. A verdict that the epoch before
@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.alignment import alignment_loss
-from iadsr.backbones.padding import padded
+from iadsr.backbones.padding import padded, take
 from iadsr.mask_table import MaskTable
 from iadsr.params import Group
 from iadsr.products import Linear
@@ -203,33 +203,43 @@ class IADSR(Recommender):
     ) -> Float[Tensor, "batch time hidden"]:
         """The state of every prefix p under its own mask `keep[:, p]`.
 
-        Consecutive prefixes of a window whose masks agree on all that both hold are states of one masked sequence, a
-        run; each run is encoded from the first item that the backbone can see from its first prefix.
+        One pass serves all prefixes of a window whose mask is what most of its prefixes say. The others are encoded
+        again: those that follow one another and agree on all that both hold, a run, as one masked sequence, from the
+        first item that the backbone can see from its first prefix.
         """
-        window, first, last = self.runs(batch, keep)
-        reach = self.backbone.reach or batch.items.shape[1]
-        oldest = (first + 1 - reach).clamp(min=0)
-        states = torch.zeros(batch.items.numel(), self.backbone.hidden, device=keep.device)
-        for part in torch.argsort(last - oldest, stable=True).split(EXPANDED):
+        usual, odd = self.usual_masks(batch, keep)
+        states = self.prefix_states(batch.items, usual, batch.valid & ~odd).flatten(0, 1)
+        window, first, last = self.runs(batch, keep, odd)
+        oldest = (first + 1 - (self.backbone.reach or batch.items.shape[1])).clamp(min=0)
+        for part in torch.argsort(last - oldest, stable=True).split(EXPANDED) if len(window) else ():
             time = oldest[part, None] + torch.arange(int((last - oldest)[part].max()) + 1, device=keep.device)
             inside, place = time <= last[part, None], time.clamp(max=batch.items.shape[1] - 1)
             items = torch.where(inside, batch.items[window[part, None], place], 0)
             newest_item = torch.maximum(place, first[part, None])  # whose mask an item has: of the first to hold it
             own = inside & (time >= first[part, None])
             run = self.prefix_states(items, keep[window[part, None], newest_item, place], own)
-            states = states.index_copy(0, (window[part, None] * batch.items.shape[1] + place)[own], run[own])
+            where = (window[part, None] * batch.items.shape[1] + place)[own]
+            states = states.index_copy(0, where, take(run.flatten(0, 1), own.flatten().nonzero().flatten()))
         return states.unflatten(0, batch.items.shape)
 
-    def runs(
+    def usual_masks(
         self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
+    ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch newest"]]:
+        """What most prefixes that hold an item say of it; and which prefixes say otherwise of an item within reach."""
+        seen = self.seen(batch)
+        usual = 2 * (keep & seen).sum(1) >= seen.sum(1)
+        return usual, ((keep != usual[:, None]) & self.within_reach(seen)).any(-1)
+
+    def runs(
+        self, batch: Batch, keep: Bool[Tensor, "batch newest time"], odd: Bool[Tensor, "batch newest"]
     ) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"], Int[Tensor, " runs"]]:
-        """Each run's window, and the newest items of its first and last prefix."""
+        """Of the odd prefixes: each run's window, and the newest items of its first and last prefix."""
         shared = self.within_reach(self.seen(batch))[:, 1:] & self.seen(batch)[:, :-1]
-        begins = batch.valid.clone()
-        begins[:, 1:] &= ((keep[:, 1:] != keep[:, :-1]) & shared).any(-1)
+        begins = odd.clone()
+        begins[:, 1:] &= ~odd[:, :-1] | ((keep[:, 1:] != keep[:, :-1]) & shared).any(-1)
         window, first = begins.nonzero(as_tuple=True)
         run = begins.flatten().cumsum(0) - 1
-        lengths = torch.bincount(run[batch.valid.flatten()], minlength=len(first))
+        lengths = torch.bincount(run[odd.flatten()], minlength=len(first))
         return window, first, first + lengths - 1
 
     def within_reach(self, seen: Bool[Tensor, "batch newest time"]) -> Bool[Tensor, "batch newest time"]:

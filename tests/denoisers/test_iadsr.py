@@ -245,28 +245,41 @@ def test_prefixes_whose_masks_agree_are_encoded_in_one_pass(backbone: str, monke
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
-def test_a_verdict_that_changes_begins_a_run(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the first window prefix 3 drops item 2 and prefix 4 takes it back: three runs of up to 3, 4 and 5 items.
+def test_prefixes_that_say_otherwise_are_encoded_again(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first window prefixes 3 and 4 drop item 2, which 2 keeps: most drop it, so prefix 2 is encoded again.
 
-    Caser, with a window of 3, needs of the last two no item before 1 and 2, and a verdict on item 0 comes too late.
+    Caser, with a window of 3, needs all of its items; what prefix 4 says of item 0 alone comes too late for it.
     """
     masks = torch.ones(4, 5, 5, dtype=torch.bool)
-    masks[0, 3, 2] = False
-    assert encoded(iadsr(backbone), masks, monkeypatch) == [(6, 4 if backbone == "caser" else 5)]
-    masks[0, 3, 2], masks[0, 4, 0] = True, False
-    assert encoded(iadsr(backbone), masks, monkeypatch) == [(4 if backbone == "caser" else 5, 5)]
+    masks[0, 3:, 2] = False
+    assert encoded(iadsr(backbone), masks, monkeypatch) == [(4, 5), (1, 3)]
+    masks[0, 3:, 2], masks[0, 4, 0] = True, False
+    assert encoded(iadsr(backbone), masks, monkeypatch) == [(4, 5), *([] if backbone == "caser" else [(1, 5)])]
 
 
-@pytest.mark.parametrize(("dropped", "shape"), [((3, 2), (3, 3)), ((4, 1), (1, 5))])
-def test_runs_of_a_finite_reach(dropped: tuple[int, int], shape: tuple[int, int]) -> None:
-    """Caser's window of 3 over five items: prefix 3 sees item 2, so three runs, of at most the 3 items up to prefixes
+@pytest.mark.parametrize(("dropped", "shapes"), [([(3, 2)], [(1, 3)]), ([(4, 1)], []), ([(3, 1), (4, 2)], [(2, 3)])])
+def test_runs_of_a_finite_reach(dropped: list[tuple[int, int]], shapes: list[tuple[int, int]]) -> None:
+    """Caser's window of 3 over five items: prefix 3 sees items 1 to 3, so one verdict on item 2 is a run of these; what
 
-    3 and 4, and 0 to 2; prefix 4 sees items 2 to 4, so what it says of item 1 begins no run."""
+    prefix 4 says of item 1 is none. Prefixes 3 and 4 that are odd for different items are two runs."""
     model, batch = iadsr("caser"), batch_of([3, 1, 4, 1, 5])
     masks = torch.ones(1, 5, 5, dtype=torch.bool)
-    masks[0][dropped] = False
+    for place in dropped:
+        masks[0][place] = False
     with pytest.MonkeyPatch.context() as patch:
-        assert encoded(model, masks, patch, batch) == [shape]
+        assert encoded(model, masks, patch, batch) == [(1, 5), *shapes]
+
+
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
+def test_odd_prefixes_that_agree_are_one_run(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the four prefixes that hold item 2 the last two drop it: at a tie it stays, and these two are one sequence.
+
+    Caser's window begins with item 2 for the last of them, and with item 1 for the first.
+    """
+    batch, masks = batch_of([3, 1, 4, 1, 5, 9]), torch.ones(1, 6, 6, dtype=torch.bool)
+    masks[0, 4:, 2] = False
+    again = encoded(iadsr(backbone), masks, monkeypatch, batch)[1:]
+    assert again == ([(1, 3)] if backbone == "caser" else [(1, 6)])
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
