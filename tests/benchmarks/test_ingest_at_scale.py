@@ -16,7 +16,7 @@ import pytest
 from benchmarks import generated_log
 from benchmarks.generated_log import Size, pieces, write_amazon, write_csv
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = {"ingest", "filter", "both"}
 
 
