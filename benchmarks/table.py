@@ -38,7 +38,7 @@ COLUMNS: dict[str, Callable[[Run], str]] = {
     "drop, score < 0": share("drop_ratio"),
     "AUC": area,
     "best of epochs": lambda run: f"{run['best_epoch']} of {run['epochs']}",
-    "s an epoch": lambda run: f"{run['seconds_an_epoch']:.1f}" if run["seconds_an_epoch"] else "–",  # not measured
+    "s an epoch": lambda run: f"{run['seconds_an_epoch']:.1f}" if run["seconds_an_epoch"] else "",  # not measured
     "peak MB": lambda run: str(run["peak_megabytes"]),
 }
 
