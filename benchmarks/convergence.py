@@ -43,8 +43,9 @@ def main(
 ) -> None:
     """Run the stages train and evaluate as a user would, and time the first; the metrics are of the test items."""
     chosen = {"dataset": dataset, "backbone": backbone, "denoiser": denoiser}
-    train = {"batch_size": batch_size, "dim": dim, "threads": threads, "dtype": dtype, "device": device}
-    content = parameters({**chosen, **{f"train.{name}": value for name, value in train.items()}}, changes or [])
+    content = parameters(
+        chosen, changes or [], batch_size=batch_size, dim=dim, threads=threads, dtype=dtype, device=device
+    )
     result = measured(content, parsed(seeds))
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
 

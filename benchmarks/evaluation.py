@@ -37,8 +37,7 @@ def main(
     """Time the ranking of every test user's target among all items. BENCHMARKS.md says what the fields mean."""
     peer.checked(peer_python, peer_script)
     chosen = {"dataset": dataset, "backbone": backbone, "denoiser": denoiser}
-    train = {"dim": dim, "threads": threads, "device": device}
-    content = parameters({**chosen, **{f"train.{name}": value for name, value in train.items()}}, changes or [])
+    content = parameters(chosen, changes or [], dim=dim, threads=threads, device=device)
     found = peer.measured(peer_python, peer_script, content, epochs=1) if peer_python else None
     result = measured(content, repeats)
     if found is not None:

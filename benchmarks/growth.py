@@ -53,8 +53,9 @@ def main(
 ) -> None:
     """Time an epoch and a ranking of a plain backbone on generated data; each point in a process of its own."""
     chosen = {"dataset": LENGTH_OF, "backbone": backbone, "denoiser": "none"}
-    train = {"batch_size": batch_size, "dim": dim, "threads": threads, "dtype": dtype, "device": device}
-    content = parameters({**chosen, **{f"train.{name}": value for name, value in train.items()}}, changes or [])
+    content = parameters(
+        chosen, changes or [], batch_size=batch_size, dim=dim, threads=threads, dtype=dtype, device=device
+    )
     sizes = [Size("users", users * factor, items) for factor in whole_numbers(times, "--times")]
     sizes += [Size("items", users, count) for count in whole_numbers(catalogues, "--catalogues")]
     result = measured(content, sizes, limit)

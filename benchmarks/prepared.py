@@ -24,15 +24,17 @@ CACHE = ROOT / ".cache" / "benchmarks"
 OFFICIAL = ROOT.parent / "shared" / "data"  # taken as the mirror where it is there and IADSR_MIRROR names none
 
 
-def parameters(chosen: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+def parameters(chosen: dict[str, Any], changes: list[str], **train: Any) -> dict[str, Any]:
     """params.yaml of this repository with `chosen` (dotted key -> value) and `changes` ("key=value" in YAML).
+
+    What is given by name is chosen under `train`.
 
     Prefix vectors are means of item vectors, which take a minute instead of half an hour and the same room. A None in
     `chosen` leaves the file's value. UserError for a change without "=", a key that the file lacks, a wrong value.
     """
     content = read_params(ROOT / "params.yaml")
     content["encode"]["prefixes"] = "mean"
-    for key, value in chosen.items():
+    for key, value in (chosen | {f"train.{name}": value for name, value in train.items()}).items():
         if value is not None:
             change(content, key, value)
     for text in changes:

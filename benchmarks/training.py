@@ -45,8 +45,9 @@ def main(
     """Time training; an example is one (prefix, next item) pair. BENCHMARKS.md says what the fields mean."""
     peer.checked(peer_python, peer_script)
     chosen = {"dataset": dataset, "backbone": backbone, "denoiser": denoiser}
-    train = {"batch_size": batch_size, "dim": dim, "threads": threads, "dtype": dtype, "device": device}
-    content = parameters({**chosen, **{f"train.{name}": value for name, value in train.items()}}, changes or [])
+    content = parameters(
+        chosen, changes or [], batch_size=batch_size, dim=dim, threads=threads, dtype=dtype, device=device
+    )
     found = peer.measured(peer_python, peer_script, content, peer_epochs) if peer_python else None
     result = measured(content, epochs, against_plain, per_prefix)
     if found is not None:

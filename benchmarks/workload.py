@@ -140,21 +140,22 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
 def training_epochs(content: Item, folder: Path) -> Iterator[Item]:
     """Yield the description with the figures of the warm-up, then an epoch at a time, without end."""
     work = opened(content, folder)
-    counting = CountingFeed(work.feed.sequences, work.feed.vectors)
-    warm_up = work.epoch(counting)
-    yield work.described(counting.total()) | warm_up
-    while True:
-        yield work.epoch(work.feed)
+    yield from passes(work, work.epoch)
 
 
 def rankings(content: Item, folder: Path) -> Iterator[Item]:
     """Yield the description, then a full ranking of all test users at a time, without end."""
     work = opened(content, folder)
+    yield from passes(work, work.ranking)
+
+
+def passes(work: Workload, run: Callable[[Feed], Item]) -> Iterator[Item]:
+    """The first pass is the warm-up, and counts what the batches hold."""
     counting = CountingFeed(work.feed.sequences, work.feed.vectors)
-    warm_up = work.ranking(counting)
+    warm_up = run(counting)
     yield work.described(counting.total()) | warm_up
     while True:
-        yield work.ranking(work.feed)
+        yield run(work.feed)
 
 
 # --- one example at a time, as frameworks train that store every prefix as a row of its own ---
