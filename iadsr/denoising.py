@@ -36,10 +36,7 @@ def _judge_windows(
     for numbers in by_length(windows, batch_size):
         batch = feed.batch(windows[numbers])
         keep: Keep = model.keep(batch)
-        where = batch.valid
-        if newest_only:
-            time = torch.arange(batch.items.shape[1], device=where.device)
-            where = time == batch.last[:, None]
+        where = batch.newest if newest_only else batch.valid
         for entry in fields(Keep):
             getattr(verdicts, entry.name)[batch.rows[where].cpu()] = getattr(keep, entry.name)[where].cpu()
 

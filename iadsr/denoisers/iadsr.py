@@ -234,7 +234,8 @@ class IADSR(Recommender):
         self, batch: Batch, keep: Bool[Tensor, "batch newest time"], odd: Bool[Tensor, "batch newest"]
     ) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"], Int[Tensor, " runs"]]:
         """Of the odd prefixes: each run's window, and the newest items of its first and last prefix."""
-        shared = self.within_reach(self.seen(batch))[:, 1:] & self.seen(batch)[:, :-1]
+        seen = self.seen(batch)
+        shared = self.within_reach(seen)[:, 1:] & seen[:, :-1]
         begins = odd.clone()
         begins[:, 1:] &= ~odd[:, :-1] | ((keep[:, 1:] != keep[:, :-1]) & shared).any(-1)
         window, first = begins.nonzero(as_tuple=True)
