@@ -18,6 +18,7 @@ from benchmarks import machine
 from benchmarks.multiply_adds import Load, Shape
 from iadsr import saved_model
 from iadsr.backbones.padding import by_length
+from iadsr.denoisers import DENOISERS
 from iadsr.device import pick_device, set_threads
 from iadsr.params import group
 from iadsr.products import ROWS
@@ -121,8 +122,8 @@ class Workload:
 def opened(content: Item, folder: Path) -> Workload:
     """The workload that `content` asks for, on the data set that `prepared` has made in `folder`."""
     sequences = read_sequences(folder / paths.SEQUENCES)
-    plain = content["denoiser"] == "none"
-    vectors = None if plain else PrefixVectors(folder / paths.ENCODED, len(sequences.items))
+    reads_texts = DENOISERS[content["denoiser"]].reads_texts
+    vectors = PrefixVectors(folder / paths.ENCODED, len(sequences.items)) if reads_texts else None
     return assembled(content, sequences, sequences.item_count, vectors)
 
 
@@ -131,10 +132,12 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
     settings = group(content, "train", TrainParams)
     set_threads(settings.threads, "train.threads")
     device = pick_device(settings.device, "train.device")
-    config = configured(content, item_count, vectors.manifest if vectors else None, settings)
-    model = saved_model.build(config, rows=len(sequences.items)).to(device)
+    manifest = vectors.manifest if vectors else None
+    config = configured(content, sequences.users, item_count, manifest, settings)
+    model = saved_model.build(config, Feed(sequences, vectors)).to(device)
     progress = start(model, settings, config.seed)
-    return Workload(model, Feed(sequences.to(device), vectors), settings, config, progress)
+    feed = Feed(sequences.to(device), vectors if model.needs_semantics else None)
+    return Workload(model, feed, settings, config, progress)
 
 
 def training_epochs(content: Item, folder: Path) -> Iterator[Item]:

@@ -10,15 +10,15 @@ import torch
 from pydantic import Field
 
 from iadsr.backbones import BACKBONES, build_backbone
-from iadsr.denoisers import DENOISERS
-from iadsr.denoisers.iadsr import IADSRParams
+from iadsr.denoisers import DENOISERS, NO_BACKBONE, chosen_denoiser, denoiser_params
 from iadsr.device import checked_threads, pick_device
 from iadsr.encoders import encoder_params
 from iadsr.encoding import EncodeParams
 from iadsr.errors import UserError
 from iadsr.evaluation import EvaluateParams
 from iadsr.interactions import FilterParams, NoiseParams
-from iadsr.params import Group, Params, ParamsError, choice, group, lookup, one_of, unknown_keys
+from iadsr.params import Group, Params, ParamsError, choice, group, unknown_keys
+from iadsr.recommender import NoParams
 from iadsr.rejects import Tolerance
 from iadsr.seeds import checked_seed
 from iadsr.sources import chosen_source
@@ -32,7 +32,7 @@ GROUPS: dict[str, type[Group]] = {
     "train": TrainParams,
     "evaluate": EvaluateParams,
 }
-TABLES = {"dataset": "datasets", "backbone": "backbones", "encoder": "encoders"}
+TABLES = {"dataset": "datasets", "encoder": "encoders"}
 
 
 class DatasetParams(Group):
@@ -64,9 +64,10 @@ def checks(params: Params) -> Iterator[Callable[[], object]]:
         yield partial(check_machine, params, key)
     for key, table in TABLES.items():
         yield partial(choice, params, key, table)
-    yield partial(one_of, params, "denoiser", DENOISERS)
+    yield partial(chosen_denoiser, params)
     yield partial(checked_seed, params)
-    yield partial(check_denoiser, params)
+    for name in DENOISERS:
+        yield partial(denoiser_params, params, name)
     for table, check in (("datasets", check_dataset), ("backbones", check_backbone), ("encoders", encoder_params)):
         entries = params.get(table)
         for name in entries if isinstance(entries, dict) else ():
@@ -81,10 +82,6 @@ def check_machine(params: Params, key: str) -> None:
     checked_threads(settings.threads, f"{key}.threads")  # type: ignore[attr-defined]
 
 
-def check_denoiser(params: Params) -> None:
-    group(params, "iadsr", IADSRParams, theta=lookup(params, "theta"))
-
-
 def check_entry(table: str, name: object, check: Callable[[], object]) -> None:
     if not isinstance(name, str) or "." in name:
         raise UserError(f"params.yaml: {table}: a name is text without a dot, found {name!r}")
@@ -97,6 +94,8 @@ def check_dataset(params: Params, name: str) -> None:
 
 
 def check_backbone(params: Params, name: str) -> Group:
+    if name == NO_BACKBONE:
+        return group(params, f"backbones.{name}", NoParams)
     if name not in BACKBONES:
         raise UserError(f"params.yaml: backbones.{name}: unknown backbone; known are {', '.join(BACKBONES)}")
     return group(params, f"backbones.{name}", BACKBONES[name][1])
@@ -106,6 +105,8 @@ def check_fit(params: Params) -> None:
     """Can the chosen backbone be built in this width and for sequences this long?"""
     name = choice(params, "backbone", "backbones")
     spec = check_backbone(params, name)
+    if name == NO_BACKBONE:
+        return
     dataset = group(params, f"datasets.{choice(params, 'dataset', 'datasets')}", DatasetParams)
     with torch.device("meta"):  # takes no memory
         build_backbone(name, group(params, "train", TrainParams).dim, dataset.max_length, spec)

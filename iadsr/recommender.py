@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from iadsr.backbones.padding import take
 from iadsr.cross_entropy import catalogue_cross_entropy
+from iadsr.params import Group
 from iadsr.sampled_softmax import sampled_cross_entropy
-from iadsr.sequences import Batch
+from iadsr.sequences import Batch, Feed
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,26 @@ class Keep:
     c2: Float[Tensor, "*where"]
     c3: Float[Tensor, "*where"]
     score: Float[Tensor, "*where"]
-    probability: Float[Tensor, "*where"]  # that a sampled mask keeps the item
+    probability: Float[Tensor, "*where"]  # that a sampled decision keeps the item
     kept: Bool[Tensor, "*where"]  # the deterministic decision
+
+    def sampled(self, generator: torch.Generator) -> Bool[Tensor, "*where"]:
+        """A sampled decision for each interaction; what was never judged is kept."""
+        drawn = torch.rand(self.probability.shape, generator=generator).to(self.probability.device)
+        return ~(drawn >= self.probability)
+
+
+class NoParams(Group):
+    """A plain backbone has no parameters of a denoiser."""
 
 
 class Recommender(nn.Module):
     """Item embeddings, a backbone, and scores against the same embeddings (tied output)."""
 
+    params_type: ClassVar[type[Group]] = NoParams  # of the group in params.yaml that is named like the denoiser
+    own_encoder: ClassVar[bool] = False  # whether it stands alone and takes no backbone
+    reads_texts: ClassVar[bool] = False  # whether it needs what `encode` wrote
+    sampled_loss: ClassVar[bool] = True  # whether it can be trained by a loss over a sample of the catalogue
     needs_semantics = False  # whether batches must carry the text encodings of prefixes
     product_dtype = torch.float32  # of the matrix products of the cross-entropy in training
     negatives: int | None = None  # sampled for the cross-entropy of a batch; None: it is over the whole catalogue
@@ -42,6 +59,11 @@ class Recommender(nn.Module):
         nn.init.normal_(self.items.weight, std=0.02)
         with torch.no_grad():
             self.items.weight[0].zero_()
+
+    @classmethod
+    def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> Recommender:
+        """A model with fresh weights; `feed`, the data set, is there for training only."""
+        return cls(config.item_count, config.dim, backbone)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named terms whose sum is minimised."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
 import safetensors
@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from iadsr.artifacts import replacing, write_json
 from iadsr.backbones import BACKBONES, build_backbone
-from iadsr.denoisers.iadsr import IADSR, IADSRParams
+from iadsr.denoisers import DENOISERS, NO_BACKBONE
 from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.recommender import Recommender
 from iadsr.seeds import derived_seed
+from iadsr.sequences import Feed
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -28,8 +29,9 @@ class ModelConfig(Group):
     dataset: str
     backbone: str
     backbone_params: dict[str, Any]
-    denoiser: Literal["none", "iadsr"]
-    iadsr: IADSRParams | None = None
+    denoiser: str
+    denoiser_params: dict[str, Any]
+    user_count: int = Field(ge=1)
     item_count: int = Field(ge=1)
     dim: int = Field(ge=1)
     max_length: int = Field(ge=1)
@@ -40,17 +42,14 @@ class ModelConfig(Group):
     semantic: dict[str, Any] | None = None  # the manifest of the encodings that the model was trained with
 
 
-def build(config: ModelConfig, rows: int = 0) -> Recommender:
-    """A model with fresh weights, drawn from `config.seed`; `rows` of the data set are needed only for training."""
+def build(config: ModelConfig, feed: Feed | None = None) -> Recommender:
+    """A model with fresh weights, drawn from `config.seed`; `feed`, the data set, is needed only for training."""
     torch.manual_seed(derived_seed(config.seed, "weights"))
-    params = BACKBONES[config.backbone][1].model_validate(config.backbone_params)
-    backbone = build_backbone(config.backbone, config.dim, config.max_length, params)
-    if config.denoiser == "none":
-        return Recommender(config.item_count, config.dim, backbone)
-    assert config.iadsr is not None and config.semantic is not None
-    generator = torch.Generator().manual_seed(derived_seed(config.seed, "masks"))
-    shape = (rows, config.max_length)
-    return IADSR(config.item_count, config.dim, backbone, config.iadsr, config.semantic["dim"], shape, generator)
+    backbone = None
+    if config.backbone != NO_BACKBONE:
+        params = BACKBONES[config.backbone][1].model_validate(config.backbone_params)
+        backbone = build_backbone(config.backbone, config.dim, config.max_length, params)
+    return DENOISERS[config.denoiser].of(config, backbone, feed)
 
 
 def save(folder: Path, model: Recommender, config: ModelConfig) -> None:

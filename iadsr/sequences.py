@@ -141,11 +141,15 @@ def by_length(windows: Windows, size: int) -> Iterable[Int[Tensor, " some"]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded windows. `rows` -1, `items` 0 and `targets` 0 mean padding (or, for a target, that there is none)."""
+    """Padded windows. `rows` -1, `items` 0 and `targets` 0 mean padding (or, for a target, that there is none).
+
+    `users` are numbered from 1; 0 is a user that is not of the data set.
+    """
 
     rows: Int[Tensor, "batch time"]
     items: Int[Tensor, "batch time"]
     targets: Int[Tensor, "batch time"]
+    users: Int[Tensor, " batch"]
     semantic: Float[Tensor, "batch time width"] | None = None  # the text encoding of each prefix
 
     @property
@@ -178,7 +182,8 @@ class Feed:
         has_target = inside & (rows + 1 < windows.limits[:, None])
         targets = torch.where(has_target, self.sequences.items[(rows + 1).clamp(max=len(self.sequences.items) - 1)], 0)
         semantic = None if self.vectors is None else self.vectors.rows(rows.cpu()).to(items.device)
-        return Batch(rows, items, targets, semantic)
+        users = torch.searchsorted(self.sequences.offsets, windows.starts, right=True)
+        return Batch(rows, items, targets, users, semantic)
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All windows once, at most `size` at a time and evenly so, in random order.

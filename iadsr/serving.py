@@ -111,7 +111,8 @@ class Server:
         items = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True)
         rows = torch.where(items > 0, 0, -1)
         semantic = self._semantic(known, texts, items.shape[1]) if self.model.needs_semantics else None
-        return Batch(rows, items, torch.zeros_like(items), semantic)
+        nobody = torch.zeros(len(known), dtype=torch.long)
+        return Batch(rows, items, torch.zeros_like(items), nobody, semantic)
 
     def _semantic(self, known: list[list[int]], texts: list[list[str]], width: int) -> Float[Tensor, "batch time dim"]:
         """The encoding of every prefix that ends in the newest `max_length` items of each history."""

@@ -52,8 +52,9 @@ def main(params: Params = paths.PARAMS) -> None:
     vectors, encoder = None, None
     if config.semantic:
         encoder = trained_encoder(content, config.semantic)
-        vectors = PrefixVectors(paths.ENCODED, len(sequences.items))
         require_encodings(paths.ENCODED, config.semantic)
+    if model.needs_semantics:
+        vectors = PrefixVectors(paths.ENCODED, len(sequences.items))
     feed = Feed(sequences.to(device), vectors)
 
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}

@@ -53,12 +53,13 @@ def differs(content: dict[str, Any], config: ModelConfig) -> bool:
     from iadsr.training import TrainParams
     from stages.train import configured
 
-    now = configured(content, config.item_count, config.semantic, group(content, "train", TrainParams))
+    settings = group(content, "train", TrainParams)
+    now = configured(content, config.user_count, config.item_count, config.semantic, settings)
     results = {name: getattr(config, name) for name in ("run", "best_epoch", "epochs")}
     if now.model_copy(update=results) != config:
         return True
-    encoder, settings = choice(content, "encoder", "encoders"), group(content, "encode", EncodeParams)
-    asked = {"prefixes": settings.prefixes, "separator": settings.separator}
+    encoder, texts = choice(content, "encoder", "encoders"), group(content, "encode", EncodeParams)
+    asked = {"prefixes": texts.prefixes, "separator": texts.separator}
     asked |= described(encoder, encoder_params(content, encoder))
     return config.semantic is not None and not asked.items() <= config.semantic.items()
 
@@ -66,6 +67,7 @@ def differs(content: dict[str, Any], config: ModelConfig) -> bool:
 def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
     cutoffs = sorted(int(name.split("_")[2]) for name in metrics if re.fullmatch(r"test_hr_\d+_unfiltered", name))
     name = config.denoiser if config.denoiser != "none" else "no denoiser"
+    name += f" on {config.backbone}" if config.backbone != "none" else ""
     encoder = f", encoder {config.semantic['encoder']}" if config.semantic else ""
     return [
         "",
@@ -73,8 +75,7 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         f"{dataset['interactions']:,} interactions",
         f"  average length {dataset['average_length']:.1f}, sparsity {dataset['sparsity']:.2%}",
         "",
-        f"{name} on {config.backbone}{encoder}, seed {config.seed}: best epoch "
-        f"{metrics['best_epoch']} of {metrics['epochs']}",
+        f"{name}{encoder}, seed {config.seed}: best epoch {metrics['best_epoch']} of {metrics['epochs']}",
         f"  {'full ranking':24}"
         + "".join(f"{f'HR@{k}':>9}" for k in cutoffs)
         + "".join(f"{f'NDCG@{k}':>9}" for k in cutoffs),

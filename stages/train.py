@@ -17,7 +17,7 @@ from stages.command import Params, new_app, reports_errors
 if TYPE_CHECKING:
     import torch
 
-    from iadsr.recommender import Recommender
+    from iadsr.recommender import Keep, Recommender
     from iadsr.saved_model import ModelConfig
     from iadsr.sequences import Feed, Sequences
     from iadsr.training import EpochReport, TrainParams
@@ -42,6 +42,7 @@ def main(
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
     from iadsr import denoising, saved_model  # noqa: F401  # both, so that the run's digest knows all code
+    from iadsr.denoisers import DENOISERS, chosen_denoiser
     from iadsr.device import checked_threads, fastest_threads, pick_device, set_threads
     from iadsr.params import choice, group, lookup, read_params
     from iadsr.sequences import Feed, read_sequences
@@ -61,14 +62,15 @@ def main(
     ids = raw_ids(sequences)
     max_length = lookup(content, f"datasets.{choice(content, 'dataset', 'datasets')}.max_length")
     rows = len(sequences.items)
-    vectors = None if content.get("denoiser") == "none" else PrefixVectors(paths.ENCODED, rows, max_length)
-    config = configured(content, sequences.item_count, vectors.manifest if vectors else None, settings)
+    reads_texts = DENOISERS[chosen_denoiser(content)[0]].reads_texts
+    vectors = PrefixVectors(paths.ENCODED, rows, max_length) if reads_texts else None
+    config = configured(content, sequences.users, sequences.item_count, vectors.manifest if vectors else None, settings)
     config = config.model_copy(update={"run": run_digest(config, settings, device)})
     if keep and is_trained(config):
         print(f"{paths.MODEL}: trained already")
         return
-    model = saved_model.build(config, rows=rows).to(device)
-    feed = Feed(sequences.to(device), vectors)
+    model = saved_model.build(config, Feed(sequences, vectors)).to(device)
+    feed = Feed(sequences.to(device), vectors if model.needs_semantics else None)
     work = paths.TRAIN_WORK / config.run
     with alone_in(work), open_run(config, content) as run:
         epochs = fit(model, feed, settings, config.max_length, config.seed, work / "checkpoint.safetensors")
@@ -97,28 +99,29 @@ def raw_ids(sequences: Sequences) -> list[Any]:
 
 
 def configured(
-    content: dict[str, Any], item_count: int, manifest: dict[str, Any] | None, settings: TrainParams
+    content: dict[str, Any], users: int, items: int, manifest: dict[str, Any] | None, settings: TrainParams
 ) -> ModelConfig:
     """The model that params.yaml asks for; UserError for unknown names and wrong values."""
     from iadsr.backbones import BACKBONES
-    from iadsr.denoisers import DENOISERS
-    from iadsr.denoisers.iadsr import IADSRParams
-    from iadsr.params import choice, group, lookup, one_of
+    from iadsr.denoisers import NO_BACKBONE, chosen_denoiser, denoiser_params
+    from iadsr.params import choice, group, lookup
     from iadsr.saved_model import ModelConfig
     from iadsr.seeds import checked_seed
     from iadsr.texts import checked_max_length
 
     dataset = choice(content, "dataset", "datasets")
-    choice(content, "backbone", "backbones")
-    backbone, denoiser = one_of(content, "backbone", BACKBONES), one_of(content, "denoiser", DENOISERS)
-    masks = group(content, "iadsr", IADSRParams, theta=lookup(content, "theta"))
+    denoiser, backbone = chosen_denoiser(content)
+    shape = (
+        {} if backbone == NO_BACKBONE else group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump()
+    )
     return ModelConfig(
         dataset=dataset,
         backbone=backbone,
-        backbone_params=group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump(),
-        denoiser=denoiser,  # type: ignore[arg-type]  # one of DENOISERS
-        iadsr=masks if denoiser == "iadsr" else None,
-        item_count=item_count,
+        backbone_params=shape,
+        denoiser=denoiser,
+        denoiser_params=denoiser_params(content, denoiser).model_dump(),
+        user_count=users,
+        item_count=items,
         dim=settings.dim,
         max_length=checked_max_length(lookup(content, f"datasets.{dataset}.max_length"), dataset),
         seed=checked_seed(content),
@@ -139,7 +142,7 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
     from iadsr.device import pick_dtype
 
     inputs = [paths.SEQUENCES]
-    if config.denoiser != "none":
+    if config.semantic is not None:
         inputs += sorted(paths.ENCODED.glob("*"))
     loaded = [module.__file__ for name, module in sorted(sys.modules.items()) if name.startswith("iadsr")]
     code = [Path(file) for file in loaded if file]
@@ -204,7 +207,7 @@ def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[Ep
     config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
     verdicts = judge(model, feed, config.max_length)
     (paths.MODEL / "config.json").unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
-    write_denoised(paths.DENOISED, verdicts, *ids)
+    write_denoised(paths.DENOISED, verdicts, config.seed, *ids)
     write_history(paths.HISTORY, [report.figures for report in reports])
     saved_model.save(paths.MODEL, model, config)
     seconds = [report.seconds for report in reports if report.seconds is not None]
@@ -223,14 +226,17 @@ def remove_abandoned(work: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) -> None:
+def write_denoised(path: Path, verdicts: Keep, seed: int, raw_users: Any, raw_items: Any) -> None:
     """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use."""
     import pyarrow as pa
     import pyarrow.parquet
+    import torch
 
     from iadsr.artifacts import replacing
     from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TIMESTAMP, USER
+    from iadsr.seeds import derived_seed
 
+    sampled = verdicts.sampled(torch.Generator().manual_seed(derived_seed(seed, "decisions")))
     sequences = pyarrow.parquet.read_table(paths.SEQUENCES)
     users, items = raw_users.take(sequences[USER]), raw_items.take(pa.compute.subtract(sequences[ITEM], 1))
     judged = {
@@ -245,6 +251,7 @@ def write_denoised(path: Path, verdicts: Any, raw_users: Any, raw_items: Any) ->
         )
     }
     given = [name for name in (POSITION, TIMESTAMP, SPLIT, IS_NOISE) if name in sequences.column_names]
+    judged["kept_sampled"] = pa.array(sampled.numpy())
     columns = {USER: users, ITEM: items, **{name: sequences[name] for name in given}, **judged}
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(pa.table(columns), temporary)

@@ -19,6 +19,7 @@ from iadsr.texts import Corpus
 from iadsr.vectors import PrefixVectors
 
 ITEMS, DIM, WIDTH, LENGTH = 12, 8, 5, 6  # items, item embeddings, text encodings, longest window
+USERS = 12
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "gru4rec": {"hidden": 6, "layers": 2, "dropout": 0.0},
@@ -82,13 +83,13 @@ def batch_of(*windows: list[int], width: int | None = None, seed: int = 0, first
         row += len(window)
     encodings = torch.randn(row + 1, WIDTH, generator=torch.Generator().manual_seed(seed))
     encodings[-1] = 0
-    return Batch(rows, items, targets, encodings[rows])
+    return Batch(rows, items, targets, torch.arange(len(windows)) % USERS + 1, encodings[rows])
 
 
 def at(batch: Batch, index: Tensor | slice) -> Batch:
     """Some windows of a batch."""
     assert batch.semantic is not None
-    return Batch(batch.rows[index], batch.items[index], batch.targets[index], batch.semantic[index])
+    return Batch(batch.rows[index], batch.items[index], batch.targets[index], batch.users[index], batch.semantic[index])
 
 
 def padded(batch: Batch, more: int) -> Batch:
@@ -96,7 +97,7 @@ def padded(batch: Batch, more: int) -> Batch:
     assert batch.semantic is not None
     rows = nn.functional.pad(batch.rows, (0, more), value=-1)
     items, targets = (nn.functional.pad(values, (0, more)) for values in (batch.items, batch.targets))
-    return Batch(rows, items, targets, nn.functional.pad(batch.semantic, (0, 0, 0, more)))
+    return Batch(rows, items, targets, batch.users, nn.functional.pad(batch.semantic, (0, 0, 0, more)))
 
 
 def with_future(batch: Batch, after: int, seed: int = 9) -> Batch:
@@ -108,7 +109,7 @@ def with_future(batch: Batch, after: int, seed: int = 9) -> Batch:
     semantic[later] = torch.randn(int(later.sum()), WIDTH, generator=torch.Generator().manual_seed(seed))
     moved = torch.nn.functional.pad(items[:, 1:], (0, 1))
     targets = torch.where(targets > 0, moved, 0)
-    return Batch(batch.rows, items, targets, semantic)
+    return Batch(batch.rows, items, targets, batch.users, semantic)
 
 
 def sequences_of(*histories: list[int], noise: list[bool] | None = None) -> Sequences:

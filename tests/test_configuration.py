@@ -35,7 +35,7 @@ def test_nothing_is_wrong_with_the_committed_file() -> None:
     [
         ("bogus", 1, "unknown parameter 'bogus'; known are dataset, "),
         ("dataset", "nope", "unknown dataset 'nope'; known (under `datasets`) are demo, ml-100k, "),
-        ("backbone", "nope", "unknown backbone 'nope'; known (under `backbones`) are gru4rec, caser, sasrec"),
+        ("backbone", "nope", "unknown backbone 'nope'; known (under `backbones`) are none, gru4rec, caser, sasrec"),
         ("encoder", "nope", "unknown encoder 'nope'; known (under `encoders`) are minilm, llm2vec"),
         ("denoiser", "nope", "unknown denoiser 'nope'; known are none, iadsr"),
         ("seed", -1, "seed: expected a whole number of at least 0, found -1"),

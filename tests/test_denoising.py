@@ -38,7 +38,9 @@ def alone(model: IADSR, feed: Feed, rows: list[int]) -> Keep:
     index = torch.tensor([rows])
     items = feed.sequences.items[index]
     with torch.no_grad():
-        return model.keep(Batch(index, items, torch.zeros_like(items), feed.vectors.rows(index)))
+        return model.keep(
+            Batch(index, items, torch.zeros_like(items), torch.ones(1, dtype=torch.long), feed.vectors.rows(index))
+        )
 
 
 def test_each_row_is_judged_from_its_own_window(feed: Feed) -> None:

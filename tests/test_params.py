@@ -10,8 +10,8 @@ import pytest
 from pydantic import Field
 
 from iadsr.backbones import BACKBONES
-from iadsr.configuration import GROUPS
-from iadsr.denoisers import DENOISERS
+from iadsr.configuration import GROUPS, check_backbone
+from iadsr.denoisers import DENOISERS, NO_BACKBONE
 from iadsr.denoisers.iadsr import IADSRParams
 from iadsr.encoders import encoder_params
 from iadsr.errors import UserError
@@ -281,10 +281,8 @@ def test_an_unknown_kind_of_encoder(kind: Any) -> None:
 @pytest.mark.parametrize("backbone", ENTRIES["backbones"])
 def test_the_committed_backbones(backbone: str) -> None:
     content = read_params(COMMITTED)
-    assert set(group(content, f"backbones.{backbone}", BACKBONES[backbone][1]).model_dump()) == set(
-        content["backbones"][backbone]
-    )
+    assert set(check_backbone(content, backbone).model_dump()) == set(content["backbones"][backbone])
 
 
 def test_every_backbone_has_an_entry() -> None:
-    assert set(ENTRIES["backbones"]) == set(BACKBONES)
+    assert set(ENTRIES["backbones"]) == {*BACKBONES, NO_BACKBONE}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iadsr import recommender
-from iadsr.recommender import Recommender, newest
+from iadsr.recommender import Keep, Recommender, newest
 from iadsr.sequences import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,6 +74,17 @@ def test_states_are_of_the_newest_item() -> None:
 def test_newest_by_hand() -> None:
     states = torch.arange(12.0).view(2, 3, 2)
     assert newest(states, torch.tensor([2, 0])).tolist() == [[4, 5], [6, 7]]
+
+
+def test_sampled_decisions() -> None:
+    """Kept always, never, in three cases of four, and where nothing was judged."""
+    probability = torch.tensor([1.0, 0.0, 0.75, math.nan]).expand(4000, 4)
+    nothing = torch.full_like(probability, math.nan)
+    keep = Keep(nothing, nothing, nothing, nothing, probability, torch.ones_like(probability).bool())
+    first, again = (keep.sampled(torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, again)
+    shares = first.float().mean(0).tolist()
+    assert shares[:2] == [1, 0] and shares[2] == pytest.approx(0.75, abs=0.03) and shares[3] == 1
 
 
 def test_a_plain_recommender_keeps_everything() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import DIM, EVERY_BACKBONE, ITEMS, LENGTH, SETTINGS, WIDTH, batch_of, iadsr_params
+from small_models import DIM, EVERY_BACKBONE, ITEMS, LENGTH, SETTINGS, USERS, WIDTH, batch_of, iadsr_params
 
 from iadsr.errors import UserError
 from iadsr.saved_model import ModelConfig, build, load, load_config, save
@@ -23,7 +23,8 @@ def config_of(backbone: str = "gru4rec", denoiser: str = "iadsr", **changes: Any
         "backbone": backbone,
         "backbone_params": SETTINGS[backbone],
         "denoiser": denoiser,
-        "iadsr": iadsr_params() if denoiser == "iadsr" else None,
+        "denoiser_params": iadsr_params().model_dump() if denoiser == "iadsr" else {},
+        "user_count": USERS,
         "item_count": ITEMS,
         "dim": DIM,
         "max_length": LENGTH,
@@ -38,7 +39,7 @@ def config_of(backbone: str = "gru4rec", denoiser: str = "iadsr", **changes: Any
 def test_goes_round(backbone: str, denoiser: str, tmp_path: Path) -> None:
     """Loaded elsewhere, with random weights drawn in between, it gives the same states."""
     config, batch = config_of(backbone, denoiser, best_epoch=3, epochs=9), batch_of([1, 2, 3], [4])
-    model = build(config, rows=40).eval()
+    model = build(config).eval()
     expected = model.states(batch)
     save(tmp_path, model, config)
     torch.manual_seed(0)

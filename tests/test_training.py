@@ -55,19 +55,21 @@ ABLATED = {"masks": "none", "lambda_info": 0.0, "lambda_recon": 0.0}
 
 def fresh(kind: str, feed: Feed, backbone: str = "gru4rec", seed: int = 3) -> Recommender:
     """Built anew as the stage does: `none`, or IADSR with `prefix` or `user` masks or ablated, with dropout."""
+    masks = iadsr_params(**(ABLATED if kind == "ablated" else {"masks": kind if kind != "none" else "prefix"}))
     config = ModelConfig(
         dataset="small",
         backbone=backbone,
         backbone_params={**SETTINGS[backbone], "dropout": 0.2},
         denoiser="none" if kind == "none" else "iadsr",
-        iadsr=None if kind == "none" else iadsr_params(**(ABLATED if kind == "ablated" else {"masks": kind})),
+        denoiser_params={} if kind == "none" else masks.model_dump(),
+        user_count=feed.sequences.users,
         item_count=ITEMS,
         dim=DIM,
         max_length=MAX_LENGTH,
         seed=seed,
         semantic={"dim": WIDTH},
     )
-    return build(config, rows=len(feed.sequences.items))
+    return build(config, feed)
 
 
 def trained(

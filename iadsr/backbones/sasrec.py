@@ -2,115 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float, Int
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from iadsr.backbones.padding import Group, by_length, put, take
-from iadsr.dropout import Dropout
-from iadsr.errors import UserError
-from iadsr.params import Group as Params
-from iadsr.products import Linear
+from iadsr.backbones.attention import Transformer, TransformerParams, check_heads
 
 
-class SASRecParams(Params):
+class SASRecParams(TransformerParams):
     """`backbones.sasrec` of params.yaml."""
 
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    feed_forward: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
 
-
-class SASRec(nn.Module):
-    """Transformer blocks with a causal mask; with padding on the right that mask also hides all padding.
-
-    All layers but attention see the real positions alone, and attention pads windows of like length only.
-    """
-
-    reach: int | None = None
+class SASRec(Transformer):
+    """Transformer blocks with a causal mask."""
 
     def __init__(self, dim: int, max_length: int, params: SASRecParams) -> None:
-        super().__init__()
-        if dim % params.heads:
-            raise UserError(f"params.yaml: backbones.sasrec.heads: {params.heads} does not divide train.dim {dim}")
-        self.hidden = dim
-        self.positions = nn.Embedding(max_length, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(params.dropout)
-        self.blocks = nn.ModuleList(Block(dim, params) for _ in range(params.layers))
-        nn.init.normal_(self.positions.weight, std=0.02)
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "batch time dim"],
-        valid: Bool[Tensor, "batch time"],
-        wanted: Bool[Tensor, "batch time"] | None = None,
-    ) -> Float[Tensor, "batch time dim"]:
-        """The states of the prefixes that end at wanted, real positions (None: at all of them); zeros elsewhere."""
-        real, groups = by_length(valid)
-        items, places = take(inputs.flatten(0, 1), real), real % valid.shape[1]
-        states = self.dropout(self.norm(items + self.positions(places)))
-        needed = (valid if wanted is None else wanted).flatten()[real].nonzero().flatten()
-        for block in self.blocks[:-1]:
-            states = block(states, groups)
-        states = self.blocks[-1](states, groups, needed)
-        return put(states, real[needed], valid.numel()).view_as(inputs)
-
-
-class Block(nn.Module):
-    """Causal multi-head attention and a feed-forward layer, each added to its input and normalised."""
-
-    def __init__(self, dim: int, params: SASRecParams) -> None:
-        super().__init__()
-        self.heads = params.heads
-        self.queries_keys_values = Linear(dim, 3 * dim)
-        self.merge = Linear(dim, dim)
-        self.widen = Linear(dim, params.feed_forward)
-        self.narrow = Linear(params.feed_forward, dim)
-        self.attention_norm = nn.LayerNorm(dim)
-        self.feed_forward_norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(params.dropout)
-        for layer in (self.queries_keys_values, self.merge, self.widen, self.narrow):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-
-    def forward(
-        self, states: Float[Tensor, "real dim"], groups: list[Group], needed: Int[Tensor, " needed"] | None = None
-    ) -> Float[Tensor, "needed dim"]:
-        """New states of the needed ones (None: of all)."""
-        mixed = self.attend(states, groups)
-        if needed is not None:
-            states, mixed = take(states, needed), take(mixed, needed)
-        states = self.attention_norm(states + self.dropout(self.merge(mixed)))
-        widened = F.gelu(self.widen(states))
-        return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
-
-    def attend(self, states: Float[Tensor, "real dim"], groups: list[Group]) -> Float[Tensor, "real dim"]:
-        """Causal attention, heads side by side; it alone needs padded windows."""
-        projected = self.queries_keys_values(states)
-        mixed = []
-        for group in groups:
-            heads = group.padded(projected[group.part]).unflatten(-1, (3, self.heads, -1))
-            found = self.mix(*heads.permute(2, 0, 3, 1, 4))
-            mixed.append(group.unpadded(found.transpose(1, 2).flatten(2)))
-        return torch.cat(mixed)
-
-    def mix(
-        self,
-        queries: Float[Tensor, "windows heads time width"],
-        keys: Float[Tensor, "windows heads time width"],
-        values: Float[Tensor, "windows heads time width"],
-    ) -> Float[Tensor, "windows heads time width"]:
-        """Sums of earlier values by softmax(query . key / sqrt(width)), the weights under dropout.
-
-        torch's fused attention does all of it, but on a CPU its dropout draws one double a weight.
-        """
-        rate = self.dropout.rate if self.training else 0.0
-        if rate == 0 or queries.device.type != "cpu":
-            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=True)
-        later = torch.full((queries.shape[2], queries.shape[2]), float("-inf")).triu(1)
-        logits = (queries * queries.shape[-1] ** -0.5) @ keys.mT + later
-        return self.dropout(torch.softmax(logits, dim=-1)) @ values
+        check_heads(dim, params, "backbones.sasrec")
+        super().__init__(dim, max_length, params, causal=True)

@@ -26,7 +26,7 @@ while the text of l_t also holds the items before it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,7 +41,11 @@ from iadsr.mask_table import MaskTable
 from iadsr.params import Group
 from iadsr.products import Linear
 from iadsr.recommender import Keep, Recommender, newest
-from iadsr.sequences import Batch
+from iadsr.seeds import derived_seed
+from iadsr.sequences import Batch, Feed
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
 
 
 class IADSRParams(Group):
@@ -63,7 +67,17 @@ EXPANDED = 4096  # runs of prefixes that are encoded at once
 class IADSR(Recommender):
     """Eq. 8-22 over any backbone."""
 
+    params_type = IADSRParams
+    reads_texts = True
     needs_semantics = True
+
+    @classmethod
+    def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> IADSR:
+        assert config.semantic is not None
+        params = IADSRParams.model_validate(config.denoiser_params)
+        shape = (len(feed.sequences.items) if feed else 0, config.max_length)
+        generator = torch.Generator().manual_seed(derived_seed(config.seed, "masks"))
+        return cls(config.item_count, config.dim, backbone, params, config.semantic["dim"], shape, generator)
 
     def __init__(
         self,
