@@ -55,8 +55,16 @@ def gumbel(shape: torch.Size, generator: torch.Generator, device: torch.device) 
     return -torch.log(-torch.log(uniform + EPSILON) + EPSILON).to(device)
 
 
+def logistic(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Float[Tensor, "..."]:
+    """The difference of two standard Gumbel numbers, which decides between two classes; drawn on the CPU."""
+    return torch.logit(torch.rand(shape, generator=generator), eps=EPSILON).to(device)
+
+
 def soft_mask(score: Float[Tensor, "..."], noise: Float[Tensor, "..."], temperature: float) -> Float[Tensor, "..."]:
-    """y of Eq. 17: sigmoid((score + g) / tau). ONE Gumbel term, so that P(y > 0.5) = 1 - exp(-exp(score))."""
+    """y of Eq. 17: sigmoid((score + g) / tau). ONE Gumbel term, so that P(y > 0.5) = 1 - exp(-exp(score)).
+
+    With logistic noise it is the second entry of a two-class Gumbel-softmax, and P(y > 0.5) = sigmoid(score).
+    """
     return torch.sigmoid((score + noise) / temperature)
 
 

@@ -26,6 +26,7 @@ TOP_LEVEL = (
     "train",
     "evaluate",
     "iadsr",
+    "hsd",
     "backbones",
     "encoders",
     "datasets",

@@ -47,6 +47,7 @@ class Recommender(nn.Module):
     own_encoder: ClassVar[bool] = False  # whether it stands alone and takes no backbone
     reads_texts: ClassVar[bool] = False  # whether it needs what `encode` wrote
     sampled_loss: ClassVar[bool] = True  # whether it can be trained by a loss over a sample of the catalogue
+    prefixes_drawn = 0  # of each window, where each is an example of its own; 0: all
     needs_semantics = False  # whether batches must carry the text encodings of prefixes
     product_dtype = torch.float32  # of the matrix products of the cross-entropy in training
     negatives: int | None = None  # sampled for the cross-entropy of a batch; None: it is over the whole catalogue

@@ -35,6 +35,7 @@ class TrainParams(Group):
     dim: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # windows
     windows: Literal["tiles", "newest"]  # of histories longer than max_length: all of it, or its newest items
+    prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_epochs: int = Field(ge=1)
@@ -124,6 +125,7 @@ def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     """
     torch.manual_seed(derived_seed(seed, "dropout"))
     set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
+    model.prefixes_drawn = params.prefixes
     sampled = model.items.num_embeddings - 1 > params.full_catalogue
     model.negatives, model.items.sparse = (params.negatives if sampled else None), sampled
     if sampled and params.weight_decay > 0:

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from iadsr.artifacts import write_array, write_json
 from iadsr.backbones import BACKBONES, build_backbone
+from iadsr.denoisers import DENOISERS, denoiser_params
 from iadsr.denoisers.iadsr import IADSR, IADSRParams
 from iadsr.encoding import prefix_means
+from iadsr.params import Group, read_params
 from iadsr.recommender import Recommender
+from iadsr.saved_model import ModelConfig
 from iadsr.sequences import Batch, Sequences
 from iadsr.texts import Corpus
+from iadsr.training import TrainParams
 from iadsr.vectors import PrefixVectors
 
 ITEMS, DIM, WIDTH, LENGTH = 12, 8, 5, 6  # items, item embeddings, text encodings, longest window
@@ -59,6 +63,31 @@ def iadsr(backbone: str, seed: int = 0, spread: float | None = 0.5, rows: int = 
     params = iadsr_params(**changes)
     model = IADSR(ITEMS, DIM, small_backbone(backbone), params, WIDTH, (rows, LENGTH), generator)
     return spread_out(model, spread)
+
+
+def committed(denoiser: str, dropout: float = 0.0, **changes: Any) -> Group:
+    """The parameters of params.yaml with another dropout."""
+    content = read_params(Path(__file__).parents[1] / "params.yaml")
+    if denoiser != "none":
+        content[denoiser] |= {name: dropout for name in content[denoiser] if "dropout" in name} | changes
+    return denoiser_params(content, denoiser)
+
+
+def small_config(denoiser: str, backbone: str, seed: int = 0, dropout: float = 0.0, **changes: Any) -> ModelConfig:
+    """Of a small model on `USERS` users; `backbone` is none where the denoiser stands alone."""
+    return ModelConfig(
+        dataset="small",
+        backbone=backbone,
+        backbone_params={} if backbone == "none" else {**SETTINGS[backbone], "dropout": dropout},
+        denoiser=denoiser,
+        denoiser_params=committed(denoiser, dropout, **changes).model_dump(),
+        user_count=USERS,
+        item_count=ITEMS,
+        dim=DIM,
+        max_length=LENGTH,
+        seed=seed,
+        semantic={"dim": WIDTH} if DENOISERS[denoiser].reads_texts else None,
+    )
 
 
 def spread_out(model: Any, spread: float | None) -> Any:
@@ -142,3 +171,13 @@ def write_means(folder: Path, sequences: Sequences, max_length: int = LENGTH, se
     write_array(folder / "rows.npy", rows)
     write_json(folder / "manifest.json", {"dim": WIDTH, "prefixes": "mean", "max_length": max_length})
     return PrefixVectors(folder, len(sequences.items))
+
+
+def train_params(**changes: Any) -> TrainParams:
+    """Four epochs of batches of five windows, all by one rule of loss."""
+    defaults = {
+        **{"dim": DIM, "batch_size": 5, "windows": "tiles", "prefixes": 0, "full_catalogue": 10**5, "negatives": 6},
+        **{"learning_rate": 0.02, "weight_decay": 0.0, "max_epochs": 4, "patience": 10},
+        **{"dtype": "float32", "device": "cpu", "threads": 1},
+    }
+    return TrainParams.model_validate({**defaults, **changes})

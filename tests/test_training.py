@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save, save_file
-from small_models import DIM, ITEMS, LENGTH, SETTINGS, WIDTH, iadsr_params, random_histories, sequences_of, write_means
+from small_models import (
+    DIM,
+    ITEMS,
+    LENGTH,
+    SETTINGS,
+    WIDTH,
+    iadsr_params,
+    random_histories,
+    sequences_of,
+    train_params,
+    write_means,
+)
 from torch import Tensor
 
 from iadsr import alignment, recommender, training
@@ -21,7 +32,6 @@ from iadsr.sequences import Batch, Feed
 from iadsr.training import (
     STOPPING_METRIC,
     EpochReport,
-    TrainParams,
     fit,
     read_history,
     start,
@@ -31,16 +41,6 @@ from iadsr.training import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MAX_LENGTH = 4  # shorter than the longest training histories, so that windows move from epoch to epoch
-
-
-LOSS = {"windows": "tiles", "full_catalogue": 10**5, "negatives": 6}
-
-
-def train_params(**changes: Any) -> TrainParams:
-    defaults = {"dim": DIM, "batch_size": 5, "learning_rate": 0.02, "weight_decay": 0.0, "max_epochs": 4}
-    return TrainParams.model_validate(
-        {**defaults, **LOSS, "patience": 10, "dtype": "float32", "device": "cpu", "threads": 1, **changes}
-    )
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""One layer of a GRU over packed sequences, for the CPU.
+"""Recurrent layers over packed sequences, for the CPU: a GRU, and an LSTM that reads from both ends.
 
-torch's own CPU layer runs every step through autograd, whose way back fills a tensor of the whole sequence for each
+torch's own CPU layers run every step through autograd, whose way back fills a tensor of the whole sequence for each
 step: quadratic in time. Here a step is a handful of products, and everything that needs no order (the input's share of
-the gates, the gradients of all weights) is one product over all steps. tests/backbones/test_recurrence.py holds it
-against nn.GRU.
+the gates, the gradients of all weights) is one product over all steps. tests/backbones/test_recurrence.py holds them
+against nn.GRU and nn.LSTM.
 """
 
 from __future__ import annotations
@@ -80,3 +80,80 @@ class _Layer(torch.autograd.Function):
         bias_grad = gates_grad.sum(0)
         gates_grad[:, 2 * hidden :] = new_grad
         return gates_grad, weight_grad, bias_grad, None, None
+
+
+def lstm_layer(
+    gates: Float[Tensor, "ends packed gates"],
+    weight: Float[Tensor, "ends gates hidden"],
+    sizes: list[int],
+    dtype: torch.dtype,
+) -> Float[Tensor, "ends packed hidden"]:
+    """The states of all steps from zero states on, of several LSTMs side by side, such as one from each end.
+
+    `gates` is the input's share of the input, forget, cell and output gates (torch's order), biases included, packed:
+    `sizes[t]` rows for step t, never more than for the step before; `weight` is `weight_hh` of nn.LSTM. The gradient of
+    `weight` is computed in `dtype`.
+    """
+    states: Tensor = _LSTM.apply(gates, weight, sizes, dtype)
+    return states
+
+
+class _LSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, sizes: list[int], dtype: torch.dtype) -> Tensor:
+        ends, packed, width = gates.shape
+        hidden = width // 4
+        opened = torch.empty_like(gates)  # input, forget, cell and output gates
+        states, cells, squashed, before, cells_before = (gates.new_empty(ends, packed, hidden) for _ in range(5))
+        state = cell = gates.new_zeros(ends, sizes[0], hidden)
+        transposed = weight.mT.contiguous()
+        tables = (gates, opened, states, cells, squashed, before, cells_before)
+        for given, own, output, now, bent, earlier, earlier_cell in zip(
+            *(t.split(sizes, 1) for t in tables), strict=True
+        ):
+            rows = given.shape[1]
+            earlier.copy_(state[:, :rows])
+            earlier_cell.copy_(cell[:, :rows])
+            torch.baddbmm(given, earlier, transposed, out=own)
+            own[..., : 2 * hidden].sigmoid_()
+            own[..., 2 * hidden : 3 * hidden].tanh_()
+            own[..., 3 * hidden :].sigmoid_()
+            torch.mul(own[..., hidden : 2 * hidden], earlier_cell, out=now)
+            cell = now.addcmul_(own[..., :hidden], own[..., 2 * hidden : 3 * hidden])
+            torch.tanh(cell, out=bent)
+            state = torch.mul(own[..., 3 * hidden :], bent, out=output)
+        ctx.sizes, ctx.dtype = sizes, dtype
+        ctx.save_for_backward(weight, opened, squashed, before, cells_before)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weight, opened, squashed, before, cells_before = ctx.saved_tensors
+        hidden = weight.shape[2]
+        into, forget, new, out = (part.contiguous() for part in opened.split(hidden, 2))
+        to_cell = out * (1 - squashed * squashed)  # d state / d cell
+        slopes = torch.empty_like(opened)  # d cell / d gate before its bend; for the output gate d state
+        torch.mul(new * into, 1 - into, out=slopes[..., :hidden])
+        torch.mul(cells_before * forget, 1 - forget, out=slopes[..., hidden : 2 * hidden])
+        torch.mul(into, 1 - new * new, out=slopes[..., 2 * hidden : 3 * hidden])
+        torch.mul(squashed * out, 1 - out, out=slopes[..., 3 * hidden :])
+        gates_grad = torch.empty_like(opened)
+        later = later_cell = before.new_zeros(len(before), 0, hidden)
+        tables = (grads[0].clone(), gates_grad, slopes, to_cell, forget)
+        for state_grad, gate_grad, slope, by_state, keep in zip(
+            *(reversed(table.split(ctx.sizes, 1)) for table in tables), strict=True
+        ):
+            state_grad[:, : later.shape[1]] += later
+            cell_grad = state_grad * by_state
+            cell_grad[:, : later_cell.shape[1]] += later_cell
+            parts = gate_grad.unflatten(2, (4, hidden))
+            torch.mul(slope.unflatten(2, (4, hidden))[:, :, :3], cell_grad[:, :, None], out=parts[:, :, :3])
+            torch.mul(slope[..., 3 * hidden :], state_grad, out=gate_grad[..., 3 * hidden :])
+            later, later_cell = gate_grad @ weight, cell_grad * keep
+        weight_grad = torch.stack(
+            [
+                (filled_up(own, ctx.dtype).T @ filled_up(earlier, ctx.dtype)).to(weight.dtype)
+                for own, earlier in zip(gates_grad, before, strict=True)
+            ]
+        )
+        return gates_grad, weight_grad, None, None

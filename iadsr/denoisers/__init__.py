@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iadsr.backbones import BACKBONES
+from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, group, lookup, one_of
@@ -11,6 +12,7 @@ from iadsr.recommender import NoParams, Recommender
 DENOISERS: dict[str, type[Recommender]] = {
     "none": Recommender,
     "iadsr": IADSR,
+    "hsd": HSD,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 

@@ -1,4 +1,4 @@
-"""The packed GRU layer against nn.GRU: states, gradients of everything, and number formats."""
+"""The packed layers against nn.GRU and nn.LSTM: states, gradients of everything, and number formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from iadsr.backbones.recurrence import gru_layer
+from iadsr.backbones.bilstm import BiLSTM, Ends
+from iadsr.backbones.recurrence import gru_layer, lstm_layer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = [[1], [5], [4, 4, 4], [1, 6, 3, 6, 2]]
@@ -53,3 +54,46 @@ def test_bfloat16_rounds_the_weight_s_gradient_only() -> None:
     assert (found[3] - expected[3]).norm() < 0.01 * expected[3].norm()
     rest = [0, 1, 2, 4, 5]
     torch.testing.assert_close([found[i] for i in rest], [expected[i] for i in rest], rtol=1e-4, atol=1e-5)
+
+
+# --- an LSTM from both ends ---
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_both_ends_equal_torch_s_layer(lengths: list[int]) -> None:
+    """Of each sequence by itself: states, and the gradients of inputs and of all eight parameters."""
+    torch.manual_seed(len(lengths))
+    model = BiLSTM(3).double()
+    inputs = torch.randn(len(lengths), max(lengths), 3, dtype=torch.float64, requires_grad=True)
+    valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    found = torch.cat(model(inputs, Ends(valid)), dim=2)
+    expected = torch.zeros_like(found)
+    for row, length in enumerate(lengths):
+        expected[row, :length] = model.lstm(inputs[row, :length, None])[0][:, 0]
+    torch.testing.assert_close(found, expected)
+    weights = torch.arange(found.numel(), dtype=torch.float64).view_as(found).cos()
+    grads = [
+        torch.autograd.grad((states * weights).sum(), [inputs, *model.parameters()]) for states in (found, expected)
+    ]
+    torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-6)
+
+
+def test_the_lstm_s_gradient_is_that_of_the_states() -> None:
+    """Against differences."""
+    torch.manual_seed(0)
+    gates, weight = (torch.randn(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 6, 8), (2, 8, 2)))
+    assert torch.autograd.gradcheck(
+        lambda gates, weight: lstm_layer(gates, weight, [3, 2, 1], torch.float64), (gates, weight)
+    )
+
+
+def test_bfloat16_rounds_gradients_of_the_lstm_s_weights_only() -> None:
+    """In training; the input's share of the gates is rounded too, so states differ by less than 1%."""
+    torch.manual_seed(0)
+    model, inputs = BiLSTM(16).train(), torch.randn(5, 6, 16)
+    ends = Ends(torch.ones(5, 6, dtype=torch.bool))
+    exact = torch.cat(model(inputs, ends))
+    model.product_dtype = torch.bfloat16
+    rounded = torch.cat(model(inputs, ends))
+    assert 0 < (rounded - exact).norm() < 0.01 * exact.norm()
+    assert torch.equal(torch.cat(model.eval()(inputs, ends)), exact)

@@ -1,0 +1,316 @@
+"""HSD (Zhang et al., CIKM 2022): drop an item where the sequence around it and the user's interest both object.
+
+Two signals judge each item of a history. The sequence's: a bidirectional LSTM rebuilds the history, and how the rebuilt
+items differ from the items decides. The item's: its embedding beside the user's. Each is a pair of numbers in (0, 1),
+"keep" and "noise"; a hard Gumbel-softmax decides, and an item goes where both say noise. What is kept moves together,
+and a backbone reads it. Since the two numbers differ by less than 1, an item is dropped with a probability between 7%
+and 53%, 25% where nothing is known.
+
+The signals look at a history from both sides, so every prefix is an example of its own (iadsr/prefixes.py), as in the
+released code, which stores each prefix as a row. Decisions are sampled in training and deterministic (the larger
+number) wherever a model is used; the released code samples there too.
+
+Where the released code deviates, the correct form is the default and `quirks` brings the deviation back:
+
+- `target_query`: in training the item's signal asks the target item instead of the user, though at test there is none.
+- `batch_norm`: the item's signal normalises over the batch, padding included. Examples of one batch are prefixes of one
+  another, so such a statistic shows a prefix what comes after it; the default normalises each embedding by itself.
+- `short_user_loss`: histories too short for a share of their losses to make one item lose all of them.
+
+Not brought back: `neg_sampling: uniform 5` of its SASRec repeats every example five times for a loss that has no use
+for negatives. What the specification leaves open: the user's loss is a mean over items, a negative is any item of the
+catalogue, and a user that is not of the data set has the zero vector.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr import masking
+from iadsr.backbones.bilstm import BiLSTM, Ends
+from iadsr.backbones.padding import padded, take
+from iadsr.dropout import Dropout
+from iadsr.params import Group
+from iadsr.prefixes import prefixes_with_target
+from iadsr.products import Linear
+from iadsr.recommender import Keep, Recommender, newest
+from iadsr.seeds import derived_seed
+from iadsr.sequences import Batch, Feed
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
+
+
+class HSDParams(Group):
+    """`hsd` of params.yaml."""
+
+    embedding_dropout: float = Field(ge=0, lt=1)
+    signal_dropout: float = Field(ge=0, lt=1)
+    temperature: float = Field(gt=0)  # of the Gumbel-softmax, at first
+    cooling: float = Field(ge=0)  # every COOLED_EVERY batches the temperature falls by exp(-cooling * batches)
+    left_out: float = Field(ge=0, lt=1)  # examples that rebuild worst, at first; later, losses of the user
+    curriculum: int = Field(ge=1)  # epochs until no example is left out
+    quirks: list[Literal["target_query", "batch_norm", "short_user_loss"]]
+
+
+COOLED_EVERY, COLDEST = 40, 1e-3
+
+
+class Signals(NamedTuple):
+    """How much each signal prefers "noise" to "keep", in (-1, 1), and the error of the rebuilt history."""
+
+    sequence: Float[Tensor, "batch time"]
+    item: Float[Tensor, "batch time"]
+    rebuilding: Float[Tensor, " batch"]
+
+
+class HSD(Recommender):
+    """Any backbone over histories without what both signals call noise."""
+
+    params_type = HSDParams
+
+    @classmethod
+    def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> HSD:
+        params = cls.params_type.model_validate(config.denoiser_params)
+        generator = torch.Generator().manual_seed(derived_seed(config.seed, "masks"))
+        return cls(config.item_count, config.user_count, config.dim, config.max_length, backbone, params, generator)
+
+    def __init__(
+        self,
+        item_count: int,
+        user_count: int,
+        dim: int,
+        max_length: int,
+        backbone: Any,
+        params: HSDParams,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(item_count, dim, backbone)
+        self.params = params
+        self.users = nn.Embedding(user_count + 1, dim, padding_idx=0)
+        self.rebuild = BiLSTM(dim)
+        self.compare = PositionMixer(max_length)
+        self.sequence_signal = Linear(dim, 2, bias=False)
+        self.norm = BatchNorm(max_length) if "batch_norm" in params.quirks else nn.LayerNorm(dim)
+        self.of_item, self.of_query = Linear(dim, dim, bias=False), Linear(dim, dim, bias=False)
+        self.item_signal = Linear(dim, 2, bias=False)
+        self.embedding_dropout, self.signal_dropout = Dropout(params.embedding_dropout), Dropout(params.signal_dropout)
+        nn.init.normal_(self.users.weight, std=0.02)
+        with torch.no_grad():
+            self.users.weight[0].zero_()
+        self.generator = generator or torch.Generator()
+        self.epoch = self.batches = 0
+        self.temperature = params.temperature
+        self.dropped: Tensor | int = 0
+        self.judged: Tensor | int = 0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy and rebuilding error of the examples that rebuild best, and the user's loss."""
+        examples = prefixes_with_target(batch, self.prefixes_drawn)
+        if not len(examples.targets):
+            return dict.fromkeys(("ce", "rebuild", "user"), self.items.weight.sum() * 0)
+        histories, targets = examples.batch, examples.targets
+        embedded = self.items(histories.items)
+        signals = self.signals(embedded, histories, self.query(histories, targets))
+        keep = 1 - self.sampled(signals.sequence, histories) * self.sampled(signals.item, histories)
+        self.count(keep, histories.valid)
+        states = self.cleaned_states(embedded, keep, histories.valid)
+        chosen = self.best_rebuilt(signals.rebuilding)
+        self.cool()
+        return {
+            "ce": self.cross_entropy(states[chosen][:, None], targets[chosen][:, None]),
+            "rebuild": signals.rebuilding[chosen].mean(),
+            "user": self.user_loss(embedded, histories),
+        }
+
+    def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
+        """The state after each history without what the deterministic rule drops."""
+        embedded = self.items(batch.items)
+        keep = self.judged_by_rule(self.signals(embedded, batch, self.users(batch.users)))
+        return self.head(self.cleaned_states(embedded, keep.to(embedded.dtype), batch.valid))
+
+    def keep(self, batch: Batch) -> Keep:
+        """The score is how much the milder of the two signals prefers "keep"; below 0 an item is dropped."""
+        signals = self.signals(self.items(batch.items), batch, self.users(batch.users))
+        nothing = torch.full_like(signals.item, float("nan"))
+        return Keep(
+            nothing,
+            nothing,
+            nothing,
+            score=-torch.minimum(signals.sequence, signals.item),
+            probability=1 - torch.sigmoid(signals.sequence) * torch.sigmoid(signals.item),
+            kept=self.judged_by_rule(signals),
+        )
+
+    @staticmethod
+    def judged_by_rule(signals: Signals) -> Bool[Tensor, "batch time"]:
+        """Keep what not both signals call noise."""
+        return torch.minimum(signals.sequence, signals.item) <= 0
+
+    # --- signals ---
+
+    def query(self, histories: Batch, targets: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Whom the item's signal asks in training."""
+        return self.items(targets) if "target_query" in self.params.quirks else self.users(histories.users)
+
+    def signals(
+        self, embedded: Float[Tensor, "batch time dim"], histories: Batch, query: Float[Tensor, "batch dim"]
+    ) -> Signals:
+        """What both signals say of each item of each history, from the history alone."""
+        sequence, rebuilding = self.by_sequence(embedded, histories.valid)
+        return Signals(sequence, self.by_item(embedded, histories.valid, query), rebuilding)
+
+    def by_sequence(
+        self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, " batch"]]:
+        """The LSTM reads the history, then what it has read; a convolution compares the result with the items."""
+        ends = Ends(valid)
+        once = sum(self.rebuild(self.embedding_dropout(embedded), ends))
+        rebuilt = sum(self.rebuild(once, ends))
+        error = (rebuilt - embedded).square().sum((1, 2)) / valid.sum(1)
+        compared = F.relu(self.signal_dropout(self.compare(rebuilt, embedded)))
+        return preference(self.sequence_signal, compared, valid), error
+
+    def by_item(
+        self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"], query: Tensor
+    ) -> Float[Tensor, "batch time"]:
+        """sigmoid(W_e tanh(W_u x_t + W_v q))."""
+        normed = self.signal_dropout(self.norm(embedded) * valid[..., None])
+        beside = torch.tanh(self.of_item(normed.flatten(0, 1)).view_as(normed) + self.of_query(query)[:, None])
+        return preference(self.item_signal, beside, valid)
+
+    # --- decisions ---
+
+    def sampled(self, preference: Float[Tensor, "batch time"], histories: Batch) -> Float[Tensor, "batch time"]:
+        """1 where a hard two-class Gumbel-softmax says noise, with a straight-through gradient; 0 at padding."""
+        noise = masking.logistic(preference.shape, self.generator, preference.device)
+        return masking.straight_through(masking.soft_mask(preference, noise, self.temperature)) * histories.valid
+
+    def cleaned_states(
+        self, embedded: Float[Tensor, "batch time dim"], keep: Float[Tensor, "batch time"], valid: Tensor
+    ) -> Float[Tensor, "batch hidden"]:
+        """The backbone's state after the kept items, moved together; after one zero vector where none is kept."""
+        kept = (keep > 0.5) & valid
+        lengths = kept.sum(1).clamp(min=1)
+        order = torch.argsort(~kept, dim=1, stable=True)[:, : int(lengths.max())]
+        inside = torch.arange(order.shape[1], device=order.device) < lengths[:, None]
+        begins = torch.arange(len(order), device=order.device)[:, None] * embedded.shape[1]
+        masked = (embedded * keep[..., None]).flatten(0, 1)
+        together = padded(take(masked, (begins + order)[inside]), inside)
+        last = lengths - 1
+        newest_kept = torch.arange(order.shape[1], device=order.device) == last[:, None]
+        return newest(self.backbone(together, inside, newest_kept), last)
+
+    # --- losses ---
+
+    def left_out(self) -> float:
+        """The share of examples that are left out: from `left_out` to 0 in `curriculum` epochs."""
+        steps = max(1, self.params.curriculum - 1)
+        return self.params.left_out * max(0.0, 1 - self.epoch / steps)
+
+    def best_rebuilt(self, error: Float[Tensor, " batch"]) -> Int[Tensor, " chosen"]:
+        """The examples with the least error, fewer in early epochs."""
+        count = max(1, round((1 - self.left_out()) * len(error)))
+        return torch.argsort(error.detach(), stable=True)[:count].sort().values
+
+    def user_loss(self, embedded: Float[Tensor, "batch time dim"], histories: Batch) -> Float[Tensor, ""]:
+        """Mean of -log sigmoid(u.e_i - u.e_j) over items i, j a random item, without each history's largest losses."""
+        negatives = torch.randint(1, len(self.items.weight), histories.users.shape, generator=self.generator)
+        users = self.users(histories.users)
+        own = (embedded @ users[:, :, None]).squeeze(2)
+        losses = F.softplus((self.items(negatives.to(users.device)) * users).sum(1, keepdim=True) - own)
+        counted = histories.valid & ~self.largest(losses.detach(), histories.valid)
+        return (losses * counted).sum() / histories.valid.sum()
+
+    def largest(self, losses: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]) -> Tensor:
+        """The share of a history's losses, rounded down, that is left out: the more, the fewer examples are."""
+        lengths = valid.sum(1, keepdim=True)
+        count = ((self.params.left_out - self.left_out()) * lengths + 1e-6).floor()
+        if "short_user_loss" in self.params.quirks:
+            count = torch.where(count < 1, lengths, count)  # a slice from -0 on is the whole
+        order = torch.argsort(losses.masked_fill(~valid, float("-inf")), dim=1, descending=True, stable=True)
+        places = torch.arange(losses.shape[1], device=losses.device).expand_as(losses)
+        return torch.empty_like(places).scatter(1, order, places) < count
+
+    # --- epochs ---
+
+    def cool(self) -> None:
+        """Lower the temperature as the released code does: more each time."""
+        self.batches += 1
+        if self.batches % COOLED_EVERY == 0:
+            self.temperature = max(COLDEST, self.temperature * math.exp(-self.params.cooling * self.batches))
+
+    def count(self, keep: Tensor, valid: Tensor) -> None:
+        self.judged += valid.sum()
+        self.dropped += ((keep < 0.5) & valid).sum()
+
+    def end_epoch(self) -> dict[str, float]:
+        """Go on in the curriculum; report the sampled drop rate."""
+        figures = {"drop_rate": int(self.dropped) / max(1, int(self.judged))}
+        self.dropped = self.judged = 0
+        self.epoch += 1
+        return figures
+
+    def training_state(self) -> dict[str, Tensor]:
+        counters = torch.tensor([self.epoch, self.batches, self.temperature], dtype=torch.float64)
+        return {"counters": counters, "generator": self.generator.get_state()}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.epoch, self.batches = (int(number) for number in state["counters"][:2])
+        self.temperature = state["counters"][2].item()
+        self.generator.set_state(state["generator"])
+
+
+def preference(
+    layer: nn.Module, states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch time"]:
+    """How much larger the second of sigmoid(layer(state)), "noise", is than the first; 0 at padding."""
+    keep, noise = torch.sigmoid(layer(states.flatten(0, 1))).unflatten(0, valid.shape).unbind(2)
+    return (noise - keep) * valid
+
+
+class PositionMixer(nn.Module):
+    """A convolution whose channels are the positions and whose kernel is (1, 2): over rebuilt and given items."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        bound = (2 * max_length) ** -0.5  # as nn.Conv2d draws
+        self.weight = nn.Parameter(torch.empty(2, max_length, max_length).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(max_length).uniform_(-bound, bound))
+
+    def forward(
+        self, rebuilt: Float[Tensor, "batch time dim"], given: Float[Tensor, "batch time dim"]
+    ) -> Float[Tensor, "batch time dim"]:
+        """bias[p] + the sum over positions t of weight[0, p, t] rebuilt[t] + weight[1, p, t] given[t], for each p."""
+        time = given.shape[1]
+        weight = self.weight[:, :time, :time]
+        return weight[0] @ rebuilt + weight[1] @ given + self.bias[:time, None]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d whose channels are the positions, for batches of shorter histories than the longest."""
+
+    def forward(self, inputs: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        time = inputs.shape[1]
+        if self.training:
+            variance, mean = torch.var_mean(inputs.detach(), (0, 2))
+            with torch.no_grad():
+                for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+                    running[:time].lerp_(value, self.momentum)  # type: ignore[index, arg-type]
+        return F.batch_norm(
+            inputs,
+            None if self.training else self.running_mean[:time],  # type: ignore[index]
+            None if self.training else self.running_var[:time],  # type: ignore[index]
+            self.weight[:time],
+            self.bias[:time],
+            self.training,
+            0.0,
+            self.eps,
+        )

@@ -1,0 +1,185 @@
+"""What every denoiser must keep over each of its backbones: nothing later is seen, padding and order are nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from small_models import (
+    ITEMS,
+    LENGTH,
+    at,
+    batch_of,
+    padded,
+    random_histories,
+    sequences_of,
+    small_config,
+    spread_out,
+    train_params,
+    with_future,
+    write_means,
+)
+from torch import Tensor
+
+from iadsr.denoisers import DENOISERS, backbones_of
+from iadsr.recommender import Keep, Recommender
+from iadsr.saved_model import build, load
+from iadsr.saved_model import save as save_model
+from iadsr.sequences import Batch, Feed
+from iadsr.training import fit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8])
+BATCH = batch_of(*WINDOWS)
+COMBINATIONS = [(denoiser, backbone) for denoiser in DENOISERS for backbone in backbones_of(denoiser)]
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Feed:
+    sequences = sequences_of(*random_histories(12, 8))
+    return Feed(sequences, write_means(tmp_path / "encoded", sequences))
+
+
+def fresh(denoiser: str, backbone: str, feed: Feed, seed: int = 0) -> Recommender:
+    return build(small_config(denoiser, backbone, seed=seed), feed)
+
+
+def trained(denoiser: str, backbone: str, feed: Feed) -> Recommender:
+    """With weights as large as a trained model's, and an epoch behind it."""
+    model = spread_out(fresh(denoiser, backbone, feed), 0.5)
+    model.loss(BATCH)
+    model.end_epoch()
+    return model
+
+
+def same(one: Keep, other: Keep, where: Tensor) -> None:
+    for entry in fields(Keep):
+        torch.testing.assert_close(getattr(one, entry.name)[where], getattr(other, entry.name)[where], equal_nan=True)
+
+
+@pytest.mark.parametrize(("denoiser", "backbone"), COMBINATIONS)
+class TestEveryDenoiser:
+    @pytest.mark.parametrize("training", [False, True])
+    def test_nothing_later_is_seen(self, denoiser: str, backbone: str, training: bool, feed: Feed) -> None:
+        """The state and the verdicts of a history are those of the history alone, whatever its user does next."""
+        model = trained(denoiser, backbone, feed).train(training)
+        for place in range(4):
+            changed = with_future(BATCH, place)
+            assert (changed.items != BATCH.items).any()
+            one, other = (cut(batch, place + 1) for batch in (BATCH, changed))
+            torch.testing.assert_close(model.states(one), model.states(other))
+            same(model.keep(one), model.keep(other), one.valid)
+
+    def test_padding_changes_nothing(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        model = trained(denoiser, backbone, feed).eval()
+        wider = padded(BATCH, 1)
+        torch.testing.assert_close(model.states(wider), model.states(BATCH))
+        same(model.keep(wider), model.keep(padded(BATCH, 1)), wider.valid)
+        for entry in fields(Keep):
+            found = getattr(model.keep(wider), entry.name)[wider.valid]
+            torch.testing.assert_close(found, getattr(model.keep(BATCH), entry.name)[BATCH.valid], equal_nan=True)
+
+    def test_order_of_the_batch_does_not_matter(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        model, order = trained(denoiser, backbone, feed).eval(), torch.tensor([2, 0, 3, 1])
+        torch.testing.assert_close(model.states(at(BATCH, order)), model.states(BATCH)[order])
+        for entry in fields(Keep):
+            found, expected = (getattr(model.keep(batch), entry.name) for batch in (at(BATCH, order), BATCH))
+            torch.testing.assert_close(found, expected[order], equal_nan=True)
+
+    def test_a_batch_of_one_is_its_part_of_a_larger_one(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        model = trained(denoiser, backbone, feed).eval()
+        for row, items in enumerate(WINDOWS):
+            one = cut(at(BATCH, slice(row, row + 1)), len(items))
+            torch.testing.assert_close(model.states(one)[0], model.states(BATCH)[row])
+
+    def test_verdicts_are_consistent(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        """Probabilities are such; a score above 0 keeps and one below drops."""
+        found = trained(denoiser, backbone, feed).eval().keep(BATCH)
+        probability, score, kept = (getattr(found, name)[BATCH.valid] for name in ("probability", "score", "kept"))
+        assert ((probability >= 0) & (probability <= 1)).all()
+        assert kept[score > 0].all() and not kept[score < 0].any()
+
+    def test_loss_terms_have_gradients(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        model = trained(denoiser, backbone, feed).train()
+        loss = model.loss(BATCH)
+        assert "ce" in loss and all(value.isfinite() for value in loss.values())
+        torch.stack(list(loss.values())).sum().backward()
+        assert model.items.weight.grad is not None and model.items.weight.grad.isfinite().all()
+        assert model.items.weight.grad[1:].abs().sum() > 0 and model.items.weight.grad[0].abs().sum() == 0
+
+    def test_nothing_to_predict(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        """Windows of one item have no next item; the loss can be differentiated all the same."""
+        model = trained(denoiser, backbone, feed).train()
+        loss = model.loss(batch_of([3], [4]))
+        torch.stack(list(loss.values())).sum().backward()
+        assert all(value.isfinite() for value in loss.values())
+
+    def test_goes_round(self, denoiser: str, backbone: str, feed: Feed, tmp_path: Path) -> None:
+        """A saved model needs no data set, and gives the same states."""
+        model = trained(denoiser, backbone, feed).eval()
+        save_model(tmp_path, model, small_config(denoiser, backbone))
+        loaded, _ = load(tmp_path, torch.device("cpu"))
+        assert torch.equal(loaded.states(BATCH), model.states(BATCH))
+
+    def test_the_same_seed_gives_the_same_loss(self, denoiser: str, backbone: str, feed: Feed) -> None:
+        found = []
+        for seed in (1, 1, 2):
+            model = fresh(denoiser, backbone, feed, seed)
+            torch.manual_seed(seed)
+            found.append(save({name: value.detach() for name, value in model.loss(BATCH).items()}))
+        assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "backbone"), [each for each in COMBINATIONS if each[0] != "iadsr"]
+)  # test_iadsr.py
+def test_learns_one_batch_by_heart(denoiser: str, backbone: str, feed: Feed) -> None:
+    """Afterwards the item after every prefix is the first of the list."""
+    model = fresh(denoiser, backbone, feed).train()
+    batch = batch_of([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(300):
+        optimizer.zero_grad()
+        torch.stack(list(model.loss(batch).values())).sum().backward()
+        optimizer.step()
+        if step % 10 == 9:
+            model.end_epoch()
+    model.eval()
+    for length in range(1, 6):
+        scores = model.states(cut(batch, length)) @ model.item_table().T
+        assert (scores[:, 1:].argmax(1) + 1).tolist() == batch.items[:, length].tolist()
+
+
+@pytest.mark.parametrize(("denoiser", "backbone"), [each for each in COMBINATIONS if each[1] != "caser"])
+def test_killed_after_any_epoch_it_ends_the_same(denoiser: str, backbone: str, feed: Feed, tmp_path: Path) -> None:
+    """Weights and checkpoint are those of a run that was never interrupted, dropout and drawn prefixes included."""
+
+    def trained(checkpoint: Path, epochs: int) -> bytes:
+        model = build(small_config(denoiser, backbone, dropout=0.2), feed)
+        for report in fit(model, feed, train_params(prefixes=2), LENGTH, 3, checkpoint):
+            if report.epoch + 1 == epochs:
+                break
+        return save(model.state_dict())
+
+    expected = trained(tmp_path / "whole", 0)
+    for epochs in (1, 2, 3):
+        path = tmp_path / f"killed{epochs}"
+        trained(path, epochs)
+        torch.manual_seed(99)  # a new process has drawn other numbers
+        assert trained(path, 0) == expected
+        assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def cut(batch: Batch, length: int) -> Batch:
+    """The first items of each window."""
+    assert batch.semantic is not None
+    rows, items, targets = (values[:, :length] for values in (batch.rows, batch.items, batch.targets))
+    return Batch(rows, items, targets, batch.users, batch.semantic[:, :length])
+
+
+def test_every_denoiser_is_tested() -> None:
+    assert {denoiser for denoiser, _ in COMBINATIONS} == set(DENOISERS)
+    assert ITEMS >= 12 and LENGTH >= 6  # what the batches above hold
