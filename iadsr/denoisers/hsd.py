@@ -35,7 +35,8 @@ from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.backbones.bilstm import BiLSTM, Ends
-from iadsr.backbones.padding import padded, take
+from iadsr.backbones.padding import Group as Padding
+from iadsr.backbones.padding import by_length, padded, put, take
 from iadsr.dropout import Dropout
 from iadsr.params import Group
 from iadsr.prefixes import prefixes_with_target
@@ -175,16 +176,26 @@ class HSD(Recommender):
         once = sum(self.rebuild(self.embedding_dropout(embedded), ends))
         rebuilt = sum(self.rebuild(once, ends))
         error = (rebuilt - embedded).square().sum((1, 2)) / valid.sum(1)
-        compared = F.relu(self.signal_dropout(self.compare(rebuilt, embedded)))
-        return preference(self.sequence_signal, compared, valid), error
+        real, groups = by_length(valid)
+        compared = F.relu(self.signal_dropout(self.compare(rebuilt, embedded, real, groups)))
+        return put(preference(self.sequence_signal, compared), real, valid.numel()).view(valid.shape), error
 
     def by_item(
         self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"], query: Tensor
     ) -> Float[Tensor, "batch time"]:
         """sigmoid(W_e tanh(W_u x_t + W_v q))."""
-        normed = self.signal_dropout(self.norm(embedded) * valid[..., None])
-        beside = torch.tanh(self.of_item(normed.flatten(0, 1)).view_as(normed) + self.of_query(query)[:, None])
-        return preference(self.item_signal, beside, valid)
+        real = valid.flatten().nonzero().flatten()
+        normed = self.signal_dropout(self.normed(embedded, real))
+        beside = torch.tanh(self.of_item(normed) + self.of_query(query)[real // valid.shape[1]])
+        return put(preference(self.item_signal, beside), real, valid.numel()).view(valid.shape)
+
+    def normed(
+        self, embedded: Float[Tensor, "batch time dim"], real: Int[Tensor, " real"]
+    ) -> Float[Tensor, "real dim"]:
+        """The real items' embeddings, each normalised by itself unless a quirk asks for the batch's statistics."""
+        if isinstance(self.norm, BatchNorm):
+            return take(self.norm(embedded).flatten(0, 1), real)
+        return self.norm(take(embedded.flatten(0, 1), real))
 
     # --- decisions ---
 
@@ -198,15 +209,13 @@ class HSD(Recommender):
     ) -> Float[Tensor, "batch hidden"]:
         """The backbone's state after the kept items, moved together; after one zero vector where none is kept."""
         kept = (keep > 0.5) & valid
-        lengths = kept.sum(1).clamp(min=1)
-        order = torch.argsort(~kept, dim=1, stable=True)[:, : int(lengths.max())]
-        inside = torch.arange(order.shape[1], device=order.device) < lengths[:, None]
-        begins = torch.arange(len(order), device=order.device)[:, None] * embedded.shape[1]
-        masked = (embedded * keep[..., None]).flatten(0, 1)
-        together = padded(take(masked, (begins + order)[inside]), inside)
+        kept[:, 0] |= ~kept.any(1)  # its flag is 0, and so its vector
+        lengths = kept.sum(1)
+        inside = torch.arange(int(lengths.max()), device=kept.device) < lengths[:, None]
+        masked = take((embedded * keep[..., None]).flatten(0, 1), kept.flatten().nonzero().flatten())
         last = lengths - 1
-        newest_kept = torch.arange(order.shape[1], device=order.device) == last[:, None]
-        return newest(self.backbone(together, inside, newest_kept), last)
+        newest_kept = torch.arange(inside.shape[1], device=kept.device) == last[:, None]
+        return newest(self.backbone(padded(masked, inside), inside, newest_kept), last)
 
     # --- losses ---
 
@@ -268,12 +277,10 @@ class HSD(Recommender):
         self.generator.set_state(state["generator"])
 
 
-def preference(
-    layer: nn.Module, states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
-) -> Float[Tensor, "batch time"]:
-    """How much larger the second of sigmoid(layer(state)), "noise", is than the first; 0 at padding."""
-    keep, noise = torch.sigmoid(layer(states.flatten(0, 1))).unflatten(0, valid.shape).unbind(2)
-    return (noise - keep) * valid
+def preference(layer: nn.Module, states: Float[Tensor, "real dim"]) -> Float[Tensor, "real 1"]:
+    """How much larger the second of sigmoid(layer(state)), "noise", is than the first."""
+    keep, noise = torch.sigmoid(layer(states)).split(1, dim=1)
+    return noise - keep
 
 
 class PositionMixer(nn.Module):
@@ -286,11 +293,23 @@ class PositionMixer(nn.Module):
         self.bias = nn.Parameter(torch.empty(max_length).uniform_(-bound, bound))
 
     def forward(
-        self, rebuilt: Float[Tensor, "batch time dim"], given: Float[Tensor, "batch time dim"]
-    ) -> Float[Tensor, "batch time dim"]:
-        """bias[p] + the sum over positions t of weight[0, p, t] rebuilt[t] + weight[1, p, t] given[t], for each p."""
-        time = given.shape[1]
-        weight = self.weight[:, :time, :time]
+        self,
+        rebuilt: Float[Tensor, "batch time dim"],
+        given: Float[Tensor, "batch time dim"],
+        real: Int[Tensor, " real"],
+        groups: list[Padding],
+    ) -> Float[Tensor, "real dim"]:
+        """bias[p] + the sum over positions t of weight[0, p, t] rebuilt[t] + weight[1, p, t] given[t], at each real p.
+
+        `real` and `groups` are those of `by_length`: short histories are not mixed as long as the longest.
+        """
+        both = torch.cat([take(states.flatten(0, 1), real) for states in (rebuilt, given)], dim=1)
+        return torch.cat([group.unpadded(self.mixed(both, group)) for group in groups])
+
+    def mixed(self, both: Float[Tensor, "real both"], group: Padding) -> Float[Tensor, "windows longest dim"]:
+        padded_both = group.padded(both[group.part]) * group.valid[..., None]
+        time = padded_both.shape[1]
+        weight, (rebuilt, given) = self.weight[:, :time, :time], padded_both.chunk(2, dim=2)
         return weight[0] @ rebuilt + weight[1] @ given + self.bias[:time, None]
 
 
