@@ -28,6 +28,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from iadsr.artifacts import file_digest, read_json
+from iadsr.denoisers import DENOISERS, backbones_of
 from iadsr.encoders import KINDS
 from iadsr.errors import UserError
 from iadsr.saved_model import load_config
@@ -190,6 +191,29 @@ def test_nothing_unfinished_is_left(chain: Path) -> None:
     assert not [file for file in (chain / ".cache").rglob("*") if file.is_file()]
 
 
+@pytest.mark.parametrize("denoiser", [name for name in DENOISERS if name != "iadsr"])
+def test_every_denoiser_goes_through_the_stages(denoiser: str, copy: Path, unlogged_model: None) -> None:
+    """Trained, evaluated, exported, reported and served by the same commands as IADSR."""
+    backbone = backbones_of(denoiser)[0]
+    change(denoiser=denoiser, backbone=backbone, train__max_epochs=1)
+    succeed("train", "evaluate")
+    config = load_config(paths.MODEL)
+    assert (config.denoiser, config.backbone, config.epochs) == (denoiser, backbone, 1)
+    assert 0 < json.loads(paths.METRICS.read_text())["test_hr_20_unfiltered"] <= 1
+    assert pl.read_parquet(paths.DENOISED)["keep_probability"].drop_nulls().is_between(0, 1).all()
+    (item,) = pl.read_parquet(paths.ITEMS)["raw_item"].head(1)
+    assert invoke("recommend", "--history", item, "--k", "3").exit_code == 0
+    named = "no denoiser" if denoiser == "none" else denoiser
+    assert f"\n{named}{'' if backbone == 'none' else f' on {backbone}'}" in invoke("report").stdout
+
+
+def test_a_combination_that_does_not_exist(copy: Path) -> None:
+    """It is refused with the list of what does."""
+    change(backbone="none", denoiser="hsd")
+    said = invoke("train").stderr
+    assert "backbone: hsd does not go with 'none'; there are: none with gru4rec, caser, sasrec; iadsr with" in said
+
+
 ON_NOISE = ("noise_auc", "noise_precision", "noise_recall")
 
 
@@ -238,7 +262,7 @@ def test_ranks_reproduce_every_accuracy(chain: Path) -> None:
 def test_denoised_sequences(chain: Path) -> None:
     """A row for each interaction, under the source's ids; test rows are never judged, and stay."""
     denoised = pl.read_parquet(chain / paths.DENOISED)
-    judged = ["c1", "c2", "c3", "score", "keep_probability", "kept"]
+    judged = ["c1", "c2", "c3", "score", "keep_probability", "kept", "kept_sampled"]
     assert denoised.columns == ["user", "item", "position", "timestamp", "split", "is_noise", *judged]
     sequences = pl.read_parquet(chain / paths.SEQUENCES)
     users, items = pl.read_parquet(chain / paths.USERS), pl.read_parquet(chain / paths.ITEMS)
@@ -247,12 +271,13 @@ def test_denoised_sequences(chain: Path) -> None:
     assert denoised.select(denoised.columns[:6]).rows() == expected
     test = denoised.filter(pl.col("split") == "test")
     assert test.height == users.height
-    assert test["kept"].all()
-    assert test.select(judged[:-1]).null_count().row(0) == (test.height,) * 5
+    assert test["kept"].all() and test["kept_sampled"].all()
+    assert test.select(judged[:-2]).null_count().row(0) == (test.height,) * 5
     others = denoised.filter(pl.col("split") != "test")
     assert others.null_count().sum_horizontal().item() == 0
     assert others["keep_probability"].is_between(0, 1).all()
     assert not others["kept"].all()
+    assert others["kept_sampled"].mean() == pytest.approx(others["keep_probability"].mean(), abs=0.1)
     raw = pl.read_parquet(chain / paths.RAW_INTERACTIONS).select("user", "item", "timestamp")
     assert set(denoised.select("user", "item", "timestamp").rows()) <= set(raw.rows())
 
