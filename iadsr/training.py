@@ -127,6 +127,11 @@ def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
     model.prefixes_drawn = params.prefixes
     sampled = model.items.num_embeddings - 1 > params.full_catalogue
+    if sampled and not model.sampled_loss:
+        raise UserError(
+            f"params.yaml: train.full_catalogue: {params.full_catalogue} items, but this denoiser computes with all "
+            f"{model.items.num_embeddings - 1} in each batch; raise it, or choose another denoiser"
+        )
     model.negatives, model.items.sparse = (params.negatives if sampled else None), sampled
     if sampled and params.weight_decay > 0:
         raise UserError("params.yaml: train.weight_decay: must be 0 where the loss is sampled (train.full_catalogue)")

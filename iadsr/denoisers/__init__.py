@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iadsr.backbones import BACKBONES
+from iadsr.denoisers.dcrec import DCRec
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
 from iadsr.errors import UserError
@@ -13,6 +14,7 @@ DENOISERS: dict[str, type[Recommender]] = {
     "none": Recommender,
     "iadsr": IADSR,
     "hsd": HSD,
+    "dcrec": DCRec,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 
