@@ -27,6 +27,7 @@ TOP_LEVEL = (
     "evaluate",
     "iadsr",
     "hsd",
+    "steam",
     "backbones",
     "encoders",
     "datasets",

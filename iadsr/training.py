@@ -127,6 +127,9 @@ def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     set_product_dtype(model, pick_dtype(params.dtype, next(model.parameters()).device))
     model.prefixes_drawn = params.prefixes
     sampled = model.items.num_embeddings - 1 > params.full_catalogue
+    if sampled and not model.sampled_loss:
+        count = f"{model.items.num_embeddings - 1:,}"
+        raise UserError(f"params.yaml: train.full_catalogue: this denoiser needs the loss over all {count} items")
     model.negatives, model.items.sparse = (params.negatives if sampled else None), sampled
     if sampled and params.weight_decay > 0:
         raise UserError("params.yaml: train.weight_decay: must be 0 where the loss is sampled (train.full_catalogue)")
