@@ -1,20 +1,23 @@
-"""Verdicts on every interaction of a data set: what a model would keep, and why."""
+"""Verdicts on every interaction of a data set: what a model would keep, and why; what it would insert."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from iadsr.recommender import Keep, Recommender
 from iadsr.schemas import TEST, TRAIN
-from iadsr.sequences import Feed, Windows, by_length, history_windows, training_tail_windows
+from iadsr.sequences import Batch, Feed, by_length, history_windows, training_tail_windows
+
+BATCH = 512  # windows that are judged at once
 
 
 @torch.no_grad()
-def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512) -> Keep:
+def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = BATCH) -> Keep:
     """Judge each training row from the end of its window within the training part, each validation row from itself.
 
     The result has one entry a row of the data set; test rows are never judged: NaN, and kept. No verdict has seen the
@@ -23,22 +26,40 @@ def judge(model: Recommender, feed: Feed, max_length: int, batch_size: int = 512
     rows = len(feed.sequences.items)
     empty = {name: torch.full((rows,), float("nan")) for name in ("c1", "c2", "c3", "score", "probability")}
     verdicts = Keep(**empty, kept=torch.ones(rows, dtype=torch.bool))
-    training = training_tail_windows(feed.sequences, max_length)
-    _judge_windows(model, feed, training, verdicts, batch_size, newest_only=False)
-    validation = history_windows(feed.sequences, TEST, max_length)
-    _judge_windows(model, feed, validation, verdicts, batch_size, newest_only=True)
+    for batch, where in judged_batches(feed, max_length, batch_size):
+        keep: Keep = model.keep(batch)
+        for entry in fields(Keep):
+            getattr(verdicts, entry.name)[batch.rows[where].cpu()] = getattr(keep, entry.name)[where].cpu()
     return verdicts
 
 
-def _judge_windows(
-    model: Recommender, feed: Feed, windows: Windows, verdicts: Keep, batch_size: int, newest_only: bool
-) -> None:
-    for numbers in by_length(windows, batch_size):
+@torch.no_grad()
+def insertions(
+    model: Recommender, feed: Feed, max_length: int, batch_size: int = BATCH
+) -> Int[Tensor, "rows most"] | None:
+    """The items that the model would insert before each row, oldest first, then zeros; None if it cannot insert.
+
+    From the same windows as the verdicts; before test rows nothing is inserted.
+    """
+    found: Tensor | None = None
+    for batch, where in judged_batches(feed, max_length, batch_size):
+        inserted = model.insertions(batch)
+        if inserted is None:
+            return None
+        if found is None:
+            found = torch.zeros(len(feed.sequences.items), inserted.shape[2], dtype=torch.long)
+        found[batch.rows[where].cpu()] = inserted[where].cpu()
+    return found
+
+
+def judged_batches(feed: Feed, max_length: int, batch_size: int) -> Iterator[tuple[Batch, Bool[Tensor, "batch time"]]]:
+    """Batches of windows, and the positions whose rows are judged from them: each row but a user's last once."""
+    for numbers in by_length(windows := training_tail_windows(feed.sequences, max_length), batch_size):
         batch = feed.batch(windows[numbers])
-        keep: Keep = model.keep(batch)
-        where = batch.newest if newest_only else batch.valid
-        for entry in fields(Keep):
-            getattr(verdicts, entry.name)[batch.rows[where].cpu()] = getattr(keep, entry.name)[where].cpu()
+        yield batch, batch.valid
+    for numbers in by_length(windows := history_windows(feed.sequences, TEST, max_length), batch_size):
+        batch = feed.batch(windows[numbers])
+        yield batch, batch.newest
 
 
 def training_rows(feed: Feed) -> Bool[Tensor, " rows"]:

@@ -28,6 +28,7 @@ TOP_LEVEL = (
     "iadsr",
     "hsd",
     "dcrec",
+    "steam",
     "backbones",
     "encoders",
     "datasets",

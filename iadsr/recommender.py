@@ -84,6 +84,10 @@ class Recommender(nn.Module):
         nothing = torch.full_like(ones, float("nan"))
         return Keep(nothing, nothing, nothing, nothing, ones, ones.bool())
 
+    def insertions(self, batch: Batch) -> Int[Tensor, "batch time most"] | None:
+        """Items to insert before each one, oldest first, then zeros; None: the model inserts nothing."""
+        return None
+
     def prefix_states(
         self,
         items: Int[Tensor, "batch time"],

@@ -200,14 +200,15 @@ def with_progress_bar(reports: Iterable[EpochReport], settings: TrainParams) -> 
 def finish(model: Recommender, feed: Feed, config: ModelConfig, reports: list[EpochReport], ids: list[Any]) -> None:
     """Write the stage's outputs and say what they are."""
     from iadsr import saved_model
-    from iadsr.denoising import judge
+    from iadsr.denoising import insertions, judge
     from iadsr.training import STOPPING_METRIC, write_history
 
     best = max(report.epoch for report in reports if report.best)
     config = config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
     verdicts = judge(model, feed, config.max_length)
+    inserted = insertions(model, feed, config.max_length)
     (paths.MODEL / "config.json").unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
-    write_denoised(paths.DENOISED, verdicts, config.seed, *ids)
+    write_denoised(paths.DENOISED, verdicts, inserted, config.seed, *ids)
     write_history(paths.HISTORY, [report.figures for report in reports])
     saved_model.save(paths.MODEL, model, config)
     seconds = [report.seconds for report in reports if report.seconds is not None]
@@ -226,8 +227,13 @@ def remove_abandoned(work: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def write_denoised(path: Path, verdicts: Keep, seed: int, raw_users: Any, raw_items: Any) -> None:
-    """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use."""
+def write_denoised(
+    path: Path, verdicts: Keep, inserted: torch.Tensor | None, seed: int, raw_users: Any, raw_items: Any
+) -> None:
+    """The sequences with a verdict on every interaction, under the ids of the source, for other recommenders to use.
+
+    Of a model that inserts items, `inserted_before` has those before each interaction, oldest first; null for none.
+    """
     import pyarrow as pa
     import pyarrow.parquet
     import torch
@@ -252,9 +258,23 @@ def write_denoised(path: Path, verdicts: Keep, seed: int, raw_users: Any, raw_it
     }
     given = [name for name in (POSITION, TIMESTAMP, SPLIT, IS_NOISE) if name in sequences.column_names]
     judged["kept_sampled"] = pa.array(sampled.numpy())
+    if inserted is not None:
+        judged["inserted_before"] = lists_of_ids(inserted, raw_items)
     columns = {USER: users, ITEM: items, **{name: sequences[name] for name in given}, **judged}
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(pa.table(columns), temporary)
+
+
+def lists_of_ids(numbers: torch.Tensor, raw_items: Any) -> Any:
+    """For each row of item numbers, 0 for none, the list of their ids in the source; null where it would be empty."""
+    import pyarrow as pa
+    import torch
+
+    counts = (numbers > 0).sum(1)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int().numpy()
+    ids = raw_items.take(pa.array(numbers[numbers > 0].numpy() - 1))
+    values = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array((counts == 0).numpy()))
 
 
 if __name__ == "__main__":

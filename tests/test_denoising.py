@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import ITEMS, iadsr, plain, random_histories, sequences_of, write_means
+from small_models import (
+    DIM,
+    ITEMS,
+    iadsr,
+    plain,
+    random_histories,
+    sequences_of,
+    small_backbone,
+    write_means,
+)
+from torch import Tensor
 
 from iadsr.denoisers.iadsr import IADSR
-from iadsr.denoising import judge, training_rows
-from iadsr.recommender import Keep
+from iadsr.denoising import insertions, judge, training_rows
+from iadsr.recommender import Keep, Recommender
 from iadsr.sequences import Batch, Feed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,3 +126,40 @@ def test_training_rows_by_hand() -> None:
     """All but each user's last two."""
     feed = Feed(sequences_of([1, 2, 3, 4], [5, 6, 7]))
     assert training_rows(feed).tolist() == [True, True, False, False, True, False, False]
+
+
+class Copying(Recommender):
+    """Inserts the window's first and last item before each item, and so shows what it has seen."""
+
+    def insertions(self, batch: Batch) -> Tensor:
+        ends = torch.stack([batch.items[:, 0], batch.items[batch.newest]], 1)
+        return ends[:, None] * batch.valid[..., None]
+
+
+@pytest.mark.parametrize("size", [1, 512])
+def test_insertions_by_hand(size: int) -> None:
+    """Windows of 2: training rows (1), (2, 3) and (5), validation from (3, 4) and (5, 6); nothing before test rows."""
+    feed = Feed(sequences_of([1, 2, 3, 4, 12], [5, 6, 7]))
+    found = insertions(Copying(ITEMS, DIM, small_backbone("gru4rec")), feed, 2, size)
+    assert found is not None
+    assert found.tolist() == [[1, 1], [2, 3], [2, 3], [3, 4], [0, 0], [5, 5], [5, 6], [0, 0]]
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_insertions_have_seen_nothing_that_is_predicted_after_them(feed: Feed, back: int) -> None:
+    """Other test items leave all, other validation items those before training rows, as they were."""
+    model, training = Copying(ITEMS, DIM, small_backbone("gru4rec")), training_rows(feed)
+    items = feed.sequences.items.clone()
+    ends = feed.sequences.offsets[1:] - back
+    items[ends] = items[ends] % ITEMS + 1
+    found = [
+        insertions(model, Feed(replace(feed.sequences, items=each)), LIMIT) for each in (feed.sequences.items, items)
+    ]
+    assert found[0] is not None and found[1] is not None
+    same = torch.ones_like(training) if back == 1 else training
+    assert torch.equal(found[0][same], found[1][same])
+    assert torch.equal(found[0], found[1]) == (back == 1)
+
+
+def test_most_models_insert_nothing(feed: Feed) -> None:
+    assert insertions(trained(), feed, LIMIT) is None

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 import safetensors
 import torch
@@ -31,8 +32,10 @@ from iadsr.artifacts import file_digest, read_json
 from iadsr.denoisers import DENOISERS, backbones_of
 from iadsr.encoders import KINDS
 from iadsr.errors import UserError
+from iadsr.recommender import Keep
 from iadsr.saved_model import load_config
 from stages import paths, tracking
+from stages.train import write_denoised
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
@@ -280,6 +283,29 @@ def test_denoised_sequences(chain: Path) -> None:
     assert others["kept_sampled"].mean() == pytest.approx(others["keep_probability"].mean(), abs=0.1)
     raw = pl.read_parquet(chain / paths.RAW_INTERACTIONS).select("user", "item", "timestamp")
     assert set(denoised.select("user", "item", "timestamp").rows()) <= set(raw.rows())
+
+
+def test_inserted_items_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the second row items 2 and 1, before the third item 3, under the source's ids; nothing before the others.
+
+    A model that inserts nothing has no such column.
+    """
+    sequences = {"user": [0] * 4, "item": [1, 2, 3, 1], "position": [0, 1, 2, 3], "timestamp": [5, 6, 7, 8]}
+    splits = ["train", "train", "validation", "test"]
+    monkeypatch.setattr(paths, "SEQUENCES", tmp_path / "sequences.parquet")
+    pl.DataFrame({**sequences, "split": splits}).write_parquet(paths.SEQUENCES)
+    ones = torch.ones(4)
+    verdicts = Keep(ones, ones, ones, ones, ones, ones.bool())
+    inserted = torch.tensor([[0, 0], [2, 1], [3, 0], [0, 0]])
+    ids = (pa.chunked_array([["u"]]), pa.chunked_array([["a"], ["b", "c"]]))
+    write_denoised(tmp_path / "some.parquet", verdicts, inserted, 0, *ids)
+    found = pl.read_parquet(tmp_path / "some.parquet")
+    assert found["item"].to_list() == ["a", "b", "c", "a"]
+    assert found["inserted_before"].to_list() == [None, ["b", "a"], ["c"], None]
+    write_denoised(tmp_path / "nothing.parquet", verdicts, inserted * 0, 0, *ids)
+    assert pl.read_parquet(tmp_path / "nothing.parquet")["inserted_before"].to_list() == [None] * 4
+    write_denoised(tmp_path / "plain.parquet", verdicts, None, 0, *ids)
+    assert pl.read_parquet(tmp_path / "plain.parquet").columns == found.columns[:-1]
 
 
 def test_drop_ratios_are_those_of_the_denoised_sequences(chain: Path) -> None:

@@ -18,6 +18,7 @@ from small_models import (
     iadsr_params,
     random_histories,
     sequences_of,
+    small_config,
     train_params,
     write_means,
 )
@@ -169,6 +170,14 @@ def test_products_are_in_the_format_asked_for(feed: Feed, monkeypatch: pytest.Mo
 def test_a_sampled_loss_takes_no_weight_decay(feed: Feed, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.weight_decay: must be 0"):
         trained("none", feed, tmp_path / "checkpoint", full_catalogue=0, weight_decay=0.1)
+
+
+def test_a_denoiser_that_needs_the_loss_over_all_items(feed: Feed) -> None:
+    """As many as `full_catalogue` says are all scored; one more is an error, before anything is trained."""
+    model = build(small_config("steam", "none"))
+    start(model, train_params(full_catalogue=ITEMS), 0)
+    with pytest.raises(UserError, match=r"train\.full_catalogue: .* computes with all 12 in each batch"):
+        start(model, train_params(full_catalogue=ITEMS - 1), 0)
 
 
 def test_a_checkpoint_goes_on_with_its_number_of_threads(feed: Feed, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from iadsr.backbones import BACKBONES
 from iadsr.denoisers.dcrec import DCRec
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
+from iadsr.denoisers.steam import STEAM
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, group, lookup, one_of
 from iadsr.recommender import NoParams, Recommender
@@ -15,6 +16,7 @@ DENOISERS: dict[str, type[Recommender]] = {
     "iadsr": IADSR,
     "hsd": HSD,
     "dcrec": DCRec,
+    "steam": STEAM,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 
