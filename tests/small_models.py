@@ -100,6 +100,12 @@ def spread_out(model: Any, spread: float | None) -> Any:
     return model
 
 
+def alone(model: Recommender, items: list[int], keep: Tensor) -> Tensor:
+    """The state of one prefix, encoded by itself with zeros for what its mask drops."""
+    inputs = model.items.weight[items] * keep[:, None]
+    return model.backbone(inputs[None], torch.ones(1, len(items), dtype=torch.bool))[0, -1]
+
+
 def batch_of(*windows: list[int], width: int | None = None, seed: int = 0, first_row: int = 0) -> Batch:
     """Windows of items in consecutive rows; each item's target is the next one; random text encodings by row."""
     width = width or max(map(len, windows))

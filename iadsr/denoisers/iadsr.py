@@ -29,14 +29,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.alignment import alignment_loss
-from iadsr.backbones.padding import padded, take
+from iadsr.backbones.padding import padded
+from iadsr.each_masked import prefix_states_each_masked, seen
 from iadsr.mask_table import MaskTable
 from iadsr.params import Group
 from iadsr.products import Linear
@@ -59,9 +60,6 @@ class IADSRParams(Group):
     mask_at_test: bool
     info_temperature: float = Field(gt=0)
     gumbel_temperature: float = Field(gt=0)
-
-
-EXPANDED = 4096  # runs of prefixes that are encoded at once
 
 
 class IADSR(Recommender):
@@ -185,7 +183,7 @@ class IADSR(Recommender):
             gates = every.gate >= self.params.theta
             masks = self.sampled(masking.score(every, self.params.interests), noise[:, None, :], gates) > 0.5
             self.mask_table.remember_prefixes(batch.rows, masks)
-            self.count(masks, self.seen(batch), gates[..., 0][batch.valid])
+            self.count(masks, seen(batch), gates[..., 0][batch.valid])
         return own, qualified
 
     def sampled(self, score: Tensor, noise: Tensor, qualified: Tensor) -> Tensor:
@@ -210,62 +208,7 @@ class IADSR(Recommender):
             return self.prefix_states(batch.items)
         if self.params.masks == "user":
             return self.prefix_states(batch.items, self.mask_table.recall_items(batch.rows))
-        return self.prefix_states_each_masked(batch, self.mask_table.recall_prefixes(batch.rows))
-
-    def prefix_states_each_masked(
-        self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
-    ) -> Float[Tensor, "batch time hidden"]:
-        """The state of every prefix p under its own mask `keep[:, p]`.
-
-        One pass serves all prefixes of a window whose mask is what most of its prefixes say. The others are encoded
-        again: those that follow one another and agree on all that both hold, a run, as one masked sequence, from the
-        first item that the backbone can see from its first prefix.
-        """
-        usual, odd = self.usual_masks(batch, keep)
-        states = self.prefix_states(batch.items, usual, batch.valid & ~odd).flatten(0, 1)
-        window, first, last = self.runs(batch, keep, odd)
-        oldest = (first + 1 - (self.backbone.reach or batch.items.shape[1])).clamp(min=0)
-        for part in torch.argsort(last - oldest, stable=True).split(EXPANDED) if len(window) else ():
-            time = oldest[part, None] + torch.arange(int((last - oldest)[part].max()) + 1, device=keep.device)
-            inside, place = time <= last[part, None], time.clamp(max=batch.items.shape[1] - 1)
-            items = torch.where(inside, batch.items[window[part, None], place], 0)
-            newest_item = torch.maximum(place, first[part, None])  # whose mask an item has: of the first to hold it
-            own = inside & (time >= first[part, None])
-            run = self.prefix_states(items, keep[window[part, None], newest_item, place], own)
-            where = (window[part, None] * batch.items.shape[1] + place)[own]
-            states = states.index_copy(0, where, take(run.flatten(0, 1), own.flatten().nonzero().flatten()))
-        return states.unflatten(0, batch.items.shape)
-
-    def usual_masks(
-        self, batch: Batch, keep: Bool[Tensor, "batch newest time"]
-    ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch newest"]]:
-        """What most prefixes that hold an item say of it; and which prefixes say otherwise of an item within reach."""
-        seen = self.seen(batch)
-        usual = 2 * (keep & seen).sum(1) >= seen.sum(1)
-        return usual, ((keep != usual[:, None]) & self.within_reach(seen)).any(-1)
-
-    def runs(
-        self, batch: Batch, keep: Bool[Tensor, "batch newest time"], odd: Bool[Tensor, "batch newest"]
-    ) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"], Int[Tensor, " runs"]]:
-        """Of the odd prefixes: each run's window, and the newest items of its first and last prefix."""
-        seen = self.seen(batch)
-        shared = self.within_reach(seen)[:, 1:] & seen[:, :-1]
-        begins = odd.clone()
-        begins[:, 1:] &= ~odd[:, :-1] | ((keep[:, 1:] != keep[:, :-1]) & shared).any(-1)
-        window, first = begins.nonzero(as_tuple=True)
-        run = begins.flatten().cumsum(0) - 1
-        lengths = torch.bincount(run[odd.flatten()], minlength=len(first))
-        return window, first, first + lengths - 1
-
-    def within_reach(self, seen: Bool[Tensor, "batch newest time"]) -> Bool[Tensor, "batch newest time"]:
-        """Without the items that are too old for the state of their prefix to depend on them."""
-        reach = self.backbone.reach
-        return seen if reach is None else seen.triu(1 - reach)
-
-    def seen(self, batch: Batch) -> Bool[Tensor, "batch newest time"]:
-        """Which items t a prefix p of the window holds: t <= p, both real."""
-        time = torch.arange(batch.items.shape[1], device=batch.items.device)
-        return (time[None, :] <= time[:, None]) & batch.valid[:, :, None] & batch.valid[:, None, :]
+        return prefix_states_each_masked(self, batch, self.mask_table.recall_prefixes(batch.rows))
 
     # --- epochs ---
 
