@@ -29,23 +29,43 @@ def catalogue_cross_entropy(
     table: Float[Tensor, "rows dim"],
     targets: Int[Tensor, " positions"],
     dtype: torch.dtype,
+    weights: Float[Tensor, " positions"] | None = None,
 ) -> Float[Tensor, ""]:
     """Sum over positions of -log softmax(table @ state)[target] over all rows but 0, which is padding and no target.
 
-    Matrix products are computed in `dtype`. Equals
-    F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding, but for a position's loss
-    above 87, which stays there; its gradient is right. In bfloat16 the gradient of logits with a standard deviation
-    of 4 differs from float32's by about 1% in norm, of 16 by 5% to 7%, because the logits are rounded too. 0 for no
-    positions.
+    With `weights` each position's loss is multiplied by its own, which has no gradient. Matrix products are computed in
+    `dtype`. Equals F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding, but for a
+    position's loss above 87, which stays there; its gradient is right. In bfloat16 the gradient of logits with a
+    standard deviation of 4 differs from float32's by about 1% in norm, of 16 by 5% to 7%, because the logits are
+    rounded too. 0 for no positions.
     """
-    loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype)
+    loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype, weights)
     return loss
+
+
+@torch.no_grad()
+def catalogue_losses(
+    states: Float[Tensor, "positions dim"],
+    table: Float[Tensor, "rows dim"],
+    targets: Int[Tensor, " positions"],
+    dtype: torch.dtype,
+) -> Float[Tensor, " positions"]:
+    """What `catalogue_cross_entropy` sums: the loss of each position, without gradient, for a third of its products."""
+    items, own = table[1:].to(dtype), targets - 1
+    small = states.device.type == "cpu" and _all_logits_small(states, table)
+    losses = states.new_empty(len(states))
+    for part in _chunks(len(states), len(items), states.device):
+        losses[part] = _losses(*_softmax_weights(filled_up(states[part], states.dtype), items, small), own[part])
+    return losses
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, scale: Tensor | None
+    ) -> Tensor:
         items, own = table[1:].to(dtype), targets - 1
+        scaled = states if scale is None else states * scale[:, None]
         small = states.device.type == "cpu" and _all_logits_small(states, table)  # elsewhere softmax is cheap
         states_grad, table_grad = torch.empty_like(states), torch.empty_like(table)
         table_grad[: len(table) if not len(states) else 1] = 0
@@ -53,18 +73,22 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         for part in _chunks(len(states), len(items), states.device):
             rows, count = filled_up(states[part], states.dtype), len(states[part])
             weights, sums = _softmax_weights(rows, items, small)
-            cells = weights[torch.arange(count, device=own.device), own[part]]
-            loss += (sums[:count].log() - cells.to(states.dtype).clamp(min=_tiny(states)).log()).sum()
+            losses = _losses(weights, sums, own[part])
+            loss += (losses if scale is None else losses * scale[part]).sum()
             states_grad[part] = ((weights @ items).to(states.dtype) / sums[:, None])[:count]
             add_to = table_grad[1:].copy_ if part.start == 0 else table_grad[1:].add_
+            rows = rows if scale is None else filled_up(scaled[part], states.dtype)
             add_to(weights.T @ (rows / sums[:, None]).to(dtype))
-        ctx.save_for_backward(states_grad.sub_(items[own]), table_grad.index_add_(0, targets, -states))
+        states_grad.sub_(items[own])
+        if scale is not None:
+            states_grad.mul_(scale[:, None])
+        ctx.save_for_backward(states_grad, table_grad.index_add_(0, targets, -scaled))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         states_grad, table_grad = ctx.saved_tensors
-        return states_grad * grads[0], table_grad * grads[0], None, None
+        return states_grad * grads[0], table_grad * grads[0], None, None, None
 
 
 def _softmax_weights(rows: Tensor, table: Tensor, small: bool) -> tuple[Tensor, Tensor]:
@@ -85,6 +109,12 @@ def _logits(rows: Tensor, table: Tensor) -> Tensor:
         return rows.to(table.dtype) @ table.T
     aligned = torch.empty(len(rows), -(-len(table) // ALIGNED) * ALIGNED)[:, : len(table)]
     return torch.mm(rows.to(table.dtype), table.T, out=aligned)
+
+
+def _losses(weights: Tensor, sums: Tensor, own: Tensor) -> Tensor:
+    """-log of each position's own share; rows beyond the positions fill up the chunk."""
+    cells = weights[torch.arange(len(own), device=own.device), own]
+    return sums[: len(own)].log() - cells.to(sums.dtype).clamp(min=_tiny(sums)).log()
 
 
 def _all_logits_small(states: Tensor, table: Tensor) -> bool:

@@ -107,14 +107,20 @@ class Recommender(nn.Module):
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
     ) -> Float[Tensor, ""]:
         """Mean over all positions with a target of the cross-entropy (Eq. 1); 0 if there are none."""
-        real = (targets.flatten() > 0).nonzero().flatten()
-        found, wanted, table = self.head(take(states.flatten(0, 1), real)), targets.flatten()[real], self.item_table()
+        (found, wanted), table = self.with_target(states, targets), self.item_table()
         if self.negatives is None:
             total = catalogue_cross_entropy(found, table, wanted, self.product_dtype)
         else:
             drawn = torch.randint(1, len(table), (self.negatives,)).to(table.device)
             total = sampled_cross_entropy(found, table, wanted, drawn, self.product_dtype)
-        return total / max(1, len(real))
+        return total / max(1, len(wanted))
+
+    def with_target(
+        self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "positions dim"], Int[Tensor, " positions"]]:
+        """What is scored against the item table at each position with a target, and the target."""
+        real = (targets.flatten() > 0).nonzero().flatten()
+        return self.head(take(states.flatten(0, 1), real)), targets.flatten()[real]
 
     def end_epoch(self) -> dict[str, float]:
         """Called after each training epoch; returns figures of the epoch for the history."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iadsr import cross_entropy
-from iadsr.cross_entropy import ROWS, catalogue_cross_entropy
+from iadsr.cross_entropy import ROWS, catalogue_cross_entropy, catalogue_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -116,3 +116,72 @@ def test_keeps_no_logits_for_the_way_back() -> None:
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         catalogue_cross_entropy(states, table, targets, torch.float32)
     assert sorted(kept) == [400 * 8, 3001 * 8]
+
+
+# --- position by position ---
+
+
+def each(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(states @ table[1:].T, targets - 1, reduction="none")
+
+
+@pytest.mark.parametrize("positions", [0, 1, ROWS, 2 * ROWS + 5])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_losses_of_positions(positions: int, dtype: torch.dtype, close: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several chunks, with logits of a standard deviation of 1.4: each loss, and their sum to the last bit."""
+    monkeypatch.setattr(cross_entropy, "CPU_CELLS", ROWS * 50)
+    states, table, targets = drawn(positions, 50)
+    table = (0.5 * table).detach()
+    found = catalogue_losses(states, table, targets, dtype)
+    assert not found.requires_grad and found.dtype == torch.float32
+    torch.testing.assert_close(found, each(states, table, targets).detach(), atol=close, rtol=close)
+    parts = torch.stack([part.sum() for part in found.split(ROWS)]) if positions else torch.zeros(1)
+    total = torch.zeros(())
+    for part in parts:
+        total += part
+    assert torch.equal(catalogue_cross_entropy(states, table, targets, dtype), total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_of_positions_with_large_logits(dtype: torch.dtype) -> None:
+    """A target whose probability underflows has a finite loss; another of logit 200 against 0 has none."""
+    table = torch.tensor([[0.0], [200.0], [0.0]])
+    found = catalogue_losses(torch.ones(2, 1), table, torch.tensor([1, 2]), dtype)
+    assert found[0] == 0 and 80 < found[1] < math.inf
+
+
+def weighted(positions: int) -> Tensor:
+    return torch.rand(positions, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("positions", [0, 1, ROWS, 2 * ROWS + 5])
+def test_a_weighted_sum(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of weight * loss and its gradients, chunk by chunk; the weights themselves have none."""
+    monkeypatch.setattr(cross_entropy, "CPU_CELLS", ROWS * 50)
+    (states, table, targets), weights = drawn(positions, 50, dtype=torch.float64), weighted(positions).requires_grad_()
+    loss = (weights.detach() * each(states, table, targets)).sum()
+    found = catalogue_cross_entropy(states, table, targets, torch.float64, weights)
+    torch.testing.assert_close(found, loss)
+    by_weights = torch.autograd.grad(found, weights, retain_graph=True, allow_unused=True)
+    assert by_weights == (None,)
+    torch.testing.assert_close(*(torch.autograd.grad(value, (states, table)) for value in (found, loss)))
+
+
+def test_a_weighted_sum_in_bfloat16() -> None:
+    """As close as the plain one."""
+    (states, table, targets), weights = drawn(300, 2000, dim=64), weighted(300).float()
+    table = (table * 0.5).detach().requires_grad_()
+    loss = (weights * each(states, table, targets)).sum()
+    found = catalogue_cross_entropy(states, table, targets, torch.bfloat16, weights)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-3)
+    for gradient, want in zip(*(torch.autograd.grad(value, (states, table)) for value in (found, loss)), strict=True):
+        assert (gradient - want).norm() < 0.01 * want.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_one_change_no_bit(dtype: torch.dtype) -> None:
+    inputs = drawn(ROWS + 5, 50)
+    loss = catalogue_cross_entropy(*inputs, dtype, torch.ones(ROWS + 5))
+    expected, gradients = ours(*inputs, dtype)
+    assert torch.equal(loss, expected)
+    assert all(map(torch.equal, torch.autograd.grad(loss, inputs[:2]), gradients))
