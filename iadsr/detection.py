@@ -19,20 +19,22 @@ def detection_metrics(
     `noise_precision`, `noise_recall`: the deterministic rule. `..._expected`: sampled masks, in expectation.
     `noise_precision_at_share`: drop the lowest scores, as many as there is noise (then precision equals recall); of
     tied scores at the border a random part.
-    A precision of nothing dropped is 0. Empty without both noise and real interactions, or without scores.
+    A precision of nothing dropped is 0. What has no score counts only where decisions do. Empty without both noise and
+    real interactions that have scores.
     """
     from sklearn.metrics import roc_auc_score
 
-    if not 0 < noise.sum() < len(noise) or not np.isfinite(score).all():
+    scored = np.isfinite(score)
+    if not 0 < noise[scored].sum() < scored.sum():
         return {}
     return {
         "noise_share": float(noise.mean()),
-        "noise_auc": float(roc_auc_score(noise, -score)),
+        "noise_auc": float(roc_auc_score(noise[scored], -score[scored])),
         "noise_precision": _share(noise @ dropped.astype(float), dropped.sum()),
         "noise_recall": _share(noise @ dropped.astype(float), noise.sum()),
         "noise_precision_expected": _share(noise @ drop_probability, drop_probability.sum()),
         "noise_recall_expected": _share(noise @ drop_probability, noise.sum()),
-        "noise_precision_at_share": _precision_of_lowest(noise, score),
+        "noise_precision_at_share": _precision_of_lowest(noise[scored], score[scored]),
     }
 
 

@@ -47,6 +47,16 @@ def test_a_model_without_scores_detects_nothing() -> None:
     assert detection_metrics(NOISE, np.full(5, np.nan), DROPPED, PROBABILITY) == {}
 
 
+def test_what_has_no_score_counts_as_it_was_decided() -> None:
+    """Without the first score noise at 0.5 is above one of the three real ones: AUC 2/3; the lowest is a real one.
+
+    Decisions are over all five, as by hand above.
+    """
+    found = detection_metrics(NOISE, np.array([np.nan, *SCORE[1:]]), DROPPED, PROBABILITY)
+    assert (found["noise_auc"], found["noise_precision_at_share"]) == (pytest.approx(2 / 3), 0)
+    assert (found["noise_share"], found["noise_precision"], found["noise_recall"]) == (0.4, 0.5, 0.5)
+
+
 def test_constant_scores_tell_nothing() -> None:
     """Any two of the five may be dropped: 2/5 of them are noise, in expectation."""
     found = detection_metrics(NOISE, np.zeros(5), DROPPED, PROBABILITY)
