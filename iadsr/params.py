@@ -29,6 +29,7 @@ TOP_LEVEL = (
     "hsd",
     "dcrec",
     "steam",
+    "adt",
     "backbones",
     "encoders",
     "datasets",

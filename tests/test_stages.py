@@ -581,6 +581,15 @@ def test_a_plain_backbone_needs_no_encodings_and_drops_nothing(copy: Path, unlog
     assert invoke("recommend", "--history", some_ids(1)[0], "--k", "3").exit_code == 0
 
 
+def test_a_denoiser_of_targets(copy: Path, unlogged_model: None) -> None:
+    """Its first items have no score; noise is looked for among the others."""
+    shutil.rmtree(paths.ENCODED)
+    change(denoiser="adt", adt__gradual_steps=1, adt__largest_share=0.2, train__max_epochs=2)
+    succeed("train", "evaluate", "report")
+    metrics = json.loads(paths.METRICS.read_text())
+    assert 0 < metrics["drop_ratio"] < 0.5 and 0 < metrics["noise_auc"] < 1
+
+
 # --- MLflow ---
 
 

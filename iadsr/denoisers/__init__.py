@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iadsr.backbones import BACKBONES
+from iadsr.denoisers.adt import ADT
 from iadsr.denoisers.dcrec import DCRec
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
@@ -17,6 +18,7 @@ DENOISERS: dict[str, type[Recommender]] = {
     "hsd": HSD,
     "dcrec": DCRec,
     "steam": STEAM,
+    "adt": ADT,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 
