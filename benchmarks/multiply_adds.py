@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+COUNTED = ("none", "iadsr")  # denoisers
+
 
 @dataclass(frozen=True)
 class Load:
@@ -47,6 +49,7 @@ class Shape:
     dim: int
     semantic: int = 0
     negatives: int | None = None  # that a sampled loss scores in place of all items
+    denoiser: str = "none"
 
     @property
     def hidden(self) -> int:
@@ -54,7 +57,9 @@ class Shape:
 
 
 def training(load: Load, shape: Shape) -> dict[str, int]:
-    """One epoch, by part: forward and the way back."""
+    """One epoch, by part: forward and the way back. Nothing of a denoiser whose work is not counted."""
+    if shape.denoiser not in COUNTED:
+        return {}
     parts = {
         "loss": 3 * load.examples * (shape.negatives or shape.items) * shape.dim,
         "encoder": 3 * encoder(load, shape) + 3 * head(load.examples, shape),
@@ -65,7 +70,9 @@ def training(load: Load, shape: Shape) -> dict[str, int]:
 
 
 def ranking(load: Load, shape: Shape) -> dict[str, int]:
-    """One full ranking of every window's next item, by part: forward alone."""
+    """One full ranking of every window's next item, by part: forward alone; or nothing, as above."""
+    if shape.denoiser not in COUNTED:
+        return {}
     parts = {
         "scores": load.windows * shape.items * shape.dim,
         "encoder": encoder(load, shape) + head(load.windows, shape),

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from benchmarks import peer
+from iadsr.denoisers import DENOISERS
 
 Dataset = Annotated[str, typer.Option(help="An entry of `datasets` in params.yaml.")]
 Backbone = Annotated[str, typer.Option(help="gru4rec | caser | sasrec")]
-Denoiser = Annotated[str, typer.Option(help="none | iadsr")]
+Denoiser = Annotated[str, typer.Option(help=" | ".join(DENOISERS))]
 BatchSize = Annotated[int | None, typer.Option(help="train.batch_size: windows in a batch.", show_default=False)]
 Dim = Annotated[int | None, typer.Option(help="train.dim: width of the item embeddings.", show_default=False)]
 Threads = Annotated[

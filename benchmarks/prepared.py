@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from iadsr.artifacts import file_digest, replacing_folder, text_digest
 from iadsr.catalogue import MIRROR_VARIABLE
 from iadsr.configuration import problems
+from iadsr.denoisers import DENOISERS
 from iadsr.errors import UserError
 from iadsr.params import ParamsError, choice, lookup, read_params, read_yaml
 from stages import paths
@@ -65,11 +66,11 @@ def change(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def prepared(content: dict[str, Any]) -> Path:
-    """A folder with data/filtered, and with data/encoded where the denoiser wants it; made at the first call.
+    """A folder with data/filtered, and with data/encoded where the denoiser reads texts; made at the first call.
 
     Made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
     """
-    stages = ["ingest", "filter"] + (["encode"] if content["denoiser"] != "none" else [])
+    stages = ["ingest", "filter"] + (["encode"] if DENOISERS[content["denoiser"]].reads_texts else [])
     folder = CACHE / f"{choice(content, 'dataset', 'datasets')}-{key(content, stages)[:12]}"
     if not folder.exists():
         with replacing_folder(folder) as new:

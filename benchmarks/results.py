@@ -15,7 +15,9 @@ def headed(content: Fields, first: Fields) -> Fields:
     backbone, denoiser = content["backbone"], content["denoiser"]
     settings = {"train": content["train"], f"backbones.{backbone}": content["backbones"][backbone]}
     if denoiser != "none":
-        settings |= {denoiser: content[denoiser], "theta": content["theta"]}
+        settings[denoiser] = content[denoiser]
+    if denoiser == "iadsr":
+        settings["theta"] = content["theta"]
     head = {"dataset": content["dataset"], "backbone": backbone, "denoiser": denoiser, "settings": settings}
     load = first["load"]
     padding = {
@@ -27,7 +29,12 @@ def headed(content: Fields, first: Fields) -> Fields:
 
 
 def against_peak(adds: dict[str, int], seconds: float, rates: dict[str, float], dtype: str) -> Fields:
-    """`peak_fraction`: multiply-adds a second over the rate of a matrix product in the same number format."""
+    """`peak_fraction`: multiply-adds a second over the rate of a matrix product in the same number format.
+
+    Nothing where no multiply-adds are counted.
+    """
+    if not adds:
+        return {}
     return {
         "multiply_adds": adds,
         "matrix_rate": {name: round(rate) for name, rate in rates.items()},
@@ -54,12 +61,10 @@ def in_words(result: Fields, rate: str) -> str:
     """The most important fields, for a person."""
     what = f"{result['dataset']}, {result['backbone']}, denoiser {result['denoiser']}"
     where = f"{result['device']} ({result['cpu']}), {result['threads']} threads"
-    lines = [
-        f"{what} on {where}",
-        f"  {result[rate]:,.0f} {rate.replace('_per_', ' a ')}",
-        f"  padding {result['padding_share']:.1%}, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB, "
-        f"{result['peak_fraction']:.1%} of the rate of {result['matrix_dtype']} matrix products",
-    ]
+    memory = f"padding {result['padding_share']:.1%}, peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    lines = [f"{what} on {where}", f"  {result[rate]:,.0f} {rate.replace('_per_', ' a ')}", f"  {memory}"]
+    if "peak_fraction" in result:
+        lines[-1] += f", {result['peak_fraction']:.1%} of the rate of {result['matrix_dtype']} matrix products"
     for name in ("ratio", "over_plain", "one_pass", "the_rest"):
         if name in result:
             lines.append(f"  {name} {result[name]:.2f}")

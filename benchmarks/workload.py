@@ -113,6 +113,7 @@ class Workload:
                 self.config.dim,
                 0 if plain else self.config.semantic["dim"],  # type: ignore[index]  # not plain
                 self.model.negatives,
+                self.config.denoiser,
             ),
             "machine": machine.described(self.device),
             "product_dtype": str(self.model.product_dtype).removeprefix("torch."),
