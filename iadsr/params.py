@@ -30,6 +30,7 @@ TOP_LEVEL = (
     "dcrec",
     "steam",
     "adt",
+    "semantic",
     "backbones",
     "encoders",
     "datasets",

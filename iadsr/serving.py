@@ -35,7 +35,7 @@ class Recommendation(NamedTuple):
 
 
 class Server:
-    """A trained model with its catalogue; IADSR's masks also need the texts' encoder, opened at the first use."""
+    """A trained model with its catalogue; one that reads prefixes needs the texts' encoder, opened at the first use."""
 
     def __init__(self, model: Path, items: Path, encoder: EncoderParams | None, item_vectors: Path | None) -> None:
         """`item_vectors` (items.npy) is needed where prefixes are means of item vectors, `encoder` where texts are."""
@@ -84,7 +84,8 @@ class Server:
     def _texts(self, history: list[int], titles: Sequence[str] | None) -> list[str]:
         if titles is None or not len(titles):
             return [self.titles[number - 1] for number in history]
-        if self.config.semantic and self.config.semantic["prefixes"] == "mean":
+        semantic = self.config.semantic
+        if semantic and (semantic["prefixes"] == "mean" or not self.model.needs_semantics):
             raise UserError("titles: this model reads the vectors of catalogue items, not texts; leave titles out")
         if len(titles) != len(history):
             raise UserError(f"titles: {len(titles)} titles for a history of {len(history)} items")

@@ -50,10 +50,9 @@ def main(params: Params = paths.PARAMS) -> None:
     read_catalogue(paths.ITEMS, config.item_count)  # needed only at the end, for the logged model
     history = checked_history(config)
     vectors, encoder = None, None
-    if config.semantic:
+    if model.needs_semantics and config.semantic:
         encoder = trained_encoder(content, config.semantic)
         require_encodings(paths.ENCODED, config.semantic)
-    if model.needs_semantics:
         vectors = PrefixVectors(paths.ENCODED, len(sequences.items))
     feed = Feed(sequences.to(device), vectors)
 
@@ -113,14 +112,13 @@ def log_served_model(config: ModelConfig, encoder: EncoderParams | None) -> None
     import iadsr
     from stages.served_model import SIGNATURE
 
-    semantic = config.semantic
     spec = encoder.model_dump(mode="json") if encoder else {}
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
         folder = Path(temporary) / "recommender"
         shutil.copytree(paths.MODEL, folder)
         shutil.copy(paths.ITEMS, folder / "items.parquet")
-        if semantic and semantic["prefixes"] == "mean":
+        if encoder and config.semantic and config.semantic["prefixes"] == "mean":
             shutil.copy(paths.ENCODED / "items.npy", folder)
         (folder / "encoder.json").write_text(json.dumps(spec), encoding="utf-8")
         mlflow.pyfunc.log_model(

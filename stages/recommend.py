@@ -51,13 +51,15 @@ def main(
 
 
 def open_server(params: Path):  # type: ignore[no-untyped-def]  # a Server, whose import is slow
-    """The model of this project, with the encoder that its encodings were made by."""
+    """The model of this project, with the encoder that its encodings were made by if it reads those of prefixes."""
+    from iadsr.denoisers import DENOISERS
     from iadsr.params import read_params
     from iadsr.saved_model import load_config
     from iadsr.serving import Server, trained_encoder
     from iadsr.vectors import require_encodings
 
-    semantic = load_config(paths.MODEL).semantic
+    config = load_config(paths.MODEL)
+    semantic = config.semantic if DENOISERS[config.denoiser].needs_semantics else None
     encoder = trained_encoder(read_params(params), semantic) if semantic else None
     if semantic and semantic["prefixes"] == "mean":
         require_encodings(paths.ENCODED, semantic)

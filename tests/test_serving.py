@@ -24,6 +24,7 @@ from small_models import (
 )
 
 from iadsr import serving
+from iadsr.denoisers import DENOISERS
 from iadsr.errors import UserError
 from iadsr.ranking import rank_targets
 from iadsr.saved_model import ModelConfig, build, save
@@ -37,6 +38,11 @@ IDS = [f"id{number}" for number in range(1, ITEMS + 1)]
 TITLES = [f"title {number}" for number in range(1, ITEMS + 1)]
 HISTORIES = random_histories(8, 10)
 Make = Callable[..., Server]
+PARAMS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "iadsr": iadsr_params().model_dump(),
+    "semantic": {"share": 0.3, "mask_at_test": True},
+}
 
 
 @pytest.fixture
@@ -51,19 +57,20 @@ def make(tmp_path: Path) -> Make:
                 "backbone": backbone,
                 "backbone_params": SETTINGS[backbone],
                 "denoiser": denoiser,
-                "denoiser_params": iadsr_params().model_dump() if denoiser == "iadsr" else {},
+                "denoiser_params": PARAMS[denoiser],
                 "user_count": USERS,
                 "item_count": ITEMS,
                 "dim": DIM,
                 "max_length": LIMIT,
                 "seed": 1,
-                "semantic": semantic if denoiser == "iadsr" else None,
+                "semantic": semantic if DENOISERS[denoiser].reads_texts else None,
             }
         )
-        model = spread_out(build(config), 0.5)
+        sequences = sequences_of(*HISTORIES)
+        feed = Feed(sequences, write_means(tmp_path / "encoded", sequences, LIMIT))
+        model = spread_out(build(config, feed), 0.5)
         save(tmp_path / "model", model, config)
         pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
-        write_means(tmp_path / "encoded", sequences_of(*HISTORIES), LIMIT)
         vectors = changes.pop("item_vectors", tmp_path / "encoded" / "items.npy")
         return Server(tmp_path / "model", tmp_path / "items.parquet", None, vectors)
 
@@ -75,7 +82,7 @@ def raw(history: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("backbone", ["gru4rec", "caser", "sasrec"])
-@pytest.mark.parametrize("denoiser", ["none", "iadsr"])
+@pytest.mark.parametrize("denoiser", PARAMS)
 def test_lists_agree_with_full_ranking(denoiser: str, backbone: str, make: Make, tmp_path: Path) -> None:
     """The test target stands in the whole list at its unfiltered rank and, unless seen, at its filtered rank too."""
     server, sequences = make(denoiser, backbone), sequences_of(*HISTORIES)
@@ -108,7 +115,7 @@ def test_a_history_of_everything_leaves_nothing(make: Make) -> None:
     assert len(make().recommend([IDS], 3, exclude_seen=False)[0]) == 3
 
 
-@pytest.mark.parametrize("denoiser", ["none", "iadsr"])
+@pytest.mark.parametrize("denoiser", PARAMS)
 def test_histories_do_not_influence_each_other(denoiser: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """One at a time, all at once, and in batches of 3: the same lists."""
     server, histories = make(denoiser), [raw(history) for history in HISTORIES]
@@ -200,6 +207,15 @@ def test_what_the_model_needs_but_does_not_get(make: Make) -> None:
     with pytest.raises(UserError, match="need the text encoder"):
         make(semantic={"prefixes": "joint"}).recommend([["id1"]], 3)
     assert len(make("none", item_vectors=None).recommend([["id1"]], 3)[0]) == 3
+
+
+def test_a_model_that_carries_its_vectors_needs_none_and_reads_no_titles(make: Make) -> None:
+    """Whatever the prefixes were that `encode` wrote beside them."""
+    for prefixes in ("mean", "joint"):
+        server = make("semantic", semantic={"prefixes": prefixes}, item_vectors=None)
+        assert len(server.recommend([["id1", "id2", "id3"]], 3)[0]) == 3
+        with pytest.raises(UserError, match="leave titles out"):
+            server.recommend([["id1"]], 3, titles=[["anything"]])
 
 
 def test_a_catalogue_of_another_data_set(make: Make, tmp_path: Path) -> None:

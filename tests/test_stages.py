@@ -581,6 +581,20 @@ def test_a_plain_backbone_needs_no_encodings_and_drops_nothing(copy: Path, unlog
     assert invoke("recommend", "--history", some_ids(1)[0], "--k", "3").exit_code == 0
 
 
+def test_a_model_that_carries_its_vectors_needs_no_encodings_any_more(copy: Path, unlogged_model: None) -> None:
+    """It is evaluated and recommends without them, whatever the encoder is by now."""
+    change(denoiser="semantic", semantic__share=0.2, train__max_epochs=1)
+    succeed("train")
+    shutil.rmtree(paths.ENCODED)
+    change(encoders__minilm__pooling="cls")
+    succeed("evaluate", "report")
+    metrics = json.loads(paths.METRICS.read_text())
+    assert 0.1 < metrics["drop_ratio"] < 0.3 and 0 < metrics["noise_auc"] < 1
+    denoised = pl.read_parquet(paths.DENOISED).drop_nulls("score")
+    assert denoised["kept"].to_list() == (denoised["score"] > 0).to_list()
+    assert invoke("recommend", "--history", some_ids(1)[0], "--k", "3").exit_code == 0
+
+
 def test_a_denoiser_of_targets(copy: Path, unlogged_model: None) -> None:
     """Its first items have no score; noise is looked for among the others."""
     shutil.rmtree(paths.ENCODED)

@@ -7,6 +7,7 @@ from iadsr.denoisers.adt import ADT
 from iadsr.denoisers.dcrec import DCRec
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
+from iadsr.denoisers.semantic import Semantic
 from iadsr.denoisers.steam import STEAM
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, group, lookup, one_of
@@ -19,6 +20,7 @@ DENOISERS: dict[str, type[Recommender]] = {
     "dcrec": DCRec,
     "steam": STEAM,
     "adt": ADT,
+    "semantic": Semantic,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 
