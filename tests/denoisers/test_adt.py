@@ -283,7 +283,7 @@ def test_killed_in_the_middle_of_the_schedule_it_ends_the_same(loss: str, tmp_pa
 def test_its_loss_cannot_be_sampled() -> None:
     """With as many items as `full_catalogue` says it trains; one more is refused."""
     start(adt(), train_params(full_catalogue=ITEMS), 0)
-    with pytest.raises(UserError, match=r"train\.full_catalogue: the loss of ADT cannot .* at least 12"):
+    with pytest.raises(UserError, match=r"train\.full_catalogue: 11 items, .* all 12"):
         start(adt(), train_params(full_catalogue=ITEMS - 1), 0)
 
 
