@@ -13,6 +13,7 @@ import typer
 from benchmarks import multiply_adds, options, peer, results, workload
 from benchmarks.prepared import parameters, prepared
 from benchmarks.processes import Child
+from iadsr.denoisers import NO_BACKBONE
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
 
@@ -79,9 +80,9 @@ def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool
 
 
 def processes(content: Fields, folder: Path, against_plain: bool, per_prefix: bool) -> dict[str, Child[Fields]]:
-    """One for the model asked for; for its plain backbone where it has a denoiser; for steps of one example a row."""
+    """One for the model asked for; for its backbone without the denoiser, if it has both; for one example a row."""
     found = {"own": Child(workload.training_epochs, content, folder)}
-    if content["denoiser"] != "none" and against_plain:
+    if content["denoiser"] != "none" and content["backbone"] != NO_BACKBONE and against_plain:
         found["plain"] = Child(workload.training_epochs, {**content, "denoiser": "none"}, folder)
     if per_prefix:
         found["per_prefix"] = Child(workload.prefix_batches, content, folder, PREFIX_BATCH)
