@@ -27,6 +27,7 @@ TOP_LEVEL = (
     "evaluate",
     "iadsr",
     "hsd",
+    "ssdrec",
     "backbones",
     "encoders",
     "datasets",

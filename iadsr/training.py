@@ -128,6 +128,11 @@ def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     model.prefixes_drawn = params.prefixes
     sampled = model.items.num_embeddings - 1 > params.full_catalogue
     model.negatives, model.items.sparse = (params.negatives if sampled else None), sampled
+    if sampled and not model.sampled_loss:
+        raise UserError(
+            f"params.yaml: train.full_catalogue: {type(model).__name__} can only be trained over the whole catalogue; "
+            f"raise it to the {model.items.num_embeddings - 1} items of the data set"
+        )
     if sampled and params.weight_decay > 0:
         raise UserError("params.yaml: train.weight_decay: must be 0 where the loss is sampled (train.full_catalogue)")
     dense = [parameter for parameter in model.parameters() if not (sampled and parameter is model.items.weight)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iadsr.backbones import BACKBONES
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
+from iadsr.denoisers.ssdrec import SSDRec
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, group, lookup, one_of
 from iadsr.recommender import NoParams, Recommender
@@ -13,6 +14,7 @@ DENOISERS: dict[str, type[Recommender]] = {
     "none": Recommender,
     "iadsr": IADSR,
     "hsd": HSD,
+    "ssdrec": SSDRec,
 }
 NO_BACKBONE = "none"  # of a denoiser with an encoder of its own
 
