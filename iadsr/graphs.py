@@ -1,6 +1,12 @@
-"""Sparse graphs over items, of training interactions alone: rows and columns are item numbers, 0 (padding) is empty."""
+"""Sparse graphs over items and users, of training interactions alone.
+
+Rows and columns are numbers of items or of users, both from 1; 0 (padding, or an unknown user) is empty.
+"""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -70,6 +76,110 @@ def _nearest(shared: sparse.csr_array, start: int, popularity: Integers, count: 
     best = order[np.arange(len(order)) - begins < count]
     cosines = users[best] / np.sqrt(popularity[row[best] + start].astype(np.float64) * popularity[column[best]])
     return sparse.csr_array((cosines, (row[best], column[best])), shape=shared.shape)
+
+
+# --- SSDRec's: who precedes whom, who has what in common, and who has not but shares a neighbour ---
+
+
+class Succession(NamedTuple):
+    """Of each pair of items: in how many places the first stands before the second, and with what weight in all."""
+
+    counts: sparse.csr_array
+    weights: sparse.csr_array
+
+
+def succession(sequences: Sequences) -> Succession:
+    """A pair at distance d in a history of n items counts once and weighs (n - d) / n; an item and itself are no pair.
+
+    Quadratic in the length of histories, with a step of numpy for each distance.
+    """
+    users, items = training_interactions(sequences)
+    lengths = np.bincount(users, minlength=sequences.users)
+    ends, length, items = np.cumsum(lengths)[users], lengths[users], items.astype(np.int32)
+    before, parts, distance = np.arange(len(users)), [], 1
+    while len(before := before[before + distance < ends[before]]):
+        after = before + distance
+        parts.append((items[before], items[after], (length[before] - distance) / length[before]))
+        distance += 1
+    if not parts:
+        return Succession(*(sparse.csr_array(_square(sequences)) for _ in range(2)))
+    one, other, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    different = one != other
+    pair = one[different], other[different]
+    weighed = sparse.csr_array((weights[different], pair), shape=_square(sequences))
+    return Succession(_ordered(_counted(*pair, _square(sequences))), _ordered(weighed))
+
+
+def frequent_succession(found: Succession, frequent: int) -> sparse.csr_array:
+    """The weights of pairs that count more than `frequent` times."""
+    return _ordered(found.weights * (found.counts > frequent))
+
+
+def item_conflicts(counts: sparse.csr_array, frequent: int, hot: Integers) -> sparse.csr_array:
+    """Hot items that never share a history, but are tied to a third item more than `frequent` times each.
+
+    An edge weighs the sum of both ties over all such bridges; ties count both orders. Symmetric.
+    """
+    ties = sparse.csr_array(counts + counts.T)
+    return _bridged(_ordered(ties * (ties > frequent)), ties, hot)
+
+
+def ownership(sequences: Sequences) -> sparse.csr_array:
+    """How often each user has each item."""
+    users, items = training_interactions(sequences)
+    return _counted(users + 1, items, (sequences.users + 1, sequences.item_count + 1))
+
+
+def common_share(owned: sparse.csr_array) -> sparse.csr_array:
+    """Of two users the share of both histories' interactions with an item that the other has, too; 1 of a user itself.
+
+    In float32: of all graphs it has the most entries.
+    """
+    counts = owned.astype(np.float32)
+    common = sparse.csr_array(counts @ counts.sign().T)
+    common = sparse.csr_array(common + common.T)
+    lengths = counts.sum(axis=1)
+    owners = np.repeat(np.arange(len(lengths)), np.diff(common.indptr))
+    common.data /= lengths[owners] + lengths[common.indices]
+    common.sort_indices()
+    return common
+
+
+def user_conflicts(shares: sparse.csr_array, hot: Integers) -> sparse.csr_array:
+    """Hot users that have no item in common, but each some with a third user.
+
+    An edge weighs the sum of both shares over all such bridges. Symmetric.
+    """
+    others = shares.copy()
+    others.setdiag(0)
+    return _bridged(_ordered(others), shares, hot)
+
+
+def hottest(counts: Int[np.ndarray, " numbers"], cold: float) -> Integers:
+    """The numbers, from 1, of all but the share `cold` with the smallest counts; of equal counts lower ones are colder.
+
+    `counts` begin with that of number 0, which is none.
+    """
+    order = np.argsort(counts[1:], kind="stable") + 1
+    return np.sort(order[math.ceil(cold * len(order) - 1e-9) :])
+
+
+def row_normalised(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Rows sum to 1, but for empty ones."""
+    result = sparse.csr_array(matrix, dtype=np.result_type(matrix.dtype, np.float32), copy=True)
+    result.data *= np.repeat(_inverse(matrix.sum(axis=1)), np.diff(matrix.indptr))
+    return _ordered(result)
+
+
+def _bridged(ties: sparse.csr_array, related: sparse.csr_array, hot: Integers) -> sparse.csr_array:
+    """Between different hot nodes that are not related: the sum of their ties to nodes that both are tied to."""
+    own = ties[hot]
+    one_side = sparse.csr_array(own @ own.sign().T)
+    both = sparse.csr_array(one_side + one_side.T)
+    both = sparse.csr_array(both - both * related[hot][:, hot].sign())
+    both.setdiag(0)
+    found = sparse.coo_array(both)
+    return _ordered(sparse.csr_array((found.data, (hot[found.row], hot[found.col])), shape=ties.shape))
 
 
 def _counted(rows: Integers, columns: Integers, shape: tuple[int, int]) -> sparse.csr_array:

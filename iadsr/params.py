@@ -31,6 +31,7 @@ TOP_LEVEL = (
     "steam",
     "adt",
     "semantic",
+    "ssdrec",
     "backbones",
     "encoders",
     "datasets",

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import sparse
 from small_models import ITEMS, random_histories, sequences_of
 from torch import Tensor
 
-from iadsr.graphs import co_interaction_graph, training_interactions, transition_counts, transition_graph
+from iadsr.graphs import (
+    co_interaction_graph,
+    common_share,
+    frequent_succession,
+    hottest,
+    item_conflicts,
+    ownership,
+    row_normalised,
+    succession,
+    training_interactions,
+    transition_counts,
+    transition_graph,
+    user_conflicts,
+)
 from iadsr.sequences import Sequences
 
 HISTORIES = [*random_histories(9, 12), [4, 4, 5, 4, 1, 2], [6, 1, 2]]
@@ -127,3 +142,129 @@ def test_histories_too_short_for_any_edge() -> None:
     assert transition_counts(sequences).nnz == 0
     for graph in (transition_graph(sequences), co_interaction_graph(sequences, 4)):
         assert graph.toarray().tolist() == np.diag([0.0, 1, 1, 1]).tolist()
+
+
+# --- SSDRec's ---
+
+
+def literal_succession(histories: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, and sums of (n - distance) / n, of i before j in one history."""
+    counts, weights = np.zeros((2, ITEMS + 1, ITEMS + 1))
+    for history in histories:
+        for i in range(len(history)):
+            for j in range(i + 1, len(history)):
+                if history[i] != history[j]:
+                    counts[history[i], history[j]] += 1
+                    weights[history[i], history[j]] += (len(history) - (j - i)) / len(history)
+    return counts, weights
+
+
+def literal_conflicts(ties: np.ndarray, related: np.ndarray, hot: list[int]) -> np.ndarray:
+    """Never related, but sharing a neighbour: the sum of both ties over the neighbours they share."""
+    result = np.zeros_like(ties)
+    for one in hot:
+        for other in hot:
+            if one != other and related[one, other] == 0:
+                for bridge in range(len(ties)):
+                    if ties[one, bridge] > 0 and ties[other, bridge] > 0:
+                        result[one, other] += ties[one, bridge] + ties[other, bridge]
+    return result
+
+
+def literal_common_share(histories: list[list[int]]) -> np.ndarray:
+    """(items of u that v has + items of v that u has) / (n_u + n_v), for users from 1."""
+    result = np.zeros((len(histories) + 1,) * 2)
+    for u, own in enumerate(histories, 1):
+        for v, other in enumerate(histories, 1):
+            common = sum(item in other for item in own) + sum(item in own for item in other)
+            result[u, v] = common / (len(own) + len(other)) if common else 0
+    return result
+
+
+def test_succession_by_hand() -> None:
+    """In 1 2 3: 1-2 and 2-3 at distance 1 weigh 2/3 each, 1-3 at distance 2 1/3; in 2 3: 1/2."""
+    found = succession(sequences_of([1, 2, 3, 4, 4], [2, 3, 1, 1]))
+    assert found.counts.toarray().tolist() == [[0] * 5, [0, 0, 1, 1, 0], [0, 0, 0, 2, 0], [0] * 5, [0] * 5]
+    np.testing.assert_allclose(found.weights.toarray()[1:3, 2:4], [[2 / 3, 1 / 3], [0, 2 / 3 + 1 / 2]])
+    assert frequent_succession(found, 1).indices.tolist() == [3] and frequent_succession(found, 2).nnz == 0
+
+
+def test_succession_equals_the_loops() -> None:
+    counts, weights = literal_succession(TRAINED)
+    found = succession(SEQUENCES)
+    np.testing.assert_array_equal(found.counts.toarray(), counts)
+    np.testing.assert_allclose(found.weights.toarray(), weights)
+    np.testing.assert_allclose(frequent_succession(found, 1).toarray(), weights * (counts > 1))
+
+
+def test_nothing_succeeds() -> None:
+    found = succession(sequences_of([1, 2, 3], [2, 2, 3, 3]))
+    assert found.counts.nnz == found.weights.nnz == frequent_succession(found, 0).nnz == 0
+
+
+def test_hottest_by_hand() -> None:
+    """Of counts 3, 1, 1, 0, 5 the coldest 60% are items 4, 2 and 3; at 40% item 3 stays, as the later of equal ones."""
+    counts = np.array([99, 3, 1, 1, 0, 5])
+    assert hottest(counts, 0.6).tolist() == [1, 5] and hottest(counts, 0.4).tolist() == [1, 3, 5]
+    assert hottest(counts, 0.0).tolist() == [1, 2, 3, 4, 5] and hottest(counts, 1.0).tolist() == []
+    assert len(hottest(np.arange(31), 0.1)) == 27  # 0.1 * 30 is a bit above 3 in floating point
+
+
+def test_conflicts_by_hand() -> None:
+    """1-2 stand together three times and 2-3 twice, 1-3 never: an edge of 3 + 2, be 2 hot or not."""
+    counts = succession(sequences_of(*[[1, 2, 4, 4]] * 2, [2, 1, 4, 4], [2, 3, 4, 4], [3, 2, 4, 4])).counts
+    found = item_conflicts(counts, 1, np.array([1, 2, 3])).toarray()
+    assert found[1, 3] == found[3, 1] == 5 and found.sum() == 10
+    assert item_conflicts(counts, 1, np.array([1, 3])).sum() == 10
+    assert item_conflicts(counts, 1, np.array([1, 2])).nnz == 0
+    assert item_conflicts(counts, 2, np.array([1, 2, 3])).nnz == 0  # 2-3 is no frequent tie
+
+
+@pytest.mark.parametrize("frequent", [0, 1, 2])
+def test_item_conflicts_equal_the_loops(frequent: int) -> None:
+    sparse_histories = [history[:3] for history in TRAINED]
+    counts, _ = literal_succession(sparse_histories)
+    found = succession(sequences_of(*([*history, 1, 1] for history in sparse_histories), [1, ITEMS, 1])).counts
+    both = counts + counts.T
+    for hot in (list(range(1, ITEMS + 1)), [1, 2, 4, 7, 9]):
+        expected = literal_conflicts(both * (both > frequent), both, hot)
+        np.testing.assert_array_equal(item_conflicts(found, frequent, np.array(hot)).toarray(), expected)
+    assert item_conflicts(found, 0, np.arange(1, ITEMS + 1)).nnz > 10
+
+
+def test_user_graphs_equal_the_loops() -> None:
+    trained = [history[:2] for history in TRAINED if len(history) > 1]
+    owned = ownership(sequences_of(*([*history, 1, 1] for history in trained)))
+    shares = common_share(owned)
+    expected = literal_common_share(trained)
+    np.testing.assert_allclose(shares.toarray(), expected, rtol=1e-6)
+    others = expected * (1 - np.eye(len(expected)))
+    for hot in (list(range(1, len(trained) + 1)), [2, 3, 5, 8]):
+        found = user_conflicts(shares, np.array(hot))
+        np.testing.assert_allclose(found.toarray(), literal_conflicts(others, expected, hot), rtol=1e-6)
+    assert user_conflicts(shares, np.arange(1, len(trained) + 1)).nnz > 2
+
+
+def test_ownership_and_normalised_rows() -> None:
+    """Counts of users from 1; rows sum to 1, empty ones stay empty."""
+    owned = ownership(sequences_of([2, 1, 2, 3, 3], [1, 3, 3]))
+    assert owned.toarray().tolist() == [[0, 0, 0, 0], [0, 1, 2, 0], [0, 1, 0, 0]]
+    np.testing.assert_allclose(row_normalised(owned).toarray()[1:], np.array([[0, 1 / 3, 2 / 3, 0], [0, 1, 0, 0]]))
+    assert owned.sum() == 4  # unchanged
+
+
+GRAPHS: list[Callable[[Sequences], sparse.csr_array]] = [
+    lambda sequences: succession(sequences).weights,
+    lambda sequences: item_conflicts(succession(sequences).counts, 1, np.arange(1, ITEMS + 1)),
+    ownership,
+    lambda sequences: common_share(ownership(sequences)),
+    lambda sequences: user_conflicts(common_share(ownership(sequences)), np.arange(1, 12)),
+]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_ssdrec_graphs_see_no_held_out_items(graph: Callable[[Sequences], sparse.csr_array]) -> None:
+    items: Tensor = SEQUENCES.items.clone()
+    held_out = [row for end in SEQUENCES.offsets[1:].tolist() for row in (end - 2, end - 1)]
+    items[held_out] = items[held_out] % (ITEMS - 1) + 1
+    assert (graph(Sequences(items, SEQUENCES.offsets)) != graph(SEQUENCES)).nnz == 0

@@ -8,6 +8,7 @@ from iadsr.denoisers.dcrec import DCRec
 from iadsr.denoisers.hsd import HSD
 from iadsr.denoisers.iadsr import IADSR
 from iadsr.denoisers.semantic import Semantic
+from iadsr.denoisers.ssdrec import SSDRec
 from iadsr.denoisers.steam import STEAM
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, group, lookup, one_of
@@ -17,8 +18,9 @@ DENOISERS: dict[str, type[Recommender]] = {
     "none": Recommender,
     "iadsr": IADSR,
     "hsd": HSD,
-    "dcrec": DCRec,
+    "ssdrec": SSDRec,
     "steam": STEAM,
+    "dcrec": DCRec,
     "adt": ADT,
     "semantic": Semantic,
 }

@@ -25,7 +25,7 @@ catalogue, and a user that is not of the data set has the zero vector.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +39,7 @@ from iadsr.backbones.padding import Group as Padding
 from iadsr.backbones.padding import by_length, padded, put, take
 from iadsr.dropout import Dropout
 from iadsr.params import Group
-from iadsr.prefixes import prefixes_with_target
+from iadsr.prefixes import Prefixes, prefixes_with_target
 from iadsr.products import Linear
 from iadsr.recommender import Keep, Recommender, newest
 from iadsr.seeds import derived_seed
@@ -72,10 +72,18 @@ class Signals(NamedTuple):
     rebuilding: Float[Tensor, " batch"]
 
 
+class Examined(NamedTuple):
+    """Histories that training judges, whom the item's signal asks, and what it reads (None: what all else reads)."""
+
+    histories: Batch
+    query: Float[Tensor, "batch dim"]
+    seen: Float[Tensor, "batch time dim"] | None
+
+
 class HSD(Recommender):
     """Any backbone over histories without what both signals call noise."""
 
-    params_type = HSDParams
+    params_type: ClassVar[type[HSDParams]] = HSDParams
 
     @classmethod
     def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> HSD:
@@ -117,9 +125,9 @@ class HSD(Recommender):
         examples = prefixes_with_target(batch, self.prefixes_drawn)
         if not len(examples.targets):
             return dict.fromkeys(("ce", "rebuild", "user"), self.items.weight.sum() * 0)
-        histories, targets = examples.batch, examples.targets
+        targets, (histories, query, seen) = examples.targets, self.examined(batch, examples)
         embedded = self.items(histories.items)
-        signals = self.signals(embedded, histories, self.query(histories, targets))
+        signals = self.signals(embedded, histories, query, seen)
         keep = 1 - self.sampled(signals.sequence, histories) * self.sampled(signals.item, histories)
         self.count(keep, histories.valid)
         states = self.cleaned_states(embedded, keep, histories.valid)
@@ -134,12 +142,12 @@ class HSD(Recommender):
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state after each history without what the deterministic rule drops."""
         embedded = self.items(batch.items)
-        keep = self.judged_by_rule(self.signals(embedded, batch, self.users(batch.users)))
+        keep = self.judged_by_rule(self.signals_in_use(embedded, batch))
         return self.head(self.cleaned_states(embedded, keep.to(embedded.dtype), batch.valid))
 
     def keep(self, batch: Batch) -> Keep:
         """The score is how much the milder of the two signals prefers "keep"; below 0 an item is dropped."""
-        signals = self.signals(self.items(batch.items), batch, self.users(batch.users))
+        signals = self.signals_in_use(self.items(batch.items), batch)
         nothing = torch.full_like(signals.item, float("nan"))
         return Keep(
             nothing,
@@ -157,16 +165,32 @@ class HSD(Recommender):
 
     # --- signals ---
 
+    def examined(self, batch: Batch, examples: Prefixes) -> Examined:
+        """What training judges instead of the prefixes of a batch: here these themselves."""
+        return Examined(examples.batch, self.query(examples.batch, examples.targets), None)
+
     def query(self, histories: Batch, targets: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Whom the item's signal asks in training."""
         return self.items(targets) if "target_query" in self.params.quirks else self.users(histories.users)
 
+    def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
+        """Both signals where a model is used: the item's asks the user."""
+        return self.signals(embedded, batch, self.users(batch.users))
+
     def signals(
-        self, embedded: Float[Tensor, "batch time dim"], histories: Batch, query: Float[Tensor, "batch dim"]
+        self,
+        embedded: Float[Tensor, "batch time dim"],
+        histories: Batch,
+        query: Float[Tensor, "batch dim"],
+        seen: Float[Tensor, "batch time dim"] | None = None,
     ) -> Signals:
-        """What both signals say of each item of each history, from the history alone."""
+        """What both signals say of each item of each history, from the history alone.
+
+        The item's signal reads `seen`, or `embedded` if that is None.
+        """
         sequence, rebuilding = self.by_sequence(embedded, histories.valid)
-        return Signals(sequence, self.by_item(embedded, histories.valid, query), rebuilding)
+        item = self.by_item(embedded if seen is None else seen, histories.valid, query)
+        return Signals(sequence, item, rebuilding)
 
     def by_sequence(
         self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]

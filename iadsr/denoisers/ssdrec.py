@@ -1,0 +1,132 @@
+"""SSDRec (Zhang et al., ICDE 2024): augment histories by what graphs of all interactions suggest, then denoise as HSD.
+
+Three stages. One layer over graphs of users and items (iadsr/denoisers/ssdrec_encoder.py) makes embeddings that have
+looked at neighbours. In training the likeliest noise of a history gets an item of the catalogue on each side, and one
+of these three may go again (ssdrec_augmentation.py). HSD (hsd.py) judges and cleans the result; its item's signal
+reads the graphs' embeddings and asks the graphs' embedding of the user, all else reads the plain ones. Where the model
+is used nothing is inserted, and the graphs' embeddings are those of the last epoch's end, saved with the model.
+
+The graphs hold training interactions alone. A user's has seen the user's whole training history, though: in training,
+the user's embedding knows that a target is among some hundred neighbours and items, as in any recommender of users.
+
+What the specification leaves open, or the released code decides otherwise:
+
+- `frequent` is 2 here and 10 there, which leaves nearly no edge in sparse data; where none is left training is refused.
+  A pair is an item and another, though the released graph has an item that comes again as its own neighbour.
+- Its two last matrices are never initialised; here they are drawn like the others (Xavier), and there is dropout as on
+  other embeddings.
+- Its second LSTM pass for the queries has no start and end, and reads around the corner at a history's ends; here the
+  queries are the states of the noise score.
+- In training its item's signal reads embeddings with the user's share and asks the target item, in use without that
+  share and the user; here it is as in use both times (`target_query` brings the target back).
+- The gradient of the choice of a position reaches the two inserted items, whose place it is; there it scales all.
+- The random numbers of the catalogue are drawn once a window and side, shared by the window's prefixes. Each choice has
+  the distribution it would have alone.
+- An item that is picked again really goes, and those behind it move up; there a zero stays.
+- The LSTM has biases, and `drop_rate` counts inserted items, too.
+
+Where the released code is at fault, the correct form is the default, and `quirks`, beside those of HSD, bring back:
+
+- `void_positions`: the noise score of padding is 1, the largest, so that most picks are void: nothing is inserted.
+- `cut_tails`: as many items are judged and read as before the insertion, so the newest fall off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from iadsr.denoisers.hsd import HSD, Examined, HSDParams, Signals
+from iadsr.denoisers.ssdrec_augmentation import Augmenter
+from iadsr.denoisers.ssdrec_encoder import GraphEncoder, InteractionGraphs
+from iadsr.prefixes import Prefixes
+from iadsr.sequences import Batch, Feed
+
+if TYPE_CHECKING:
+    from iadsr.saved_model import ModelConfig
+
+
+class SSDRecParams(HSDParams):
+    """`ssdrec` of params.yaml: all of `hsd`, and the graphs'."""
+
+    frequent: int = Field(ge=0)  # an edge between items counts more often than this
+    cold_items: float = Field(ge=0, le=1)  # share without negative neighbours
+    cold_users: float = Field(ge=0, le=1)
+    quirks: list[  # type: ignore[assignment]  # HSD's are among them
+        Literal["target_query", "batch_norm", "short_user_loss", "void_positions", "cut_tails"]
+    ]
+
+
+class SSDRec(HSD):
+    """HSD over augmented histories, with a view on graphs."""
+
+    params_type = SSDRecParams
+    sampled_loss = False
+    params: SSDRecParams
+    graph_items: Tensor
+    graph_users: Tensor
+
+    @classmethod
+    def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> HSD:
+        model = super().of(config, backbone, feed)
+        assert isinstance(model, SSDRec)
+        if feed is not None:
+            params = model.params
+            model.graphs = InteractionGraphs(feed.sequences, params.frequent, params.cold_items, params.cold_users)
+        return model
+
+    def __init__(
+        self,
+        item_count: int,
+        user_count: int,
+        dim: int,
+        max_length: int,
+        backbone: Any,
+        params: SSDRecParams,
+        generator: torch.Generator | None = None,
+        graphs: InteractionGraphs | None = None,
+    ) -> None:
+        """`graphs` are needed for training only."""
+        super().__init__(item_count, user_count, dim, max_length, backbone, params, generator)
+        self.encoder = GraphEncoder(dim, params.embedding_dropout)
+        self.augmenter = Augmenter(dim, max_length, tuple(params.quirks))
+        self.graphs = graphs
+        self.register_buffer("graph_items", torch.zeros(item_count + 1, dim))
+        self.register_buffer("graph_users", torch.zeros(user_count + 1, dim))
+        self.augmented: Tensor | int = 0
+        self.examples = 0
+
+    def examined(self, batch: Batch, examples: Prefixes) -> Examined:
+        """The prefixes of a batch with items inserted, and what the graphs say of these and of the users."""
+        assert self.graphs is not None, "training needs the graphs"
+        items = self.encoder.items(self.graphs, self.users.weight, self.items.weight)
+        users = self.encoder.users(self.graphs, self.users.weight, self.items.weight, batch.users)
+        found = self.augmenter(examples, items, users, self.temperature, self.generator)
+        self.augmented += found.changed.sum()
+        self.examples += len(found.changed)
+        asks_target = "target_query" in self.params.quirks
+        query = self.items(examples.targets) if asks_target else users[examples.window]
+        return Examined(found.histories, query, found.embedded)
+
+    def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
+        """Both signals of histories as they are; the item's reads what the graphs said at the last epoch's end."""
+        return self.signals(embedded, batch, self.graph_users[batch.users], self.graph_items[batch.items])
+
+    @torch.no_grad()
+    def end_epoch(self) -> dict[str, float]:
+        """Compute the graphs' embeddings for use until the next epoch's end; also report who got items inserted."""
+        assert self.graphs is not None, "training needs the graphs"
+        training = self.training
+        self.eval()
+        everyone = torch.arange(len(self.graph_users), device=self.graph_users.device)
+        self.graph_items.copy_(self.encoder.items(self.graphs, self.users.weight, self.items.weight))
+        self.graph_users.copy_(self.encoder.users(self.graphs, self.users.weight, self.items.weight, everyone))
+        self.graph_items[0] = 0
+        self.train(training)
+        figures = {"augmented": int(self.augmented) / max(1, self.examples)}
+        self.augmented = self.examples = 0
+        return super().end_epoch() | figures

@@ -1,0 +1,196 @@
+"""SSDRec's second stage: two items of the catalogue are put around the likeliest noise of a history, in training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr import masking
+from iadsr.backbones.bilstm import BiLSTM, Ends
+from iadsr.backbones.padding import put, take
+from iadsr.catalogue_choice import Choice, hard_choice
+from iadsr.prefixes import Prefixes
+from iadsr.sequences import Batch
+
+
+class Augmented(NamedTuple):
+    """The histories, the graphs' embeddings of their items, and where something was inserted."""
+
+    histories: Batch
+    embedded: Float[Tensor, "batch time dim"]
+    changed: Bool[Tensor, " batch"]
+
+
+class Picked(NamedTuple):
+    """A position of each history, and 1 with the gradient of the soft choice."""
+
+    place: Int[Tensor, " batch"]
+    flag: Float[Tensor, " batch"]
+
+
+class Layout(NamedTuple):
+    """What stands where in each history: numbers of a pool, of which the first `lengths` count."""
+
+    source: Int[Tensor, "batch places"]
+    lengths: Int[Tensor, " batch"]
+
+    @property
+    def inside(self) -> Bool[Tensor, "batch places"]:
+        return torch.arange(self.source.shape[1], device=self.source.device) < self.lengths[:, None]
+
+
+class Augmenter(nn.Module):
+    """Picks a position, chooses an item for each side of it, and may pick one of the three to go again."""
+
+    def __init__(self, dim: int, max_length: int, quirks: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.reader = BiLSTM(dim)
+        self.ends = nn.Parameter(torch.empty(2, dim))  # before the first item and after the last
+        nn.init.xavier_normal_(self.ends)
+        self.max_length, self.quirks = max_length, quirks
+
+    def forward(
+        self,
+        prefixes: Prefixes,
+        items: Float[Tensor, "items dim"],
+        users: Float[Tensor, "windows dim"],
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Augmented:
+        """`items` are the graphs' embeddings of the catalogue, `users` those of each window's user.
+
+        A window's prefixes share the random numbers of the catalogue.
+        """
+        histories, valid = prefixes.batch, prefixes.batch.valid
+        embedded = F.embedding(histories.items, items)
+        lengths = valid.sum(1)
+        states = (embedded + (users[prefixes.window] / lengths[:, None])[:, None]) * valid[..., None]
+        before, after = self.around(states, valid)
+        picked = self.picked(noise_score(states, before, after, valid), valid, temperature, generator)
+        room = (lengths <= self.max_length - 2) & (picked.place < lengths)
+        rooms = room.nonzero().flatten()
+        own = rooms * valid.shape[1] + picked.place[rooms]
+        sides = []
+        for states_beside in (before, after):
+            queries = take(states_beside.flatten(0, 1), own)
+            noise = masking.gumbel(torch.Size([len(users), len(items) - 1]), generator, items.device)
+            choice = hard_choice(queries, items[1:], noise, prefixes.window[rooms], temperature)
+            sides.append(Choice(put(choice.rows, rooms, len(room)), put_numbers(choice.numbers + 1, rooms, len(room))))
+        layout = inserted(lengths, picked.place, room, valid.shape[1])
+        layout = self.second_look(layout, picked.place, room, states, sides, temperature, generator)
+        if "cut_tails" in self.quirks:
+            layout = Layout(layout.source, torch.minimum(layout.lengths, lengths))
+        layout = Layout(layout.source[:, : int(layout.lengths.max())], layout.lengths)
+        flagged = [side.rows * picked.flag[:, None] for side in sides]
+        return Augmented(laid_out(histories, sides, layout), gathered(embedded, flagged, layout), room)
+
+    def around(
+        self, states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch time dim"]]:
+        """What an LSTM says from the left before each position, and from the right after it."""
+        lengths = valid.sum(1)
+        place = torch.arange(valid.shape[1] + 2, device=valid.device)
+        start, end = self.ends
+        framed = F.pad(states, (0, 0, 1, 1))
+        framed = torch.where((place == 0)[:, None], start, framed)
+        framed = torch.where((place == lengths[:, None] + 1)[..., None], end, framed)
+        left, right = self.reader(framed, Ends(place < lengths[:, None] + 2))
+        return left[:, :-2], right[:, 2:]
+
+    def picked(
+        self,
+        score: Float[Tensor, "batch time"],
+        valid: Bool[Tensor, "batch time"],
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Picked:
+        """A position by a hard Gumbel-softmax of the noise scores; by a quirk, padding has the largest score."""
+        if "void_positions" in self.quirks:
+            more = max(0, self.max_length - valid.shape[1])
+            score = F.pad(score.masked_fill(~valid, 1.0), (0, more), value=1.0)
+            valid = torch.ones_like(score, dtype=torch.bool)
+        noisy = score + masking.gumbel(score.shape, generator, score.device)
+        noisy = noisy.masked_fill(~valid, float("-inf"))
+        place = noisy.argmax(1)
+        soft = torch.softmax(noisy / temperature, dim=1).gather(1, place[:, None])[:, 0]
+        return Picked(place, 1 + (soft - soft.detach()))
+
+    @torch.no_grad()
+    def second_look(
+        self,
+        layout: Layout,
+        place: Int[Tensor, " batch"],
+        room: Bool[Tensor, " batch"],
+        states: Float[Tensor, "batch time dim"],
+        sides: list[Choice],
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Layout:
+        """Without the noise that is picked again, where it is one of the three."""
+        seen, inside = gathered(states, [side.rows for side in sides], layout), layout.inside
+        again = self.picked(noise_score(seen, *self.around(seen, inside), inside), inside, temperature, generator).place
+        return without(layout, again, room & (again >= place) & (again <= place + 2))
+
+
+def noise_score(
+    states: Float[Tensor, "batch time dim"],
+    before: Float[Tensor, "batch time dim"],
+    after: Float[Tensor, "batch time dim"],
+    valid: Bool[Tensor, "batch time"],
+) -> Float[Tensor, "batch time"]:
+    """1 - p_sequence p_item: how little a position fits what is around it, and the other items."""
+    clamped = states.clamp(-1, 1) * valid[..., None]
+    others = clamped.sum(1, keepdim=True) - clamped
+    fits = ((states * before * after).sum(-1), (clamped * others).sum(-1))
+    sequence, item = (torch.softmax(fit.masked_fill(~valid, float("-inf")), dim=1) for fit in fits)
+    return 1 - sequence * item
+
+
+def inserted(
+    lengths: Int[Tensor, " batch"], place: Int[Tensor, " batch"], room: Bool[Tensor, " batch"], time: int
+) -> Layout:
+    """Pool numbers below `time` are the history's own, `time` and `time + 1` the items left and right of `place`."""
+    target = torch.arange(time + 2, device=place.device)
+    shift = target - place[:, None]
+    source = torch.where(shift > 2, target - 2, torch.where(shift < 0, target, place[:, None]))
+    source = torch.where(shift == 0, time, torch.where(shift == 2, time + 1, source))
+    return Layout(torch.where(room[:, None], source, target), lengths + 2 * room)
+
+
+def without(layout: Layout, place: Int[Tensor, " batch"], gone: Bool[Tensor, " batch"]) -> Layout:
+    """One position less where something is gone."""
+    target = torch.arange(layout.source.shape[1], device=place.device)
+    moved = target + (gone[:, None] & (target >= place[:, None]))
+    return Layout(layout.source.gather(1, moved.clamp(max=len(target) - 1)), layout.lengths - gone.long())
+
+
+def gathered(
+    own: Float[Tensor, "batch time dim"], sides: list[Tensor], layout: Layout
+) -> Float[Tensor, "batch places dim"]:
+    """The pool's vectors where the layout has them; zeros elsewhere."""
+    pool = torch.cat([own, torch.stack(sides, dim=1)], dim=1)
+    inside, (batch, size) = layout.inside, pool.shape[:2]
+    numbers = (torch.arange(batch, device=own.device)[:, None] * size + layout.source)[inside]
+    places = inside.flatten().nonzero().flatten()
+    return put(take(pool.flatten(0, 1), numbers), places, inside.numel()).unflatten(0, inside.shape)
+
+
+def laid_out(histories: Batch, sides: list[Choice], layout: Layout) -> Batch:
+    """The pool's items; an inserted one has no row, and no item a target."""
+    items = torch.cat([histories.items, torch.stack([side.numbers for side in sides], dim=1)], dim=1)
+    rows = F.pad(histories.rows, (0, 2), value=-1)
+    return Batch(
+        torch.where(layout.inside, rows.gather(1, layout.source), -1),
+        torch.where(layout.inside, items.gather(1, layout.source), 0),
+        torch.zeros_like(layout.source),
+        histories.users,
+    )
+
+
+def put_numbers(values: Int[Tensor, " some"], numbers: Int[Tensor, " some"], rows: int) -> Int[Tensor, " rows"]:
+    """Zeros, but for these values at these numbers."""
+    return values.new_zeros(rows).index_copy(0, numbers, values)
