@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from iadsr.backbones import BACKBONES, build_backbone
+from iadsr.backbones import BACKBONES
 from iadsr.denoisers import DENOISERS, NO_BACKBONE, chosen_denoiser, denoiser_params
 from iadsr.device import checked_threads, pick_device
 from iadsr.encoders import encoder_params
@@ -20,6 +20,7 @@ from iadsr.interactions import FilterParams, NoiseParams
 from iadsr.params import Group, Params, ParamsError, choice, group, unknown_keys
 from iadsr.recommender import NoParams
 from iadsr.rejects import Tolerance
+from iadsr.saved_model import ModelConfig, build
 from iadsr.seeds import checked_seed
 from iadsr.sources import chosen_source
 from iadsr.training import TrainParams
@@ -102,11 +103,21 @@ def check_backbone(params: Params, name: str) -> Group:
 
 
 def check_fit(params: Params) -> None:
-    """Can the chosen backbone be built in this width and for sequences this long?"""
-    name = choice(params, "backbone", "backbones")
-    spec = check_backbone(params, name)
-    if name == NO_BACKBONE:
-        return
-    dataset = group(params, f"datasets.{choice(params, 'dataset', 'datasets')}", DatasetParams)
-    with torch.device("meta"):  # takes no memory
-        build_backbone(name, group(params, "train", TrainParams).dim, dataset.max_length, spec)
+    """Can the chosen model be built in this width and for sequences this long?"""
+    denoiser, backbone = chosen_denoiser(params)
+    name = choice(params, "dataset", "datasets")
+    config = ModelConfig(
+        dataset=name,
+        backbone=backbone,
+        backbone_params=check_backbone(params, backbone).model_dump(),
+        denoiser=denoiser,
+        denoiser_params=denoiser_params(params, denoiser).model_dump(),
+        user_count=1,
+        item_count=1,
+        dim=group(params, "train", TrainParams).dim,
+        max_length=group(params, f"datasets.{name}", DatasetParams).max_length,
+        seed=0,
+        semantic={"dim": 1},
+    )
+    with torch.random.fork_rng(), torch.device("meta"):  # takes no memory
+        build(config)

@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Int
 from scipy import sparse
 
+from iadsr.errors import UserError
 from iadsr.schemas import TRAIN
 from iadsr.sequences import Sequences
 
 Integers = Int[np.ndarray, " some"]
 BLOCK = 1024  # items that are compared with all others at once
+MOST_PAIRS = 5 * 10**8  # of users, each of about 12 bytes
 
 
 def training_interactions(sequences: Sequences) -> tuple[Integers, Integers]:
@@ -133,8 +135,14 @@ def ownership(sequences: Sequences) -> sparse.csr_array:
 def common_share(owned: sparse.csr_array) -> sparse.csr_array:
     """Of two users the share of both histories' interactions with an item that the other has, too; 1 of a user itself.
 
-    In float32: of all graphs it has the most entries.
+    In float32: of all graphs it has the most entries. UserError where there could be more than MOST_PAIRS.
     """
+    pairs = int((owned.sign().sum(axis=0).astype(np.int64) ** 2).sum())
+    if pairs > MOST_PAIRS:
+        raise UserError(
+            f"params.yaml: denoiser: ssdrec compares all users that share an item, here up to {pairs:,} pairs, of at "
+            f"most {MOST_PAIRS:,}; choose another denoiser or a smaller data set"
+        )
     counts = owned.astype(np.float32)
     common = sparse.csr_array(counts @ counts.sign().T)
     common = sparse.csr_array(common + common.T)

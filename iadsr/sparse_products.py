@@ -1,7 +1,7 @@
-"""Products of a fixed sparse matrix with a dense one, differentiable in the dense one.
+"""Products of a fixed sparse matrix, or of some of its rows, with a dense one; differentiable in the dense one.
 
-torch.nn.functional.embedding_bag computes them, on a CPU four times as fast as torch's sparse tensors, and the way back
-is the same product with the transposed matrix.
+torch.nn.functional.embedding_bag computes them, on a CPU four times as fast as torch's sparse tensors. The way back of
+a whole matrix is the same product with the transposed one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 class SparseMatrix(nn.Module):
-    """A square matrix as buffers that move with a model and are not saved with it.
+    """A matrix as buffers that move with a model and are not saved with it.
 
     An entry's number is its place in `values`, which go row by row, columns rising. Callers may multiply by others than
     `values`, such as these under dropout.
@@ -36,7 +36,7 @@ class SparseMatrix(nn.Module):
         numbers = sparse.csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
         back = numbers.T.tocsr()
         rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-        self.size = matrix.shape[0]
+        self.width = matrix.shape[1]
         for name, content, dtype in (
             ("offsets", matrix.indptr, torch.int32),
             ("columns", matrix.indices, torch.int32),
@@ -44,22 +44,22 @@ class SparseMatrix(nn.Module):
             ("back_offsets", back.indptr, torch.int32),
             ("back_rows", back.indices, torch.int32),
             ("back_order", back.data, torch.int64),
-            ("keys", rows * self.size + matrix.indices, torch.int64),
+            ("keys", rows * self.width + matrix.indices, torch.int64),
         ):
             self.register_buffer(name, torch.from_numpy(content).to(dtype), persistent=False)
 
     def product(
-        self, values: Float[Tensor, " entries"], dense: Float[Tensor, "size width"]
-    ) -> Float[Tensor, "size width"]:
-        """The matrix of these values times `dense`; no gradient for the values."""
-        result: Tensor = _Product.apply(values, dense, self)
+        self, dense: Float[Tensor, "columns dim"], values: Float[Tensor, " entries"] | None = None
+    ) -> Float[Tensor, "rows dim"]:
+        """The matrix, or one of other values in its places, times `dense`; no gradient for the values."""
+        result: Tensor = _Product.apply(self.values if values is None else values, dense, self)
         return result
 
     def values_at(
         self, values: Float[Tensor, " entries"], rows: Int[Tensor, "..."], columns: Int[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
         """Those of these values that stand at (row, column), 0 where the matrix has no entry; shapes are broadcast."""
-        wanted = rows * self.size + columns
+        wanted = rows * self.width + columns
         numbers = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
         return torch.where(self.keys[numbers] == wanted, values[numbers], 0)
 
@@ -82,6 +82,52 @@ def _multiplied(offsets: Tensor, columns: Tensor, values: Tensor, dense: Tensor)
     return F.embedding_bag(
         columns, dense, offsets, mode="sum", per_sample_weights=values.to(dense.dtype), include_last_offset=True
     )
+
+
+class SparseRows(nn.Module):
+    """A matrix of which few rows are multiplied at a time, as buffers; the transposed one is not kept."""
+
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__()
+        for name, content, dtype in (
+            ("offsets", matrix.indptr, torch.int32),
+            ("columns", matrix.indices, torch.int32),
+            ("values", matrix.data, torch.float32),
+        ):
+            self.register_buffer(name, torch.from_numpy(content).to(dtype), persistent=False)
+
+    def of(self, rows: Int[Tensor, " some"], dense: Float[Tensor, "columns dim"]) -> Float[Tensor, "some dim"]:
+        """These rows of the matrix times `dense`."""
+        result: Tensor = _RowsProduct.apply(dense, *self.sliced(rows))
+        return result
+
+    def sliced(self, rows: Int[Tensor, " some"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets, columns and values of a matrix of these rows alone."""
+        begins, counts = self.offsets[rows], self.offsets.diff()[rows]
+        offsets = F.pad(counts.cumsum(0), (1, 0)).int()
+        places = torch.repeat_interleave(begins - offsets[:-1], counts) + torch.arange(
+            int(offsets[-1]), dtype=torch.int32, device=rows.device
+        )
+        return offsets, self.columns.index_select(0, places), self.values.index_select(0, places)
+
+
+class _RowsProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, offsets: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets, columns, values)
+        ctx.rows = len(dense)
+        return _multiplied(offsets, columns, values, dense)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        offsets, columns, values = ctx.saved_tensors
+        owners = torch.repeat_interleave(torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff())
+        weighed = grads[0].index_select(0, owners).mul_(values[:, None])
+        return grads[0].new_zeros(ctx.rows, grads[0].shape[1]).index_add_(0, columns, weighed), None, None, None
 
 
 class Neighbours(nn.Module):

@@ -102,3 +102,20 @@ def test_parts_that_do_not_fit_each_other() -> None:
     heads = changed(backbones__sasrec__heads=3)
     assert problems(heads) == []
     assert problems({**heads, "backbone": "sasrec"}) == ["backbones.sasrec.heads: 3 does not divide train.dim 64"]
+
+
+@pytest.mark.parametrize("name", ["steam", "dcrec"])
+def test_what_stands_alone_must_fit_too(name: str) -> None:
+    heads = changed(**{f"{name}__heads": 3})
+    assert problems(heads) == []
+    assert problems({**heads, "denoiser": name, "backbone": "none"}) == [
+        f"{name}.heads: 3 does not divide train.dim 64"
+    ]
+
+
+@pytest.mark.parametrize(("denoiser", "backbone"), [("steam", "sasrec"), ("dcrec", "gru4rec"), ("hsd", "none")])
+def test_combinations_that_do_not_exist(denoiser: str, backbone: str) -> None:
+    """Are refused with a list of what does."""
+    (found,) = problems({**COMMITTED, "denoiser": denoiser, "backbone": backbone})
+    assert found.startswith(f"backbone: {denoiser} does not go with {backbone!r}; there are: none with gru4rec, ")
+    assert "; steam with none; dcrec with none; adt with gru4rec, caser, sasrec" in found

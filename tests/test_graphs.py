@@ -11,6 +11,8 @@ from scipy import sparse
 from small_models import ITEMS, random_histories, sequences_of
 from torch import Tensor
 
+from iadsr import graphs
+from iadsr.errors import UserError
 from iadsr.graphs import (
     co_interaction_graph,
     common_share,
@@ -268,3 +270,13 @@ def test_ssdrec_graphs_see_no_held_out_items(graph: Callable[[Sequences], sparse
     held_out = [row for end in SEQUENCES.offsets[1:].tolist() for row in (end - 2, end - 1)]
     items[held_out] = items[held_out] % (ITEMS - 1) + 1
     assert (graph(Sequences(items, SEQUENCES.offsets)) != graph(SEQUENCES)).nnz == 0
+
+
+def test_too_many_pairs_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four users of one item, which three of them share with another: 16 + 9 pairs at most."""
+    owned = ownership(sequences_of(*[[1, 2, 3, 3]] * 3, [1, 3, 3]))
+    monkeypatch.setattr(graphs, "MOST_PAIRS", 25)
+    common_share(owned)
+    monkeypatch.setattr(graphs, "MOST_PAIRS", 24)
+    with pytest.raises(UserError, match=r"denoiser: ssdrec .* up to 25 pairs"):
+        common_share(owned)

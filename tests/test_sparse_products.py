@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from iadsr.sparse_products import Neighbours, SparseMatrix
+from iadsr.sparse_products import Neighbours, SparseMatrix, SparseRows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +29,7 @@ def test_products_equal_dense_ones() -> None:
         same = dense.clone()
         same[dense != 0] = values
         assert torch.equal(same != 0, dense != 0)
-        found, expected = graph.product(values, inputs), same @ inputs
+        found, expected = graph.product(inputs, values), same @ inputs
         torch.testing.assert_close(found, expected)
         weights = torch.randn(9, 4)
         one, other = (torch.autograd.grad((result * weights).sum(), inputs) for result in (found, expected))
@@ -41,10 +41,35 @@ def test_products_of_products() -> None:
     matrix = random_matrix(seed=1)
     graph, dense = SparseMatrix(matrix), torch.from_numpy(matrix.toarray()).float()
     inputs = torch.randn(9, 4, requires_grad=True)
-    twice = graph.product(graph.values, graph.product(graph.values, inputs))
+    twice = graph.product(graph.product(inputs))
     (found,) = torch.autograd.grad(twice.T[:2].sum(), inputs)
     (expected,) = torch.autograd.grad((dense @ dense @ inputs).T[:2].sum(), inputs)
     torch.testing.assert_close(found, expected)
+
+
+def test_of_any_shape() -> None:
+    """Seven rows, five columns, without a value of its own given."""
+    matrix = sparse.csr_array(np.random.default_rng(0).random((7, 5)) * (np.random.default_rng(1).random((7, 5)) < 0.4))
+    graph, dense = SparseMatrix(matrix), torch.from_numpy(matrix.toarray()).float()
+    inputs = torch.randn(5, 3, requires_grad=True)
+    torch.testing.assert_close(graph.product(inputs), dense @ inputs)
+    grads = [torch.autograd.grad((result**2).sum(), inputs) for result in (graph.product(inputs), dense @ inputs)]
+    torch.testing.assert_close(*grads)
+    found = graph.values_at(graph.values, torch.arange(7)[:, None], torch.arange(5))
+    torch.testing.assert_close(found, dense)
+
+
+def test_some_rows() -> None:
+    """In any order, again and again, an empty one among them, or none at all."""
+    matrix = random_matrix()
+    graph, dense = SparseRows(matrix), torch.from_numpy(matrix.toarray()).float()
+    inputs = torch.randn(9, 3, requires_grad=True)
+    for rows in ([4, 2, 4, 0, 6], [2], []):
+        numbers = torch.tensor(rows, dtype=torch.long)
+        found, expected = graph.of(numbers, inputs), dense[numbers] @ inputs
+        torch.testing.assert_close(found, expected)
+        grads = [torch.autograd.grad((result**2).sum(), inputs) for result in (found, expected)]
+        torch.testing.assert_close(*grads)
 
 
 def test_values_by_place() -> None:
@@ -56,7 +81,7 @@ def test_values_by_place() -> None:
 
 
 def test_a_saved_model_holds_no_graph() -> None:
-    assert not SparseMatrix(random_matrix()).state_dict() and not Neighbours(random_matrix()).state_dict()
+    assert not any(kind(random_matrix()).state_dict() for kind in (SparseMatrix, SparseRows, Neighbours))
 
 
 def test_neighbours_by_hand() -> None:

@@ -176,8 +176,8 @@ class DCRec(Recommender):
         given, weights = self.dropout(self.items.weight), self.edge_dropout(graph.values)
         if "unscaled_edges" in self.params.quirks:
             weights = torch.where(weights > 0, graph.values, 0)
-        once = graph.product(weights, given)
-        return Spread(weights, given, once, given + (given + once + graph.product(weights, once)) / 3)
+        once = graph.product(given, weights)
+        return Spread(weights, given, once, given + (given + once + graph.product(once, weights)) / 3)
 
     def end_epoch(self) -> dict[str, float]:
         """Compute the items' states in both graphs, for use until the next epoch's end."""

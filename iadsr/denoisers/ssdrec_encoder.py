@@ -13,7 +13,7 @@ from iadsr.dropout import Dropout
 from iadsr.errors import UserError
 from iadsr.products import Linear
 from iadsr.sequences import Sequences
-from iadsr.sparse_rows import SparseRows
+from iadsr.sparse_products import SparseMatrix, SparseRows
 
 SLOPE = 0.2  # of the LeakyReLU below 0
 
@@ -48,8 +48,8 @@ class InteractionGraphs(nn.Module):
         )
 
 
-def _of_all(matrix: sparse.sparray) -> SparseRows:
-    return SparseRows(graphs.row_normalised(sparse.csr_array(matrix)), whole=True)
+def _of_all(matrix: sparse.sparray) -> SparseMatrix:
+    return SparseMatrix(graphs.row_normalised(sparse.csr_array(matrix)))
 
 
 class GraphEncoder(nn.Module):
@@ -78,10 +78,9 @@ class GraphEncoder(nn.Module):
         self, known: InteractionGraphs, users: Float[Tensor, "users dim"], items: Float[Tensor, "items dim"]
     ) -> Float[Tensor, "items dim"]:
         """Of all items, and something in row 0."""
-        earlier, later = known.earlier_items(items), known.later_items(items)
-        return self.of_items(
-            items, self.mixed(items, earlier, later), known.rival_items(items), known.users_of_item(users)
-        )
+        earlier, later = known.earlier_items.product(items), known.later_items.product(items)
+        rivals, owners = known.rival_items.product(items), known.users_of_item.product(users)
+        return self.of_items(items, self.mixed(items, earlier, later), rivals, owners)
 
     def mixed(
         self,

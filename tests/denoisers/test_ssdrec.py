@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -34,6 +35,7 @@ from iadsr.params import ParamsError
 from iadsr.prefixes import prefixes_with_target
 from iadsr.saved_model import build
 from iadsr.sequences import Batch, Feed, Sequences
+from iadsr.sparse_products import SparseMatrix, SparseRows
 from iadsr.training import start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,9 +60,13 @@ def ssdrec(backbone: str = "gru4rec", seed: int = 0, spread: float | None = 0.5,
 
 def dense(model: SSDRec, name: str, rows: int, columns: int) -> Tensor:
     """A graph as a dense matrix."""
-    graph = getattr(model.graphs, name)
-    numbers = torch.arange(rows)
-    return torch.cat([graph.of(numbers[i : i + 1], torch.eye(columns)) for i in range(rows)])
+    return all_rows(getattr(model.graphs, name), rows, columns)
+
+
+def all_rows(graph: SparseMatrix | SparseRows, rows: int, columns: int) -> Tensor:
+    if isinstance(graph, SparseMatrix):
+        return graph.product(torch.eye(columns))
+    return torch.cat([graph.of(torch.tensor([row]), torch.eye(columns)) for row in range(rows)])
 
 
 # --- stage 1 ---
@@ -111,7 +117,8 @@ def test_the_graphs_have_edges_and_normalised_rows() -> None:
     for name in ("users_of_item", "earlier_items", "later_items", "rival_items", "items_of_user", "like_users"):
         graph = getattr(model.graphs, name)
         assert len(graph.values) > 3
-        sums = graph(torch.ones(USERS + 1, 1)).unique()
+        offsets, values = graph.offsets.long(), graph.values.double()
+        sums = torch.stack([values[start:end].sum() for start, end in itertools.pairwise(offsets)])
         assert all(min(abs(value), abs(value - 1)) < 1e-6 for value in sums.tolist())
     assert model.graphs is not None and not model.graphs.state_dict()
 
@@ -119,8 +126,9 @@ def test_the_graphs_have_edges_and_normalised_rows() -> None:
 def test_later_items_are_those_that_stand_later() -> None:
     """1 2 three times: 2 is a later neighbour of 1, and 1 an earlier one of 2."""
     graphs = InteractionGraphs(sequences_of(*[[1, 2, 3, 3]] * 3), 2, 0.0, 0.0)
-    assert graphs.later_items(torch.eye(4))[1].tolist() == graphs.earlier_items(torch.eye(4))[2].roll(1).tolist()
-    assert graphs.later_items(torch.eye(4)).nonzero().tolist() == [[1, 2]]
+    later, earlier = (graph.product(torch.eye(4)) for graph in (graphs.later_items, graphs.earlier_items))
+    assert later[1].tolist() == earlier[2].roll(1).tolist()
+    assert later.nonzero().tolist() == [[1, 2]]
 
 
 def test_embeddings_of_the_graphs_equal_the_literal_reading() -> None:
