@@ -6,8 +6,17 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.processes import Child
+from iadsr.denoisers import NO_BACKBONE
 
 Fields = dict[str, Any]
+
+
+STAND_ALONE_BASE = "sasrec"  # of steam and dcrec, whose encoders are transformers, too
+
+
+def base_of(backbone: str) -> str:
+    """The plain backbone that a method is compared with."""
+    return STAND_ALONE_BASE if backbone == NO_BACKBONE else backbone
 
 
 def headed(content: Fields, first: Fields) -> Fields:

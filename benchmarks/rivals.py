@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks import results
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
 
@@ -25,7 +26,6 @@ Run = dict[str, Any]
 Paper = dict[tuple[str, str, str], dict[str, str]]
 ORDER = ("none", "iadsr", "hsd", "ssdrec", "adt", "semantic", "steam", "dcrec")
 SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtered", "test_ndcg_10_filtered")
-STAND_ALONE_BASE = "sasrec"  # of steam and dcrec, whose encoders are transformers, too
 TITLES = (
     *("backbone", "method", "seed", "HR@10 U", "NDCG@10 U", "HR@10 F", "NDCG@10 F", "over its base"),
     *("paper: HR@10", "NDCG@10", "over its base", "drop, expected", "drop, rule", "best of epochs"),
@@ -75,7 +75,7 @@ def setting(run: Run) -> tuple[str, int, str]:
 def base_of(group: list[Run], groups: dict[tuple[str, int, str], list[Run]]) -> list[Run]:
     """The runs of the plain backbone, of the seeds that the method has too; all of them where it shares none."""
     backbone = group[0]["backbone"]
-    key = (STAND_ALONE_BASE if backbone == "none" else backbone, ORDER.index("none"), "")
+    key = (results.base_of(backbone), ORDER.index("none"), "")
     base, seeds = groups.get(key, []), {run["seed"] for run in group}
     return [run for run in base if run["seed"] in seeds] or base
 
@@ -117,8 +117,7 @@ def paper_cells(run: Run, paper: Paper) -> list[str]:
     own = paper.get((run["dataset"], run["backbone"], run["denoiser"]))
     if not own or run["changes"] or not own["HR@10"]:
         return ["", "", ""]
-    backbone = STAND_ALONE_BASE if run["backbone"] == "none" else run["backbone"]
-    base = paper.get((run["dataset"], backbone, "none"))
+    base = paper.get((run["dataset"], results.base_of(run["backbone"]), "none"))
     ratio = f"{float(own['HR@10']) / float(base['HR@10']):.2f}" if base and base["HR@10"] else ""
     shown = [own[name].removeprefix("0") for name in ("HR@10", "NDCG@10")]
     return [*shown, "" if run["denoiser"] == "none" else ratio]

@@ -13,7 +13,6 @@ import typer
 from benchmarks import multiply_adds, options, peer, results, workload
 from benchmarks.prepared import parameters, prepared
 from benchmarks.processes import Child
-from iadsr.denoisers import NO_BACKBONE
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
 
@@ -36,6 +35,9 @@ def main(
     device: options.Device = None,
     changes: options.Changes = None,
     epochs: Annotated[int, typer.Option(min=1, help="Timed epochs, after one to warm up.")] = 3,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Epochs over so many users only; graphs are of all.", show_default=False)
+    ] = None,
     against_plain: Annotated[bool, typer.Option(help="With a denoiser, time the plain backbone in turn.")] = True,
     per_prefix: Annotated[bool, typer.Option(help="Also time, in turn, batches of one example a row.")] = False,
     peer_python: options.Peer = None,
@@ -50,13 +52,13 @@ def main(
         chosen, changes or [], batch_size=batch_size, dim=dim, threads=threads, dtype=dtype, device=device
     )
     found = peer.measured(peer_python, peer_script, content, peer_epochs) if peer_python else None
-    result = measured(content, epochs, against_plain, per_prefix)
+    result = measured(content, epochs, users, against_plain, per_prefix)
     if found is not None:
         result |= compared(result, found)
     print(json.dumps(result) if as_json else results.in_words(result, "examples_per_second"))
 
 
-def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool) -> Fields:
+def measured(content: Fields, epochs: int, users: int | None, against_plain: bool, per_prefix: bool) -> Fields:
     """All fields but the peer's.
 
     What is compared takes turns, an epoch each, so that other work on the machine slows all alike.
@@ -67,7 +69,7 @@ def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool
     with ExitStack() as stack:
         rates = stack.enter_context(results.open_rates(content))
         rate = next(rates)
-        opened = processes(content, folder, against_plain, per_prefix)
+        opened = processes(content, folder, users, against_plain, per_prefix)
         children = {name: stack.enter_context(child) for name, child in opened.items()}
         turns = [{name: next(child) for name, child in children.items()} for _ in range(1 + epochs)]
         rate = results.faster(rates, rate)
@@ -79,11 +81,15 @@ def measured(content: Fields, epochs: int, against_plain: bool, per_prefix: bool
     return result
 
 
-def processes(content: Fields, folder: Path, against_plain: bool, per_prefix: bool) -> dict[str, Child[Fields]]:
-    """One for the model asked for; for its backbone without the denoiser, if it has both; for one example a row."""
-    found = {"own": Child(workload.training_epochs, content, folder)}
-    if content["denoiser"] != "none" and content["backbone"] != NO_BACKBONE and against_plain:
-        found["plain"] = Child(workload.training_epochs, {**content, "denoiser": "none"}, folder)
+def processes(
+    content: Fields, folder: Path, users: int | None, against_plain: bool, per_prefix: bool
+) -> dict[str, Child[Fields]]:
+    """One for the model asked for; one for its plain backbone, or the nearest to it; one for an example a row."""
+    found = {"own": Child(workload.training_epochs, content, folder, users)}
+    if content["denoiser"] != "none" and against_plain:
+        backbone = results.base_of(content["backbone"])
+        plain = {**content, "denoiser": "none", "backbone": backbone}
+        found["plain"] = Child(workload.training_epochs, plain, folder, users)
     if per_prefix:
         found["per_prefix"] = Child(workload.prefix_batches, content, folder, PREFIX_BATCH)
     return found

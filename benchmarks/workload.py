@@ -141,9 +141,15 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
     return Workload(model, feed, settings, config, progress)
 
 
-def training_epochs(content: Item, folder: Path) -> Iterator[Item]:
-    """Yield the description with the figures of the warm-up, then an epoch at a time, without end."""
+def training_epochs(content: Item, folder: Path, users: int | None = None) -> Iterator[Item]:
+    """Yield the description with the figures of the warm-up, then an epoch at a time, without end.
+
+    The epochs are over the first `users` users (None: over all), with the model at full size.
+    """
     work = opened(content, folder)
+    if users is not None:
+        part = first_users(work.feed.sequences, min(users, work.feed.sequences.users))
+        work = replace(work, feed=Feed(part, work.feed.vectors))
     yield from passes(work, work.epoch)
 
 
