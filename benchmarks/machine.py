@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.prepared import ROOT
-from iadsr.device import pick_device, set_threads
+from iadsr.device import pick_device, pick_dtype, set_threads
 
 SIZES = {"cpu": 2048, "mps": 4096, "cuda": 8192}  # of the square matrices: large enough that starting costs nothing
 PRODUCTS = 10  # of which the fastest counts
@@ -33,14 +33,16 @@ def described(device: torch.device) -> dict[str, Any]:
 
 
 def matrix_rates(train: dict[str, Any]) -> Iterator[dict[str, float]]:
-    """Yield multiply-adds a second of a square matrix product, by number format, on the device and threads of `train`.
+    """Yield multiply-adds a second of a square matrix product, on the device and threads of `train`.
 
-    The best of some products: what this machine can do today, and so an upper bound for any model on it.
+    In float32 and in the format of training's products; hardware without bfloat16 takes minutes for one in that. The
+    best of some products: what this machine can do today, and so an upper bound for any model on it.
     """
     set_threads(train["threads"])
     device = pick_device(train["device"])
+    used = {torch.float32, pick_dtype(train["dtype"], device)}
     while True:
-        yield {name: matrix_rate(dtype, device) for name, dtype in DTYPES.items()}
+        yield {name: matrix_rate(dtype, device) for name, dtype in DTYPES.items() if dtype in used}
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:

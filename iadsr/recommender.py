@@ -46,6 +46,7 @@ class Recommender(nn.Module):
     params_type: ClassVar[type[Group]] = NoParams  # of the group in params.yaml that is named like the denoiser
     own_encoder: ClassVar[bool] = False  # whether it stands alone and takes no backbone
     reads_texts: ClassVar[bool] = False  # whether it needs what `encode` wrote
+    largest_gradient: ClassVar[float | None] = None  # norm to which a step's gradient is cut, where a method says so
     sampled_loss: ClassVar[bool] = True  # whether it can be trained by a loss over a sample of the catalogue
     prefixes_drawn = 0  # of each window, where each is an example of its own; 0: all
     needs_semantics = False  # whether batches must carry the text encodings of prefixes

@@ -156,6 +156,8 @@ def train_epoch(
         for optimizer in progress.optimizers:
             optimizer.zero_grad(set_to_none=True)
         torch.stack(list(loss.values())).sum().backward()
+        if model.largest_gradient is not None:  # of all but a sparse one
+            torch.nn.utils.clip_grad_norm_(progress.optimizers[0].param_groups[0]["params"], model.largest_gradient)
         for optimizer in progress.optimizers:
             optimizer.step()
         for name, value in loss.items():

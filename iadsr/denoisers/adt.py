@@ -47,6 +47,7 @@ class ADTParams(Group):
     alpha: float = Field(ge=0, le=1)
 
 
+ROUNDING = 1e-6  # 0.29 * 100 is a bit below 29 in floating point
 PACE = 0.01  # how far the threshold moves to each batch's
 
 
@@ -112,7 +113,7 @@ class ADT(Recommender):
     ) -> Int[Tensor, "batch time"]:
         """The targets, but those with the largest losses."""
         positions = int((targets > 0).sum())
-        count = int(self.share() * positions)
+        count = int(self.share() * positions + ROUNDING)
         self.steps += 1
         self.judged, self.left_out = self.judged + positions, self.left_out + count
         if not count:

@@ -18,8 +18,10 @@ Where the released code deviates, the correct form is the default and `quirks` b
 - `short_user_loss`: histories too short for a share of their losses to make one item lose all of them.
 
 Not brought back: `neg_sampling: uniform 5` of its SASRec repeats every example five times for a loss that has no use
-for negatives. What the specification leaves open: the user's loss is a mean over items, a negative is any item of the
-catalogue, and a user that is not of the data set has the zero vector.
+for negatives. What the specification leaves open: what the LSTM reads is under dropout, what it must rebuild is not;
+the user's loss is a mean over items, of which the left out ones count 0; a negative is any item of the catalogue; a
+user that is not of the data set, and everybody who is served, has the zero vector. In training a user's vector has
+learnt from all of the user's training items, later ones too, as in any recommender with such vectors.
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ class HSD(Recommender):
     """Any backbone over histories without what both signals call noise."""
 
     params_type: ClassVar[type[HSDParams]] = HSDParams
+    largest_gradient = 5.0
 
     @classmethod
     def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> HSD:
@@ -124,7 +127,7 @@ class HSD(Recommender):
         """Cross-entropy and rebuilding error of the examples that rebuild best, and the user's loss."""
         examples = prefixes_with_target(batch, self.prefixes_drawn)
         if not len(examples.targets):
-            return dict.fromkeys(("ce", "rebuild", "user"), self.items.weight.sum() * 0)
+            return dict.fromkeys(("ce", "rebuild", "user"), self.items(examples.targets).sum())
         targets, (histories, query, seen) = examples.targets, self.examined(batch, examples)
         embedded = self.items(histories.items)
         signals = self.signals(embedded, histories, query, seen)
@@ -231,7 +234,11 @@ class HSD(Recommender):
     def cleaned_states(
         self, embedded: Float[Tensor, "batch time dim"], keep: Float[Tensor, "batch time"], valid: Tensor
     ) -> Float[Tensor, "batch hidden"]:
-        """The backbone's state after the kept items, moved together; after one zero vector where none is kept."""
+        """The backbone's state after the kept items, moved together; after one zero vector where none is kept.
+
+        What is dropped never enters the backbone, so the cross-entropy teaches a signal only at items that it would
+        keep while the other one objects.
+        """
         kept = (keep > 0.5) & valid
         kept[:, 0] |= ~kept.any(1)  # its flag is 0, and so its vector
         lengths = kept.sum(1)
@@ -254,7 +261,7 @@ class HSD(Recommender):
         return torch.argsort(error.detach(), stable=True)[:count].sort().values
 
     def user_loss(self, embedded: Float[Tensor, "batch time dim"], histories: Batch) -> Float[Tensor, ""]:
-        """Mean of -log sigmoid(u.e_i - u.e_j) over items i, j a random item, without each history's largest losses."""
+        """Mean of -log sigmoid(u.e_i - u.e_j) over items i, j a random item; each history's largest count as 0."""
         negatives = torch.randint(1, len(self.items.weight), histories.users.shape, generator=self.generator)
         users = self.users(histories.users)
         own = (embedded @ users[:, :, None]).squeeze(2)

@@ -40,6 +40,7 @@ class SemanticParams(Group):
 
 
 BELOW_ALL = -2.0  # a threshold that every cosine passes
+ROUNDING = 1e-6  # 0.29 * 100 is a bit below 29 in floating point
 SLACK = 1e-5  # below the quantile, for what lies at it or equals it but for rounding
 NOTHING = 1e-4  # squared length of a sum of unit vectors that cancel; what is left of it is rounding
 JUDGED = 512  # windows at once
@@ -147,4 +148,4 @@ def lowest_kept(cosines: Float[Tensor, " judged"], share: float) -> float:
     0.2
     """
     found = cosines[~cosines.isnan()]
-    return found.sort().values[int(share * len(found))].item() if len(found) else BELOW_ALL
+    return found.sort().values[int(share * len(found) + ROUNDING)].item() if len(found) else BELOW_ALL

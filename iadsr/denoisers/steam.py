@@ -39,6 +39,7 @@ from iadsr.backbones.padding import by_length, put, take
 from iadsr.cross_entropy import catalogue_cross_entropy
 from iadsr.denoisers.steam_corruption import DELETE, INSERT, KEEP, Draws, Rates, Slots, corrupted
 from iadsr.dropout import Dropout
+from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.recommender import Keep, Recommender
 from iadsr.sequences import Batch, Feed
@@ -77,9 +78,13 @@ class STEAM(Recommender):
     params_type = STEAMParams
     own_encoder = True
     sampled_loss = False
+    largest_gradient = 5.0
 
     @classmethod
     def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> STEAM:
+        """UserError for windows of one item, after which there is no place for a mask."""
+        if config.max_length < 2:
+            raise UserError(f"params.yaml: datasets.{config.dataset}.max_length: steam needs at least 2")
         params = STEAMParams.model_validate(config.denoiser_params)
         return cls(config.item_count, config.dim, config.max_length, params)
 
@@ -244,7 +249,10 @@ class STEAM(Recommender):
         return put(states, where // masked.shape[1], len(items))
 
     def keep(self, batch: Batch) -> Keep:
-        """Each item's verdict from its whole window; the score is how far keeping it is from deleting it, in logits."""
+        """Each item's verdict from its whole window; the score is how far keeping it is from deleting it, in logits.
+
+        `states` corrects one item less of a full window, so there its verdicts may differ.
+        """
         logits = self.corrector(self.encoded(batch.items))
         nothing = torch.full_like(logits[..., 0], float("nan"))
         score = margin(logits)

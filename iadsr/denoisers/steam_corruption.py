@@ -1,7 +1,8 @@
 """Histories with random items deleted and inserted, and the operations that mend them: what STEAM's corrector learns.
 
 As published: a walk over a random part of a history deletes runs of items, whose next item is then to have them
-inserted before it, and inserts items the user has not had, which are to be deleted. The last item is never deleted.
+inserted before it, and inserts items that the window does not hold, which are to be deleted. The last item is never
+deleted.
 """
 
 from __future__ import annotations

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from small_models import ITEMS, LENGTH, at, batch_of, committed, padded, small_config, spread_out, with_future
+from small_models import ITEMS, LENGTH, at, batch_of, committed, padded, small_config, spread_out
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -335,20 +334,34 @@ def test_learns_one_batch_by_heart() -> None:
 # --- what is seen, and what does not matter ---
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_nothing_after_a_history_is_seen(training: bool) -> None:
-    """States, verdicts and insertions of the histories up to p, whatever comes after; in training with equal draws."""
-    model = steam(81, dropout=0.3).train(training)
-    for place in range(4):
-        found = []
-        for batch in (BATCH, with_future(BATCH, place)):
-            torch.manual_seed(0)
-            items = batch.items[:, : place + 1]
-            part = replace(batch, rows=batch.rows[:, : place + 1], items=items, targets=items, semantic=None)
-            keep = model.keep(part)
-            found.append((model.states(part), keep.score, keep.probability, model.insertions(part)))
-        for one, other in zip(*found, strict=True):
-            assert torch.equal(one, other)
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_so_many_items_are_masked(share: float) -> None:
+    """Of 400 windows of five items; where chance masks none, in (1 - share)^5 of them, it is the newest."""
+    model, items = steam(mask_share=share), torch.arange(1, 6).expand(400, 5)
+    expected = share + (1 - share) ** 5 / 5
+    found = model.masked(items, torch.rand(400, LENGTH, generator=torch.Generator().manual_seed(0)))
+    assert found.float().mean().item() == pytest.approx(expected, abs=0.03)
+
+
+def test_disturbed_histories_may_outgrow_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full window with strangers inserted is longer than max_length, by at most `most_added`."""
+    model, longest = steam(keep=0.1, delete=0.0, insert=0.9), []
+    encoded = model.encoded
+
+    def note(items: Tensor) -> Tensor:
+        longest.append(items.shape[1])
+        return encoded(items)
+
+    monkeypatch.setattr(model, "encoded", note)
+    items = torch.arange(1, LENGTH + 1).expand(20, LENGTH)
+    torch.manual_seed(0)
+    model.corrector_losses(items, Draws.of(20, model.longest, items.device))
+    assert LENGTH < max(longest) <= LENGTH + ADDED
+
+
+def test_no_place_for_a_mask() -> None:
+    with pytest.raises(UserError, match=r"max_length: steam needs at least 2"):
+        build(small_config("steam", "none").model_copy(update={"max_length": 1}))
 
 
 def test_training_sees_no_item_that_is_held_out() -> None:
