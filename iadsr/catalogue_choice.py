@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iadsr.products import empty_rows
+
 CPU_CELLS, GPU_CELLS = 2**19, 2**26  # of a chunk's logits
 BLOCK = 128  # items whose largest logit is found first
 ROUNDING = 1e-6  # the soft choice is taken for the hard one where all other items together have less
@@ -69,8 +71,10 @@ class _HardChoice(torch.autograd.Function):
         for part in _chunks(len(soft), len(table), queries.device):
             rows = soft[part]
             own, grad = queries[rows], grads[0][rows]
-            chances = torch.softmax(torch.addmm(noise[which[rows]], own, table.T).div_(ctx.temperature), dim=1)
-            slope = grad @ table.T
+            logits, slope = (empty_rows(len(rows), len(table), own) for _ in range(2))
+            logits.copy_(noise[which[rows]]).addmm_(own, table.T)
+            chances = torch.softmax(logits.div_(ctx.temperature), dim=1)
+            torch.mm(grad, table.T, out=slope)
             slope.sub_((slope * chances).sum(1, keepdim=True)).mul_(chances).div_(ctx.temperature)
             queries_grad[rows] = slope @ table
             table_grad.addmm_(slope.T, own)

@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iadsr.products import ROWS, filled_up
+from iadsr.products import ROWS, empty_rows, filled_up
 
 CPU_CELLS, GPU_CELLS = 5 * 2**20, 2**27  # of a chunk's logits: what a CPU's caches hold; a few per cent of a GPU
 LARGEST = 80.0  # logits that exp() can take without a maximum being subtracted, with room for their sum
-ALIGNED = 16  # floats of a cache line
 LOG2_E = math.log2(math.e)
 
 
@@ -101,14 +100,10 @@ def _softmax_weights(rows: Tensor, table: Tensor, small: bool) -> tuple[Tensor, 
 
 
 def _logits(rows: Tensor, table: Tensor) -> Tensor:
-    """[rows, items] in the table's format; in float32 on a CPU rows begin at multiples of a vector of floats.
-
-    Without that, products into rows of an odd number of floats take twice as long (AVX2).
-    """
+    """[rows, items] in the table's format."""
     if rows.device.type != "cpu" or table.dtype != torch.float32:
         return rows.to(table.dtype) @ table.T
-    aligned = torch.empty(len(rows), -(-len(table) // ALIGNED) * ALIGNED)[:, : len(table)]
-    return torch.mm(rows.to(table.dtype), table.T, out=aligned)
+    return torch.mm(rows.to(table.dtype), table.T, out=empty_rows(len(rows), len(table), table))
 
 
 def _losses(weights: Tensor, sums: Tensor, own: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 ROWS = 128  # rows of a product are a multiple, since bfloat16 products compile a kernel for every new shape
 
+ALIGNED = 16  # floats of a cache line
+
 
 class Linear(nn.Linear):
     """nn.Linear; in training its three products are computed in `product_dtype`."""
@@ -61,6 +63,14 @@ def filled_up(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Te
     filled[: len(rows)] = rows
     filled[len(rows) :] = 0
     return filled
+
+
+def empty_rows(rows: int, columns: int, like: Tensor) -> Float[Tensor, "rows columns"]:
+    """For a product to be written into: each row begins at a cache line.
+
+    With AVX2, products into rows of an odd number of floats take twice as long.
+    """
+    return like.new_empty(rows, -(-columns // ALIGNED) * ALIGNED)[:, :columns]
 
 
 def set_product_dtype(model: nn.Module, dtype: torch.dtype) -> None:
