@@ -18,7 +18,7 @@ from iadsr.sequences import Sequences
 
 Integers = Int[np.ndarray, " some"]
 BLOCK = 1024  # items that are compared with all others at once
-MOST_PAIRS = 5 * 10**8  # of users, each of about 12 bytes
+MOST_PAIRS = 5 * 10**8  # that are compared, each of about 12 bytes
 
 
 def training_interactions(sequences: Sequences) -> tuple[Integers, Integers]:
@@ -97,6 +97,7 @@ def succession(sequences: Sequences) -> Succession:
     """
     users, items = training_interactions(sequences)
     lengths = np.bincount(users, minlength=sequences.users)
+    _check_room(int((lengths.astype(np.int64) ** 2).sum()) // 2, "items of a history")
     ends, length, items = np.cumsum(lengths)[users], lengths[users], items.astype(np.int32)
     before, parts, distance = np.arange(len(users)), [], 1
     while len(before := before[before + distance < ends[before]]):
@@ -135,14 +136,9 @@ def ownership(sequences: Sequences) -> sparse.csr_array:
 def common_share(owned: sparse.csr_array) -> sparse.csr_array:
     """Of two users the share of both histories' interactions with an item that the other has, too; 1 of a user itself.
 
-    In float32: of all graphs it has the most entries. UserError where there could be more than MOST_PAIRS.
+    In float32: of all graphs it has the most entries.
     """
-    pairs = int((owned.sign().sum(axis=0).astype(np.int64) ** 2).sum())
-    if pairs > MOST_PAIRS:
-        raise UserError(
-            f"params.yaml: denoiser: ssdrec compares all users that share an item, here up to {pairs:,} pairs, of at "
-            f"most {MOST_PAIRS:,}; choose another denoiser or a smaller data set"
-        )
+    _check_room(int((owned.sign().sum(axis=0).astype(np.int64) ** 2).sum()), "users that share an item")
     counts = owned.astype(np.float32)
     common = sparse.csr_array(counts @ counts.sign().T)
     common = sparse.csr_array(common + common.T)
@@ -181,6 +177,7 @@ def row_normalised(matrix: sparse.csr_array) -> sparse.csr_array:
 
 def _bridged(ties: sparse.csr_array, related: sparse.csr_array, hot: Integers) -> sparse.csr_array:
     """Between different hot nodes that are not related: the sum of their ties to nodes that both are tied to."""
+    _check_room(len(hot) ** 2, "users or items that are not cold (ssdrec.cold_users, ssdrec.cold_items)")
     own = ties[hot]
     one_side = sparse.csr_array(own @ own.sign().T)
     both = sparse.csr_array(one_side + one_side.T)
@@ -188,6 +185,15 @@ def _bridged(ties: sparse.csr_array, related: sparse.csr_array, hot: Integers) -
     both.setdiag(0)
     found = sparse.coo_array(both)
     return _ordered(sparse.csr_array((found.data, (hot[found.row], hot[found.col])), shape=ties.shape))
+
+
+def _check_room(pairs: int, what: str) -> None:
+    """UserError where a graph would compare more pairs than fit a machine."""
+    if pairs > MOST_PAIRS:
+        raise UserError(
+            f"params.yaml: denoiser: ssdrec compares {pairs:,} pairs of {what}, and there is room for {MOST_PAIRS:,}; "
+            "choose another denoiser or a smaller data set"
+        )
 
 
 def _counted(rows: Integers, columns: Integers, shape: tuple[int, int]) -> sparse.csr_array:

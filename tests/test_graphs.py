@@ -272,11 +272,18 @@ def test_ssdrec_graphs_see_no_held_out_items(graph: Callable[[Sequences], sparse
     assert (graph(Sequences(items, SEQUENCES.offsets)) != graph(SEQUENCES)).nnz == 0
 
 
-def test_too_many_pairs_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four users of one item, which three of them share with another: 16 + 9 pairs at most."""
-    owned = ownership(sequences_of(*[[1, 2, 3, 3]] * 3, [1, 3, 3]))
-    monkeypatch.setattr(graphs, "MOST_PAIRS", 25)
-    common_share(owned)
-    monkeypatch.setattr(graphs, "MOST_PAIRS", 24)
-    with pytest.raises(UserError, match=r"denoiser: ssdrec .* up to 25 pairs"):
-        common_share(owned)
+def test_too_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four users of item 1, which three of them share with item 2: 16 + 9; (4 + 4 + 4 + 1) / 2 in histories; 4 x 4."""
+    sequences = sequences_of(*[[1, 2, 3, 3]] * 3, [1, 3, 3])
+    owned = ownership(sequences)
+    shares = common_share(owned)
+    for pairs, what, compare in (
+        (25, "users that share an item", lambda: common_share(owned)),
+        (6, "items of a history", lambda: succession(sequences)),
+        (16, "users or items that are not cold", lambda: user_conflicts(shares, np.arange(1, 5))),
+    ):
+        monkeypatch.setattr(graphs, "MOST_PAIRS", pairs)
+        compare()
+        monkeypatch.setattr(graphs, "MOST_PAIRS", pairs - 1)
+        with pytest.raises(UserError, match=f"denoiser: ssdrec compares {pairs} pairs of {what}"):
+            compare()

@@ -15,6 +15,8 @@ scaling within the batch. The weight carries a gradient, without which its KL te
 is the softmax of sorted normal draws: two softmaxes agree where the sorted weights are the sorted draws but for a
 constant, which the scaling decides.
 
+One LayerNorm serves both graphs, and what it adds to a graph's mean is under the same dropout as what was sent along.
+
 Edge dropout scales the edges that stay, as dropout does, since there is none where a model is used. The states of all
 items in both graphs are computed after each epoch, without any dropout, and saved with the model, which then needs no
 graph. In training A holds the step to the target, as in any such graph: this favours the graph views in training,
@@ -79,6 +81,7 @@ class DCRecParams(TransformerParams):
 
 REMAINING = 10  # neighbours that stand for an item's neighbourhood
 UNKNOWN = 0.5  # weight of a user without a transition to judge by
+FLAT = 1e-5  # weights that differ by less are equal but for rounding
 DEVIATION = 0.1  # of the normal distribution that weights are drawn to
 
 
@@ -297,7 +300,7 @@ def scaled(values: Float[Tensor, " batch"], known: Bool[Tensor, " batch"], mean:
         return result
     some = values[numbers]
     low, high = some.min(), some.max()
-    stretched = (some - low) / (high - low) if high > low else torch.ones_like(some)
+    stretched = (some - low) / (high - low) if high - low > FLAT else torch.ones_like(some)
     return result.index_copy(0, numbers, stretched * (mean / stretched.mean()))
 
 

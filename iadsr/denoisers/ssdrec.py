@@ -6,8 +6,10 @@ of these three may go again (ssdrec_augmentation.py). HSD (hsd.py) judges and cl
 reads the graphs' embeddings and asks the graphs' embedding of the user, all else reads the plain ones. Where the model
 is used nothing is inserted, and the graphs' embeddings are those of the last epoch's end, saved with the model.
 
-The graphs hold training interactions alone. A user's has seen the user's whole training history, though: in training,
-the user's embedding knows that a target is among some hundred neighbours and items, as in any recommender of users.
+The graphs hold training interactions alone. A user's embedding, and by its neighbours an item's, has seen the user's
+whole training history, though: in training they know that a target is among some hundred neighbours and items, as in
+any recommender with such graphs. A user that is not of the data set, and everybody who is served, has the mean of all
+users' embeddings. Training inserts items into every short history, so it never sees one of a single item.
 
 What the specification leaves open, or the released code decides otherwise:
 
@@ -22,7 +24,9 @@ What the specification leaves open, or the released code decides otherwise:
 - The gradient of the choice of a position reaches the two inserted items, whose place it is; there it scales all.
 - The random numbers of the catalogue are drawn once a window and side, shared by the window's prefixes. Each choice has
   the distribution it would have alone.
-- An item that is picked again really goes, and those behind it move up; there a zero stays.
+- An item that is picked again really goes, and those behind it move up; there a zero stays. In this second look the
+  inserted items have no user's share, and it has no gradient.
+- A user is its own neighbour in the positive graph, an item is not.
 - The LSTM has biases, and `drop_rate` counts inserted items, too.
 
 Where the released code is at fault, the correct form is the default, and `quirks`, beside those of HSD, bring back:
@@ -126,6 +130,7 @@ class SSDRec(HSD):
         self.graph_items.copy_(self.encoder.items(self.graphs, self.users.weight, self.items.weight))
         self.graph_users.copy_(self.encoder.users(self.graphs, self.users.weight, self.items.weight, everyone))
         self.graph_items[0] = 0
+        self.graph_users[0] = self.graph_users[1:].mean(0)
         self.train(training)
         figures = {"augmented": int(self.augmented) / max(1, self.examples)}
         self.augmented = self.examples = 0

@@ -32,8 +32,8 @@ class InteractionGraphs(nn.Module):
         if not later.nnz:
             most = int(succession.counts.max()) if succession.counts.nnz else 0
             raise UserError(
-                f"params.yaml: ssdrec.frequent: no two items stand in the same order in more than {frequent} training "
-                f"histories, at most in {most}; lower it below that"
+                f"params.yaml: ssdrec.frequent: no two items stand in the same order more than {frequent} times in the "
+                f"training histories, at most {most} times; lower it below that"
             )
         hot_items, hot_users = (
             graphs.hottest(owned.sum(axis=axis), cold) for axis, cold in ((0, cold_items), (1, cold_users))

@@ -407,3 +407,26 @@ def test_wrong_parameters_are_named(name: str, value: Any) -> None:
 def test_a_sampled_loss_is_refused() -> None:
     with pytest.raises(UserError, match=rf"train\.full_catalogue: {ITEMS - 1} items, but .* all {ITEMS} "):
         start(dcrec(), train_params(full_catalogue=ITEMS - 1), 0)
+
+
+def test_dropout_of_embeddings() -> None:
+    """What is sent along a graph is lost or doubled at a rate of a half, in training alone."""
+    model = dcrec(dropout=0.5, graph_dropout=0.0)
+    assert model.graphs is not None
+    items, given = model.items.weight[1:], model.spread(model.graphs.similar).given[1:]
+    lost = given == 0
+    assert 0.3 < lost.float().mean() < 0.7
+    torch.testing.assert_close(given[~lost], 2 * items[~lost])
+    assert torch.equal(model.eval().spread(model.graphs.similar).given[1:], items)
+
+
+def test_the_contrast_trains_the_weights() -> None:
+    """d/dw of the mean of w a + (max w - w) b over 4 is (a - b) / 4, and the largest w also gets all of b / 4."""
+    model, weights = dcrec(lambda_contrast=0.3, lambda_kl=0.0), torch.tensor([0.2, 0.9, 0.5, 0.4], requires_grad=True)
+    views = torch.randn(3, 4, DIM)
+    (found,) = torch.autograd.grad(model.contrast_terms(views, weights)["contrast"], weights)
+    unit = F.normalize(views, dim=-1)
+    first, second = (contrast(unit[one], unit[one + 1], model.params.temperature) for one in (0, 1))
+    expected = (first - second) / 4
+    expected[1] += second.sum() / 4
+    torch.testing.assert_close(found, 0.3 * expected)

@@ -67,7 +67,6 @@ class TestEveryDenoiser:
         model = trained(denoiser, backbone, feed).eval()
         wider = padded(BATCH, 1)
         torch.testing.assert_close(model.states(wider), model.states(BATCH))
-        same(model.keep(wider), model.keep(padded(BATCH, 1)), wider.valid)
         for entry in fields(Keep):
             found = getattr(model.keep(wider), entry.name)[wider.valid]
             torch.testing.assert_close(found, getattr(model.keep(BATCH), entry.name)[BATCH.valid], equal_nan=True)
