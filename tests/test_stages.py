@@ -951,7 +951,7 @@ def assert_one_error(result: Result, said: str) -> None:
         ("encode", "encode.prefixes", "sum", "encode.prefixes: input should be 'joint' or 'mean', found 'sum'"),
         ("encode", "datasets.demo.max_length", 0, "datasets.demo.max_length: expected a whole number of at least 1"),
         ("train", "dataset", "huge", "unknown dataset 'huge'"),
-        ("train", "backbone", "bert4rec", "unknown backbone 'bert4rec'; known (under `backbones`) are gru4rec, "),
+        ("train", "backbone", "bert4rec", "unknown backbone 'bert4rec'; known (under `backbones`) are none, gru4rec, "),
         ("train", "denoiser", "magic", "unknown denoiser 'magic'; known are none, iadsr"),
         ("train", "theta", 1.5, "theta: input should be less than or equal to 1, found 1.5"),
         ("train", "theta", -1.5, "theta: input should be greater than or equal to -1, found -1.5"),
