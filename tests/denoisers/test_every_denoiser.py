@@ -126,20 +126,27 @@ class TestEveryDenoiser:
     ("denoiser", "backbone"), [each for each in COMBINATIONS if each[0] not in ("iadsr", "ssdrec", "steam")]
 )  # these in files of their own
 def test_learns_one_batch_by_heart(denoiser: str, backbone: str, feed: Feed) -> None:
-    """Afterwards the item after every prefix is the first of the list."""
-    model = fresh(denoiser, backbone, feed).train()
+    """After at most 300 steps the item after every prefix is the first of the list."""
+    model = fresh(denoiser, backbone, feed)
     batch = batch_of([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for step in range(300):
-        optimizer.zero_grad()
-        torch.stack(list(model.loss(batch).values())).sum().backward()
-        optimizer.step()
-        if step % 10 == 9:
-            model.end_epoch()
-    model.eval()
-    for length in range(1, 6):
-        scores = model.states(cut(batch, length)) @ model.item_table().T
-        assert (scores[:, 1:].argmax(1) + 1).tolist() == batch.items[:, length].tolist()
+    for _ in range(30):
+        model.train()
+        for _ in range(10):
+            optimizer.zero_grad()
+            torch.stack(list(model.loss(batch).values())).sum().backward()
+            optimizer.step()
+        model.end_epoch()
+        if knows(model.eval(), batch):
+            return
+    raise AssertionError(f"{denoiser} on {backbone} has not learnt two histories")
+
+
+@torch.no_grad()
+def knows(model: Recommender, batch: Batch) -> bool:
+    """Whether the next item of every prefix scores highest."""
+    found = [model.states(cut(batch, length)) @ model.item_table()[1:].T for length in range(1, batch.items.shape[1])]
+    return torch.equal(torch.stack(found, dim=1).argmax(2) + 1, batch.items[:, 1:])
 
 
 @pytest.mark.parametrize(("denoiser", "backbone"), COMBINATIONS)
