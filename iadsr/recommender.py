@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -138,3 +140,14 @@ class Recommender(nn.Module):
 def newest(states: Float[Tensor, "batch time width"], last: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
     """The state at each window's newest item."""
     return states[torch.arange(len(states), device=states.device), last]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """As in evaluation, and afterwards as before."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -59,7 +59,7 @@ from iadsr.dropout import Dropout
 from iadsr.errors import UserError
 from iadsr.graphs import co_interaction_graph, transition_graph
 from iadsr.prefixes import prefixes_with_target
-from iadsr.recommender import Recommender
+from iadsr.recommender import Recommender, evaluating
 from iadsr.sequences import Batch, Feed
 from iadsr.sparse_products import Neighbours, SparseMatrix
 
@@ -185,13 +185,10 @@ class DCRec(Recommender):
     def end_epoch(self) -> dict[str, float]:
         """Compute the items' states in both graphs, for use until the next epoch's end."""
         assert self.graphs is not None, "training needs the graphs"
-        training = self.training
-        self.eval()
-        self.edge_dropout.train("edge_dropout_at_test" in self.params.quirks)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
+            self.edge_dropout.train("edge_dropout_at_test" in self.params.quirks)
             self.transition_states.copy_(self.norm(self.spread(self.graphs.transitions).mixed))
             self.similar_states.copy_(self.norm(self.spread(self.graphs.similar).mixed))
-        self.train(training)
         return {}
 
     # --- how much a user conforms ---

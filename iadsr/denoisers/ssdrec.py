@@ -48,6 +48,7 @@ from iadsr.denoisers.hsd import HSD, Examined, HSDParams, Signals
 from iadsr.denoisers.ssdrec_augmentation import Augmenter
 from iadsr.denoisers.ssdrec_encoder import GraphEncoder, InteractionGraphs
 from iadsr.prefixes import Prefixes
+from iadsr.recommender import evaluating
 from iadsr.sequences import Batch, Feed
 
 if TYPE_CHECKING:
@@ -124,14 +125,12 @@ class SSDRec(HSD):
     def end_epoch(self) -> dict[str, float]:
         """Compute the graphs' embeddings for use until the next epoch's end; also report who got items inserted."""
         assert self.graphs is not None, "training needs the graphs"
-        training = self.training
-        self.eval()
         everyone = torch.arange(len(self.graph_users), device=self.graph_users.device)
-        self.graph_items.copy_(self.encoder.items(self.graphs, self.users.weight, self.items.weight))
-        self.graph_users.copy_(self.encoder.users(self.graphs, self.users.weight, self.items.weight, everyone))
+        with evaluating(self):
+            self.graph_items.copy_(self.encoder.items(self.graphs, self.users.weight, self.items.weight))
+            self.graph_users.copy_(self.encoder.users(self.graphs, self.users.weight, self.items.weight, everyone))
         self.graph_items[0] = 0
         self.graph_users[0] = self.graph_users[1:].mean(0)
-        self.train(training)
         figures = {"augmented": int(self.augmented) / max(1, self.examples)}
         self.augmented = self.examples = 0
         return super().end_epoch() | figures

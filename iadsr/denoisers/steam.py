@@ -24,8 +24,6 @@ Where this file departs from the released code:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +39,7 @@ from iadsr.denoisers.steam_corruption import DELETE, INSERT, KEEP, Draws, Rates,
 from iadsr.dropout import Dropout
 from iadsr.errors import UserError
 from iadsr.params import Group
-from iadsr.recommender import Keep, Recommender
+from iadsr.recommender import Keep, Recommender, evaluating
 from iadsr.sequences import Batch, Feed
 
 if TYPE_CHECKING:
@@ -306,14 +304,3 @@ def decided(logits: Float[Tensor, "batch time 3"]) -> Int[Tensor, "batch time"]:
     """The likeliest operation; of equals, deleting before keeping before inserting."""
     kept = torch.where(logits[..., INSERT] > logits[..., KEEP], INSERT, KEEP)
     return torch.where(margin(logits) > 0, kept, DELETE)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """As in evaluation, and afterwards as before."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
