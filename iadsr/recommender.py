@@ -32,6 +32,12 @@ class Keep:
     probability: Float[Tensor, "*where"]  # that a sampled decision keeps the item
     kept: Bool[Tensor, "*where"]  # the deterministic decision
 
+    @classmethod
+    def without_cosines(cls, score: Tensor, probability: Tensor, kept: Tensor) -> Keep:
+        """Of a method that compares no interests: c1, c2 and c3 are NaN."""
+        nothing = torch.full_like(probability, float("nan"))
+        return cls(nothing, nothing, nothing, score, probability, kept)
+
     def sampled(self, generator: torch.Generator) -> Bool[Tensor, "*where"]:
         """A sampled decision for each interaction; what was never judged is kept."""
         drawn = torch.rand(self.probability.shape, generator=generator).to(self.probability.device)
@@ -84,8 +90,7 @@ class Recommender(nn.Module):
     def keep(self, batch: Batch) -> Keep:
         """A plain recommender keeps everything."""
         ones = torch.ones(batch.items.shape, device=batch.items.device)
-        nothing = torch.full_like(ones, float("nan"))
-        return Keep(nothing, nothing, nothing, nothing, ones, ones.bool())
+        return Keep.without_cosines(torch.full_like(ones, float("nan")), ones, ones.bool())
 
     def insertions(self, batch: Batch) -> Int[Tensor, "batch time most"] | None:
         """Items to insert before each one, oldest first, then zeros; None: the model inserts nothing."""

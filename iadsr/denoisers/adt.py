@@ -82,14 +82,13 @@ class ADT(Recommender):
         """Verdicts on items as targets; NaN where the window does not show what came before."""
         following = F.pad(batch.items[:, 1:], (0, 1))
         losses = F.pad(self.losses(self.prefix_states(batch.items), following)[:, :-1], (1, 0), value=float("nan"))
-        nothing = torch.full_like(losses, float("nan"))
         if self.params.loss == "reweighted":
             weights = self.weights(losses)
             probability = weights.nan_to_num(1.0)
-            return Keep(nothing, nothing, nothing, weights, probability, torch.ones_like(probability).bool())
-        score = (self.threshold - losses).where(self.threshold.isfinite(), nothing)
+            return Keep.without_cosines(weights, probability, torch.ones_like(probability).bool())
+        score = (self.threshold - losses).where(self.threshold.isfinite(), float("nan"))
         kept = ~(score <= 0)
-        return Keep(nothing, nothing, nothing, score, kept.to(score.dtype), kept)
+        return Keep.without_cosines(score, kept.to(score.dtype), kept)
 
     @torch.no_grad()
     def losses(

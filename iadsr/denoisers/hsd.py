@@ -151,11 +151,7 @@ class HSD(Recommender):
     def keep(self, batch: Batch) -> Keep:
         """The score is how much the milder of the two signals prefers "keep"; below 0 an item is dropped."""
         signals = self.signals_in_use(self.items(batch.items), batch)
-        nothing = torch.full_like(signals.item, float("nan"))
-        return Keep(
-            nothing,
-            nothing,
-            nothing,
+        return Keep.without_cosines(
             score=-torch.minimum(signals.sequence, signals.item),
             probability=1 - torch.sigmoid(signals.sequence) * torch.sigmoid(signals.item),
             kept=self.judged_by_rule(signals),

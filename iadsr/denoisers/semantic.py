@@ -102,8 +102,8 @@ class Semantic(Recommender):
     def keep(self, batch: Batch) -> Keep:
         """The score is how far an item's cosine is above the threshold; NaN where it has none."""
         cosines = self.of_windows(batch)
-        kept, nothing = self.passes(cosines), torch.full_like(cosines, float("nan"))
-        return Keep(nothing, nothing, nothing, cosines - self.threshold, kept.to(cosines.dtype), kept)
+        kept = self.passes(cosines)
+        return Keep.without_cosines(cosines - self.threshold, kept.to(cosines.dtype), kept)
 
     def passes(self, cosines: Float[Tensor, "*where"]) -> Bool[Tensor, "*where"]:
         """Whether an interaction is kept: also where it has no cosine."""

@@ -252,10 +252,9 @@ class STEAM(Recommender):
         `states` corrects one item less of a full window, so there its verdicts may differ.
         """
         logits = self.corrector(self.encoded(batch.items))
-        nothing = torch.full_like(logits[..., 0], float("nan"))
         score = margin(logits)
         probability = 1 - logits.softmax(-1)[..., DELETE]
-        return Keep(c1=nothing, c2=nothing, c3=nothing, score=score, probability=probability, kept=score > 0)
+        return Keep.without_cosines(score, probability, score > 0)
 
     def insertions(self, batch: Batch) -> Int[Tensor, "batch time most"]:
         return self.corrections(batch.items)[1]
