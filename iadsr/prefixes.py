@@ -17,14 +17,11 @@ from iadsr.sequences import Batch
 
 @dataclass(frozen=True)
 class Prefixes:
-    """`batch` has a window for each prefix, with a target at its newest item alone; `window` is whose prefix it is."""
+    """`batch` has a window for each prefix, with its target at its newest item; `window` is whose prefix it is."""
 
     batch: Batch
+    targets: Int[Tensor, " prefixes"]
     window: Int[Tensor, " prefixes"]
-
-    @property
-    def targets(self) -> Int[Tensor, " prefixes"]:
-        return self.batch.targets.sum(1)
 
 
 def prefixes_with_target(batch: Batch, most: int = 0) -> Prefixes:
@@ -46,5 +43,6 @@ def prefixes_with_target(batch: Batch, most: int = 0) -> Prefixes:
             targets=torch.where(time == newest[:, None], batch.targets[window, : len(time)], 0),
             users=batch.users[window],
         ),
+        batch.targets[window, newest],
         window,
     )

@@ -129,6 +129,8 @@ class HSD(Recommender):
         if not len(examples.targets):
             return dict.fromkeys(("ce", "rebuild", "user"), self.items(examples.targets).sum())
         targets, (histories, query, seen) = examples.targets, self.examined(batch, examples)
+        if "target_query" in self.params.quirks:
+            query = self.items(targets)
         embedded = self.items(histories.items)
         signals = self.signals(embedded, histories, query, seen)
         keep = 1 - self.sampled(signals.sequence, histories) * self.sampled(signals.item, histories)
@@ -166,11 +168,7 @@ class HSD(Recommender):
 
     def examined(self, batch: Batch, examples: Prefixes) -> Examined:
         """What training judges instead of the prefixes of a batch: here these themselves."""
-        return Examined(examples.batch, self.query(examples.batch, examples.targets), None)
-
-    def query(self, histories: Batch, targets: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
-        """Whom the item's signal asks in training."""
-        return self.items(targets) if "target_query" in self.params.quirks else self.users(histories.users)
+        return Examined(examples.batch, self.users(examples.batch.users), None)
 
     def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
         """Both signals where a model is used: the item's asks the user."""

@@ -113,9 +113,7 @@ class SSDRec(HSD):
         found = self.augmenter(examples, items, users, self.temperature, self.generator)
         self.augmented += found.changed.sum()
         self.examples += len(found.changed)
-        asks_target = "target_query" in self.params.quirks
-        query = self.items(examples.targets) if asks_target else users[examples.window]
-        return Examined(found.histories, query, found.embedded)
+        return Examined(found.histories, users[examples.window], found.embedded)
 
     def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
         """Both signals of histories as they are; the item's reads what the graphs said at the last epoch's end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.denoisers.hsd import HSD, BatchNorm, HSDParams, Signals
+from iadsr.prefixes import prefixes_with_target
 from iadsr.sequences import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -230,11 +232,19 @@ def test_the_temperature_falls() -> None:
     assert model.temperature == 1e-3
 
 
+def asked(model: HSD) -> Tensor:
+    """The queries of the item's signal in training."""
+    with mock.patch.object(model, "signals", wraps=model.signals) as signals:
+        model.loss(BATCH)
+    query: Tensor = signals.call_args.args[2]
+    return query
+
+
 def test_who_is_asked() -> None:
     """The user, in training as in use; the target item in training by a quirk; a stranger is a zero vector."""
-    targets, query = torch.tensor([7, 8, 9, 10]), hsd().query
-    assert torch.equal(query(BATCH, targets), hsd().users(BATCH.users))
-    assert torch.equal(hsd(quirks=["target_query"]).query(BATCH, targets), hsd().items(targets))
+    examples = prefixes_with_target(BATCH)
+    assert torch.equal(asked(hsd()), hsd().users(examples.batch.users))
+    assert torch.equal(asked(hsd(quirks=["target_query"])), hsd().items(examples.targets))
     model, stranger = hsd().eval(), batch_of(*WINDOWS)
     nobody = Batch(stranger.rows, stranger.items, stranger.targets, torch.zeros_like(stranger.users))
     found = model.keep(nobody).probability

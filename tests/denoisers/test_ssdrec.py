@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -344,7 +345,9 @@ def test_nothing_is_drawn_in_use() -> None:
 def test_targets_are_asked_by_a_quirk() -> None:
     examples = prefixes_with_target(BATCH)
     found = ssdrec(quirks=["target_query"])
-    assert torch.equal(found.examined(BATCH, examples).query, found.items(examples.targets))
+    with mock.patch.object(found, "signals", wraps=found.signals) as signals:
+        found.loss(BATCH)
+    assert torch.equal(signals.call_args.args[2], found.items(examples.targets))
 
 
 def test_what_comes_later_changes_nothing_in_training() -> None:
