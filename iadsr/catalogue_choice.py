@@ -1,7 +1,8 @@
 """A hard Gumbel-softmax over the whole catalogue, in chunks that keep nothing but the choice for the way back.
 
-Written out, n choices among V items keep several n x V matrices. Here a chunk's logits live until its choices are
-known, and are computed again on the way back where the soft choice says more than the hard one.
+Written out, n choices among V items keep several n x V matrices. Here nearly all choices are made among the few items
+whose noise is large enough; of the others a chunk's logits live until its choices are known. On the way back they are
+computed again where the soft choice says more than the hard one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from iadsr.products import empty_rows
 
 CPU_CELLS, GPU_CELLS = 2**19, 2**26  # of a chunk's logits
 BLOCK = 128  # items whose largest logit is found first
+SHORTLIST = 64  # items that a choice is sought among at first
+SLACK = 1e-4  # lead below which rounding could have decided
 ROUNDING = 1e-6  # the soft choice is taken for the hard one where all other items together have less
 
 
@@ -49,14 +52,7 @@ class _HardChoice(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, table: Tensor, noise: Tensor, which: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        numbers, lead = which.new_empty(len(queries)), queries.new_empty(len(queries))
-        blocks = -(-len(table) // BLOCK)
-        for part in _chunks(len(queries), len(table), queries.device):
-            logits = queries.new_empty(len(queries[part]), blocks * BLOCK)
-            own = logits[:, : len(table)]
-            logits[:, len(table) :] = float("-inf")
-            own.copy_(noise.index_select(0, which[part])).addmm_(queries[part], table.T)
-            numbers[part], lead[part] = _largest(logits.unflatten(1, (blocks, BLOCK)))
+        numbers, lead = _chosen(queries, table, noise, which)
         sharp = lead > temperature * math.log(len(table) / ROUNDING)
         ctx.temperature = temperature
         ctx.save_for_backward(queries, table, noise, which, numbers, (~sharp).nonzero().flatten())
@@ -79,6 +75,58 @@ class _HardChoice(torch.autograd.Function):
             queries_grad[rows] = slope @ table
             table_grad.addmm_(slope.T, own)
         return queries_grad, table_grad, None, None, None
+
+
+def _chosen(
+    queries: Float[Tensor, "choices dim"],
+    table: Float[Tensor, "items dim"],
+    noise: Float[Tensor, "some items"],
+    which: Int[Tensor, " choices"],
+) -> tuple[Int[Tensor, " choices"], Float[Tensor, " choices"]]:
+    """Where each query's largest logit is, and a number by which it leads at least."""
+    numbers, lead = which.new_zeros(len(queries)), queries.new_full((len(queries),), float("-inf"))
+    if len(table) > SHORTLIST and len(queries):
+        numbers, lead = _shortlisted(queries, table, noise, which)
+    unsure = (lead <= SLACK).nonzero().flatten()
+    blocks = -(-len(table) // BLOCK)
+    for part in _chunks(len(unsure), len(table), queries.device):
+        rows = unsure[part]
+        logits = queries.new_empty(len(rows), blocks * BLOCK)
+        own = logits[:, : len(table)]
+        logits[:, len(table) :] = float("-inf")
+        own.copy_(noise.index_select(0, which[rows])).addmm_(queries[rows], table.T)
+        numbers[rows], lead[rows] = _largest(logits.unflatten(1, (blocks, BLOCK)))
+    return numbers, lead
+
+
+def _shortlisted(
+    queries: Float[Tensor, "choices dim"],
+    table: Float[Tensor, "items dim"],
+    noise: Float[Tensor, "some items"],
+    which: Int[Tensor, " choices"],
+) -> tuple[Int[Tensor, " choices"], Float[Tensor, " choices"]]:
+    """The largest logit of each query's shortlist, and its lead over the rest of the list and all that it can miss.
+
+    A logit without what is the same for all items, (x - mean of all x) @ query + noise, is at most
+    |x - mean| |query| + noise. The shortlist of a row of noise has the largest of these for the longest query that
+    asks it. Where the lead is not positive the choice may be another.
+    """
+    spread = table - table.mean(0)
+    longest = queries.new_zeros(len(noise)).scatter_reduce_(0, which, queries.norm(dim=1), "amax")
+    highest, items = torch.addcmul(noise, longest[:, None], spread.norm(dim=1)).topk(SHORTLIST + 1, dim=1)
+    items = items[:, :SHORTLIST]
+    order = which.argsort(stable=True)
+    counts = torch.bincount(which, minlength=len(noise))
+    place = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which[order]]
+    asked = queries.new_zeros(len(noise), int(counts.max()), queries.shape[1])
+    asked[which[order], place] = queries[order]
+    logits = torch.baddbmm(noise.gather(1, items)[:, None], asked, spread[items].mT)
+    best = logits[which[order], place].topk(2, dim=1)
+    rest = torch.maximum(best.values[:, 1], highest[which[order], SHORTLIST])
+    numbers, lead = torch.empty_like(which), torch.empty_like(rest)
+    numbers[order] = items[which[order]].gather(1, best.indices[:, :1])[:, 0]
+    lead[order] = best.values[:, 0] - rest
+    return numbers, lead
 
 
 def _largest(logits: Float[Tensor, "rows blocks block"]) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:

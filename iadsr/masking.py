@@ -51,8 +51,10 @@ def score(cosines: Cosines, interests: Interests) -> Float[Tensor, "batch newest
 
 def gumbel(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Float[Tensor, "..."]:
     """Standard Gumbel noise (Eq. 17), drawn on the CPU so that a seed means the same on every device."""
-    uniform = torch.rand(shape, generator=generator)
-    return -torch.log(-torch.log(uniform + EPSILON) + EPSILON).to(device)
+    noise = torch.rand(shape, generator=generator)
+    for _ in range(2):  # -log(-log(u)), in place
+        noise.add_(EPSILON).log_().neg_()
+    return noise.to(device)
 
 
 def logistic(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Float[Tensor, "..."]:

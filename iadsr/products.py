@@ -65,6 +65,11 @@ def filled_up(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Te
     return filled
 
 
+def rounded(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Tensor, "filled width"]:
+    """As they are in their own format; in another one filled up with rows of zeros."""
+    return rows if dtype == rows.dtype else filled_up(rows, dtype)
+
+
 def empty_rows(rows: int, columns: int, like: Tensor) -> Float[Tensor, "rows columns"]:
     """For a product to be written into: each row begins at a cache line.
 

@@ -67,6 +67,28 @@ def test_the_largest_and_its_lead(items: int) -> None:
     torch.testing.assert_close(catalogue_choice._largest(blocks)[1], best[:, 0] - best[:, 1])
 
 
+@pytest.mark.parametrize(("spread", "sure"), [(0.1, True), (1.0, False), (30.0, False)])
+def test_a_shortlist_is_believed_only_where_nothing_else_can_be_larger(spread: float, sure: bool) -> None:
+    """The narrower the items, the more the noise decides; a lead is never said to be larger than it is."""
+    queries, table, noise, which = inputs(1000)
+    table = table * spread + 5
+    logits = queries @ table.T + noise[which]
+    numbers, lead = catalogue_choice._shortlisted(queries, table, noise, which)
+    believed = lead > 0
+    best = logits.topk(2, dim=1)
+    assert torch.equal(numbers[believed], best.indices[believed, 0])
+    assert (lead <= best.values[:, 0] - best.values[:, 1] + 1e-9).all()
+    assert believed.any() and bool(believed.all()) == sure
+    assert torch.equal(hard_choice(queries, table, noise, which, 0.5).numbers, best.indices[:, 0])
+
+
+def test_queries_may_ask_rows_of_noise_in_any_order() -> None:
+    queries, table, noise, which = inputs(1000)
+    order = torch.tensor([4, 0, 8, 2, 6, 1, 7, 3, 5])
+    found = hard_choice(queries[order], table, noise, which[order], 0.5).numbers
+    assert torch.equal(found, hard_choice(queries, table, noise, which, 0.5).numbers[order])
+
+
 def test_nothing_to_choose() -> None:
     _, table, noise, _ = inputs()
     queries = torch.empty(0, DIM, dtype=torch.float64, requires_grad=True)

@@ -9,7 +9,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from iadsr.backbones.padding import put, take
 from iadsr.backbones.recurrence import lstm_layer
-from iadsr.products import linear
 
 
 class BiLSTM(nn.Module):
@@ -28,25 +27,18 @@ class BiLSTM(nn.Module):
             packed = PackedSequence(take(flat, ends.left), torch.tensor(ends.sizes))
             both = put(self.lstm(packed)[0].data, ends.left, len(flat)).unflatten(0, inputs.shape[:2])
             return both.chunk(2, dim=2)
-        gates = torch.stack(
-            [self.gates(take(flat, numbers), direction) for direction, numbers in enumerate((ends.left, ends.right))]
+        weights, recurrent, biases, others = (
+            torch.stack([getattr(self.lstm, name), getattr(self.lstm, f"{name}_reverse")])
+            for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         )
-        weight = torch.stack([self.lstm.weight_hh_l0, self.lstm.weight_hh_l0_reverse])  # type: ignore[list-item]
-        states = lstm_layer(gates, weight, ends.sizes, self.dtype(inputs))
+        read = torch.stack([take(flat, numbers) for numbers in (ends.left, ends.right)])
+        dtype = self.product_dtype if self.training else inputs.dtype
+        states = lstm_layer(read, weights, recurrent, biases + others, ends.sizes, dtype)
         left, right = (
             put(own, numbers, len(flat)).view_as(inputs)
             for own, numbers in zip(states, (ends.left, ends.right), strict=True)
         )
         return left, right
-
-    def gates(self, inputs: Float[Tensor, "packed dim"], direction: int) -> Float[Tensor, "packed gates"]:
-        """The input's share of the gates, with both biases."""
-        suffix = ("l0", "l0_reverse")[direction]
-        weight, bias, other = (getattr(self.lstm, f"{name}_{suffix}") for name in ("weight_ih", "bias_ih", "bias_hh"))
-        return linear(inputs, weight, bias + other, self.dtype(inputs))
-
-    def dtype(self, inputs: Tensor) -> torch.dtype:
-        return self.product_dtype if self.training else inputs.dtype
 
 
 class Ends:

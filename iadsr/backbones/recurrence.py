@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iadsr.products import filled_up
+from iadsr.products import rounded
 
 
 def gru_layer(
@@ -76,45 +76,50 @@ class _Layer(torch.autograd.Function):
             torch.mul(state_grad, by_update, out=gate_grad[:, hidden : 2 * hidden])
             torch.mul(new, r, out=gate_grad[:, 2 * hidden :])
             later = torch.addmm(state_grad * z, gate_grad, weight)
-        weight_grad = (filled_up(gates_grad, ctx.dtype).T @ filled_up(before, ctx.dtype)).to(weight.dtype)
+        weight_grad = (rounded(gates_grad, ctx.dtype).T @ rounded(before, ctx.dtype)).to(weight.dtype)
         bias_grad = gates_grad.sum(0)
         gates_grad[:, 2 * hidden :] = new_grad
         return gates_grad, weight_grad, bias_grad, None, None
 
 
 def lstm_layer(
-    gates: Float[Tensor, "ends packed gates"],
-    weight: Float[Tensor, "ends gates hidden"],
+    inputs: Float[Tensor, "ends packed width"],
+    weight: Float[Tensor, "ends gates width"],
+    recurrent: Float[Tensor, "ends gates hidden"],
+    bias: Float[Tensor, "ends gates"],
     sizes: list[int],
     dtype: torch.dtype,
 ) -> Float[Tensor, "ends packed hidden"]:
     """The states of all steps from zero states on, of several LSTMs side by side, such as one from each end.
 
-    `gates` is the input's share of the input, forget, cell and output gates (torch's order), biases included, packed:
-    `sizes[t]` rows for step t, never more than for the step before; `weight` is `weight_hh` of nn.LSTM. The gradient of
-    `weight` is computed in `dtype`.
+    `inputs` are packed: `sizes[t]` rows for step t, never more than for the step before. `weight`, `recurrent` and
+    `bias` are nn.LSTM's `weight_ih`, `weight_hh` and the sum of both biases, the gates in torch's order: input, forget,
+    cell and output. Products that need no order (of the inputs, and of the gradients of both weights) are computed in
+    `dtype`.
     """
-    states: Tensor = _LSTM.apply(gates, weight, sizes, dtype)
+    states: Tensor = _LSTM.apply(inputs, weight, recurrent, bias, sizes, dtype)
     return states
 
 
 class _LSTM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, sizes: list[int], dtype: torch.dtype) -> Tensor:
-        ends, packed, width = gates.shape
-        hidden = width // 4
-        opened = torch.empty_like(gates)  # input, forget, cell and output gates
-        states, cells, squashed, before, cells_before = (gates.new_empty(ends, packed, hidden) for _ in range(5))
-        state = cell = gates.new_zeros(ends, sizes[0], hidden)
-        transposed = weight.mT.contiguous()
-        tables = (gates, opened, states, cells, squashed, before, cells_before)
-        for given, own, output, now, bent, earlier, earlier_cell in zip(
-            *(t.split(sizes, 1) for t in tables), strict=True
-        ):
-            rows = given.shape[1]
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor, sizes: list[int], dtype: torch.dtype
+    ) -> Tensor:
+        ends, packed, _ = inputs.shape
+        hidden = recurrent.shape[2]
+        opened = inputs.new_empty(ends, packed, 4 * hidden)  # the gates; at first their share of the inputs
+        for gates, rows, factor, added in zip(opened, inputs, weight, bias, strict=True):
+            torch.add((rounded(rows, dtype) @ factor.to(dtype).T)[:packed], added, out=gates)
+        states, cells, squashed, before, cells_before = (inputs.new_empty(ends, packed, hidden) for _ in range(5))
+        state = cell = inputs.new_zeros(ends, sizes[0], hidden)
+        transposed = recurrent.mT.contiguous()
+        tables = (opened, states, cells, squashed, before, cells_before)
+        for own, output, now, bent, earlier, earlier_cell in zip(*(t.split(sizes, 1) for t in tables), strict=True):
+            rows = own.shape[1]
             earlier.copy_(state[:, :rows])
             earlier_cell.copy_(cell[:, :rows])
-            torch.baddbmm(given, earlier, transposed, out=own)
+            own.baddbmm_(earlier, transposed)
             own[..., : 2 * hidden].sigmoid_()
             own[..., 2 * hidden : 3 * hidden].tanh_()
             own[..., 3 * hidden :].sigmoid_()
@@ -123,13 +128,13 @@ class _LSTM(torch.autograd.Function):
             torch.tanh(cell, out=bent)
             state = torch.mul(own[..., 3 * hidden :], bent, out=output)
         ctx.sizes, ctx.dtype = sizes, dtype
-        ctx.save_for_backward(weight, opened, squashed, before, cells_before)
+        ctx.save_for_backward(inputs, weight, recurrent, opened, squashed, before, cells_before)
         return states
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        weight, opened, squashed, before, cells_before = ctx.saved_tensors
-        hidden = weight.shape[2]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
+        inputs, weight, recurrent, opened, squashed, before, cells_before = ctx.saved_tensors
+        hidden = recurrent.shape[2]
         into, forget, new, out = (part.contiguous() for part in opened.split(hidden, 2))
         to_cell = out * (1 - squashed * squashed)  # d state / d cell
         slopes = torch.empty_like(opened)  # d cell / d gate before its bend; for the output gate d state
@@ -149,11 +154,10 @@ class _LSTM(torch.autograd.Function):
             parts = gate_grad.unflatten(2, (4, hidden))
             torch.mul(slope.unflatten(2, (4, hidden))[:, :, :3], cell_grad[:, :, None], out=parts[:, :, :3])
             torch.mul(slope[..., 3 * hidden :], state_grad, out=gate_grad[..., 3 * hidden :])
-            later, later_cell = gate_grad @ weight, cell_grad * keep
-        weight_grad = torch.stack(
-            [
-                (filled_up(own, ctx.dtype).T @ filled_up(earlier, ctx.dtype)).to(weight.dtype)
-                for own, earlier in zip(gates_grad, before, strict=True)
-            ]
-        )
-        return gates_grad, weight_grad, None, None
+            later, later_cell = gate_grad @ recurrent, cell_grad * keep
+        inputs_grad, weight_grad, recurrent_grad = (torch.empty_like(part) for part in (inputs, weight, recurrent))
+        for end, grad in enumerate(gates_grad):
+            own, read, earlier = (rounded(rows, ctx.dtype) for rows in (grad, inputs[end], before[end]))
+            inputs_grad[end] = (own @ weight[end].to(ctx.dtype))[: len(grad)]
+            weight_grad[end], recurrent_grad[end] = own.T @ read, own.T @ earlier
+        return inputs_grad, weight_grad, recurrent_grad, gates_grad.sum(1), None, None

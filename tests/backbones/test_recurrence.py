@@ -81,10 +81,10 @@ def test_both_ends_equal_torch_s_layer(lengths: list[int]) -> None:
 def test_the_lstm_s_gradient_is_that_of_the_states() -> None:
     """Against differences."""
     torch.manual_seed(0)
-    gates, weight = (torch.randn(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 6, 8), (2, 8, 2)))
-    assert torch.autograd.gradcheck(
-        lambda gates, weight: lstm_layer(gates, weight, [3, 2, 1], torch.float64), (gates, weight)
-    )
+    leaves = [
+        torch.randn(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 6, 3), (2, 8, 3), (2, 8, 2), (2, 8))
+    ]
+    assert torch.autograd.gradcheck(lambda *leaves: lstm_layer(*leaves, [3, 2, 1], torch.float64), leaves)
 
 
 def test_bfloat16_rounds_gradients_of_the_lstm_s_weights_only() -> None:
