@@ -37,7 +37,22 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class CountingFeed(Feed):
+class PartFeed(Feed):
+    """Windows of every so-manieth user alone, since neighbours in a file may be alike (None: of all)."""
+
+    some: int | None = None  # users
+
+    def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        if self.some is not None:
+            users = self.sequences.users
+            chosen = torch.arange(min(self.some, users), device=windows.starts.device) * users // min(self.some, users)
+            owners = torch.searchsorted(self.sequences.offsets, windows.starts, right=True) - 1
+            windows = windows[torch.isin(owners, chosen).nonzero().flatten()]
+        yield from super().shuffled(windows, size, generator)
+
+
+@dataclass(frozen=True)
+class CountingFeed(PartFeed):
     """A feed that notes what its batches hold; counting takes time, so it feeds the warm-up alone."""
 
     loads: list[Load] = field(default_factory=list)
@@ -144,13 +159,10 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
 def training_epochs(content: Item, folder: Path, users: int | None = None) -> Iterator[Item]:
     """Yield the description with the figures of the warm-up, then an epoch at a time, without end.
 
-    The epochs are over the first `users` users (None: over all), with the model at full size.
+    The epochs are over `users` users (None: over all), with the model at full size.
     """
     work = opened(content, folder)
-    if users is not None:
-        part = first_users(work.feed.sequences, min(users, work.feed.sequences.users))
-        work = replace(work, feed=Feed(part, work.feed.vectors))
-    yield from passes(work, work.epoch)
+    yield from passes(replace(work, feed=PartFeed(work.feed.sequences, work.feed.vectors, users)), work.epoch)
 
 
 def rankings(content: Item, folder: Path) -> Iterator[Item]:
@@ -161,7 +173,7 @@ def rankings(content: Item, folder: Path) -> Iterator[Item]:
 
 def passes(work: Workload, run: Callable[[Feed], Item]) -> Iterator[Item]:
     """The first pass is the warm-up, and counts what the batches hold."""
-    counting = CountingFeed(work.feed.sequences, work.feed.vectors)
+    counting = CountingFeed(**vars(work.feed))
     warm_up = run(counting)
     yield work.described(counting.total()) | warm_up
     while True:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks import workload
 from benchmarks.multiply_adds import Load
 from benchmarks.prepared import parameters
 from iadsr.schemas import TRAIN
-from iadsr.sequences import Feed, Sequences
+from iadsr.sequences import Feed, Sequences, training_windows
 
 # users 0 and 1 with 5 and 4 interactions, of which the last two are held out
 SEQUENCES = Sequences(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9]), torch.tensor([0, 5, 9]))
@@ -56,6 +57,18 @@ def test_generated_data_has_the_lengths_of_beauty() -> None:
 def test_first_users_are_whole() -> None:
     part = workload.first_users(SEQUENCES, 1)
     assert part.items.tolist() == [1, 2, 3, 4, 5] and part.users == 1 and part.history_ends(TRAIN).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("some", "users"), [(None, [1, 2, 3, 4, 5]), (2, [1, 3]), (3, [1, 2, 4]), (9, [1, 2, 3, 4, 5])]
+)
+def test_some_users_stand_all_over_the_data(some: int | None, users: list[int]) -> None:
+    """Of five users, two are every 2.5th: 0 and 2, counted from 1 in batches; nine are all."""
+    sequences = Sequences(torch.arange(1, 26), torch.arange(0, 26, 5))
+    feed = workload.PartFeed(sequences, some=some)
+    windows = training_windows(sequences, 3, torch.Generator(), "newest")
+    batches = feed.shuffled(windows, 2, torch.Generator())
+    assert sorted(torch.cat([batch.users for batch in batches]).tolist()) == users
 
 
 def test_growth_extrapolates_what_does_not_fit() -> None:
