@@ -16,6 +16,8 @@ from iadsr.catalogue_choice import Choice, hard_choice
 from iadsr.prefixes import Prefixes
 from iadsr.sequences import Batch
 
+ROUNDING = 1e-5  # of a noise score
+
 
 class Augmented(NamedTuple):
     """The histories, the graphs' embeddings of their items, and where something was inserted."""
@@ -81,7 +83,7 @@ class Augmenter(nn.Module):
             choice = hard_choice(queries, items[1:], noise, prefixes.window[rooms], temperature)
             sides.append(Choice(put(choice.rows, rooms, len(room)), put_numbers(choice.numbers + 1, rooms, len(room))))
         layout = inserted(lengths, picked.place, room, valid.shape[1])
-        layout = self.second_look(layout, picked.place, room, states, sides, temperature, generator)
+        layout = self.second_look(layout, picked.place, room, states, sides, generator)
         if "cut_tails" in self.quirks:
             layout = Layout(layout.source, torch.minimum(layout.lengths, lengths))
         layout = Layout(layout.source[:, : int(layout.lengths.max())], layout.lengths)
@@ -108,16 +110,23 @@ class Augmenter(nn.Module):
         temperature: float,
         generator: torch.Generator,
     ) -> Picked:
-        """A position by a hard Gumbel-softmax of the noise scores; by a quirk, padding has the largest score."""
-        if "void_positions" in self.quirks:
-            more = max(0, self.max_length - valid.shape[1])
-            score = F.pad(score.masked_fill(~valid, 1.0), (0, more), value=1.0)
-            valid = torch.ones_like(score, dtype=torch.bool)
+        """A position by a hard Gumbel-softmax of the noise scores."""
+        score, valid = self.offered(score, valid)
         noisy = score + masking.gumbel(score.shape, generator, score.device)
         noisy = noisy.masked_fill(~valid, float("-inf"))
         place = noisy.argmax(1)
         soft = torch.softmax(noisy / temperature, dim=1).gather(1, place[:, None])[:, 0]
         return Picked(place, 1 + (soft - soft.detach()))
+
+    def offered(
+        self, score: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch places"], Bool[Tensor, "batch places"]]:
+        """What a position is picked from: the real ones; by a quirk padding too, with the largest score."""
+        if "void_positions" not in self.quirks:
+            return score, valid
+        more = max(0, self.max_length - valid.shape[1])
+        score = F.pad(score.masked_fill(~valid, 1.0), (0, more), value=1.0)
+        return score, torch.ones_like(score, dtype=torch.bool)
 
     @torch.no_grad()
     def second_look(
@@ -127,13 +136,34 @@ class Augmenter(nn.Module):
         room: Bool[Tensor, " batch"],
         states: Float[Tensor, "batch time dim"],
         sides: list[Choice],
-        temperature: float,
         generator: torch.Generator,
     ) -> Layout:
         """Without the noise that is picked again, where it is one of the three."""
-        seen, inside = gathered(states, [side.rows for side in sides], layout), layout.inside
-        again = self.picked(noise_score(seen, *self.around(seen, inside), inside), inside, temperature, generator).place
+        seen = gathered(states, [side.rows for side in sides], layout)
+        again = self.picked_again(seen, layout.inside, generator)
         return without(layout, again, room & (again >= place) & (again <= place + 2))
+
+    def picked_again(
+        self,
+        states: Float[Tensor, "batch time dim"],
+        valid: Bool[Tensor, "batch time"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, " batch"]:
+        """The place that `picked` would choose. The LSTM reads only histories of which the rest leaves it open.
+
+        A noise score is at most 1, and at least 1 less what the fit of the items alone says.
+        """
+        lowest, offered = self.offered(1 - item_fit(states, valid), valid)
+        highest, _ = self.offered(torch.ones_like(lowest[:, : valid.shape[1]]), valid)
+        noise = masking.gumbel(lowest.shape, generator, lowest.device).masked_fill(~offered, float("-inf"))
+        least, place = (lowest + noise).max(1)
+        others = (highest + noise).scatter(1, place[:, None], float("-inf")).amax(1)
+        unsure = (least <= others + ROUNDING).nonzero().flatten()
+        if len(unsure):
+            some, real = states[unsure], valid[unsure]
+            score, _ = self.offered(noise_score(some, *self.around(some, real), real), real)
+            place[unsure] = (score + noise[unsure]).argmax(1)
+        return place
 
 
 def noise_score(
@@ -143,11 +173,15 @@ def noise_score(
     valid: Bool[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time"]:
     """1 - p_sequence p_item: how little a position fits what is around it, and the other items."""
+    fits = (states * before * after).sum(-1).masked_fill(~valid, float("-inf"))
+    return 1 - torch.softmax(fits, dim=1) * item_fit(states, valid)
+
+
+def item_fit(states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    """p_item: how well a position fits the other items, summing to 1 over a history."""
     clamped = states.clamp(-1, 1) * valid[..., None]
     others = clamped.sum(1, keepdim=True) - clamped
-    fits = ((states * before * after).sum(-1), (clamped * others).sum(-1))
-    sequence, item = (torch.softmax(fit.masked_fill(~valid, float("-inf")), dim=1) for fit in fits)
-    return 1 - sequence * item
+    return torch.softmax((clamped * others).sum(-1).masked_fill(~valid, float("-inf")), dim=1)
 
 
 def inserted(

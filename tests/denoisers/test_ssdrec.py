@@ -342,6 +342,24 @@ def test_nothing_is_drawn_in_use() -> None:
     assert torch.equal(model.generator.get_state(), before)
 
 
+@pytest.mark.parametrize("quirks", [(), ("void_positions",)])
+@pytest.mark.parametrize("size", [0.05, 1.0])
+def test_the_second_pick_is_that_of_all_scores(quirks: tuple[str, ...], size: float) -> None:
+    """The LSTM reads fewer histories than there are, and the places are those of scores written out for all."""
+    torch.manual_seed(0)
+    augmenter = Augmenter(DIM, LENGTH, quirks)
+    lengths = torch.randint(1, LENGTH + 1, (200,))
+    lengths[0] = LENGTH
+    valid = torch.arange(LENGTH) < lengths[:, None]
+    states = torch.randn(200, LENGTH, DIM) * size * valid[..., None]
+    with mock.patch.object(augmenter, "around", wraps=augmenter.around) as around:
+        found = augmenter.picked_again(states, valid, torch.Generator().manual_seed(1))
+    read = sum(len(call.args[0]) for call in around.call_args_list)
+    score = noise_score(states, *augmenter.around(states, valid), valid)
+    assert torch.equal(found, augmenter.picked(score, valid, 0.5, torch.Generator().manual_seed(1)).place)
+    assert 0 < read < 150
+
+
 def test_targets_are_asked_by_a_quirk() -> None:
     examples = prefixes_with_target(BATCH)
     found = ssdrec(quirks=["target_query"])
