@@ -45,7 +45,8 @@ class PartFeed(Feed):
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
         if self.some is not None:
             users = self.sequences.users
-            chosen = torch.arange(min(self.some, users), device=windows.starts.device) * users // min(self.some, users)
+            count = min(self.some, users)
+            chosen = torch.arange(count, device=windows.starts.device) * users // count
             owners = torch.searchsorted(self.sequences.offsets, windows.starts, right=True) - 1
             windows = windows[torch.isin(owners, chosen).nonzero().flatten()]
         yield from super().shuffled(windows, size, generator)

@@ -116,15 +116,16 @@ def _shortlisted(
     highest, items = torch.addcmul(noise, longest[:, None], spread.norm(dim=1)).topk(SHORTLIST + 1, dim=1)
     items = items[:, :SHORTLIST]
     order = which.argsort(stable=True)
+    rows = which[order]
     counts = torch.bincount(which, minlength=len(noise))
-    place = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which[order]]
+    place = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[rows]
     asked = queries.new_zeros(len(noise), int(counts.max()), queries.shape[1])
-    asked[which[order], place] = queries[order]
+    asked[rows, place] = queries[order]
     logits = torch.baddbmm(noise.gather(1, items)[:, None], asked, spread[items].mT)
-    best = logits[which[order], place].topk(2, dim=1)
-    rest = torch.maximum(best.values[:, 1], highest[which[order], SHORTLIST])
+    best = logits[rows, place].topk(2, dim=1)
+    rest = torch.maximum(best.values[:, 1], highest[rows, SHORTLIST])
     numbers, lead = torch.empty_like(which), torch.empty_like(rest)
-    numbers[order] = items[which[order]].gather(1, best.indices[:, :1])[:, 0]
+    numbers[order] = items[rows].gather(1, best.indices[:, :1])[:, 0]
     lead[order] = best.values[:, 0] - rest
     return numbers, lead
 

@@ -154,10 +154,9 @@ class Augmenter(nn.Module):
         A noise score is at most 1, and at least 1 less what the fit of the items alone says.
         """
         lowest, offered = self.offered(1 - item_fit(states, valid), valid)
-        highest, _ = self.offered(torch.ones_like(lowest[:, : valid.shape[1]]), valid)
         noise = masking.gumbel(lowest.shape, generator, lowest.device).masked_fill(~offered, float("-inf"))
         least, place = (lowest + noise).max(1)
-        others = (highest + noise).scatter(1, place[:, None], float("-inf")).amax(1)
+        others = 1 + noise.scatter(1, place[:, None], float("-inf")).amax(1)
         unsure = (least <= others + ROUNDING).nonzero().flatten()
         if len(unsure):
             some, real = states[unsure], valid[unsure]
