@@ -84,7 +84,11 @@ def test_the_lstm_s_gradient_is_that_of_the_states() -> None:
     leaves = [
         torch.randn(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 6, 3), (2, 8, 3), (2, 8, 2), (2, 8))
     ]
-    assert torch.autograd.gradcheck(lambda *leaves: lstm_layer(*leaves, [3, 2, 1], torch.float64), leaves)
+
+    def states(inputs: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
+        return lstm_layer(inputs, weight, recurrent, bias, [3, 2, 1], torch.float64)
+
+    assert torch.autograd.gradcheck(states, leaves)
 
 
 def test_bfloat16_rounds_gradients_of_the_lstm_s_weights_only() -> None:
