@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -12,7 +12,7 @@ from iadsr.backbones.recurrence import lstm_layer
 
 
 class BiLSTM(nn.Module):
-    """nn.LSTM in both directions, `dim` -> `dim` each; padding stands on the right."""
+    """nn.LSTM in both directions, `dim` -> `dim` each."""
 
     product_dtype = torch.float32  # in training: of the input's share of the gates
 
@@ -20,23 +20,21 @@ class BiLSTM(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(dim, dim, bidirectional=True)
 
-    def forward(self, inputs: Float[Tensor, "batch time dim"], ends: Ends) -> tuple[Tensor, Tensor]:
-        """The states from the left and from the right end, [batch, time, dim] each; zeros at padding."""
-        flat = inputs.flatten(0, 1)
-        if inputs.device.type != "cpu":
-            packed = PackedSequence(take(flat, ends.left), torch.tensor(ends.sizes))
-            both = put(self.lstm(packed)[0].data, ends.left, len(flat)).unflatten(0, inputs.shape[:2])
-            return both.chunk(2, dim=2)
+    def forward(self, rows: Float[Tensor, "real dim"], ends: Ends) -> tuple[Tensor, Tensor]:
+        """The states of real positions, sequence by sequence, from the left and the right end, [real, dim] each."""
+        if rows.device.type != "cpu":
+            packed = PackedSequence(take(rows, ends.left), torch.tensor(ends.sizes))
+            left, right = put(self.lstm(packed)[0].data, ends.left, len(rows)).chunk(2, dim=1)
+            return left, right
         weights, recurrent, biases, others = (
             torch.stack([getattr(self.lstm, name), getattr(self.lstm, f"{name}_reverse")])
             for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         )
-        read = torch.stack([take(flat, numbers) for numbers in (ends.left, ends.right)])
-        dtype = self.product_dtype if self.training else inputs.dtype
+        read = torch.stack([take(rows, numbers) for numbers in (ends.left, ends.right)])
+        dtype = self.product_dtype if self.training else rows.dtype
         states = lstm_layer(read, weights, recurrent, biases + others, ends.sizes, dtype)
         left, right = (
-            put(own, numbers, len(flat)).view_as(inputs)
-            for own, numbers in zip(states, (ends.left, ends.right), strict=True)
+            put(own, numbers, len(rows)) for own, numbers in zip(states, (ends.left, ends.right), strict=True)
         )
         return left, right
 
@@ -48,12 +46,11 @@ class Ends:
     right: Int[Tensor, " packed"]
     sizes: list[int]
 
-    def __init__(self, valid: Bool[Tensor, "batch time"]) -> None:
-        lengths, time = valid.sum(1), valid.shape[1]
-        rows = torch.arange(len(valid), device=valid.device)[:, None] * time
-        steps = torch.arange(time, device=valid.device)
+    def __init__(self, lengths: Int[Tensor, " sequences"]) -> None:
+        steps = torch.arange(int(lengths.max()), device=lengths.device)
+        first = (lengths.cumsum(0) - lengths)[:, None]
         mirrored = (lengths[:, None] - 1 - steps).clamp(min=0)
-        orders = torch.stack([rows + steps, rows + mirrored], dim=2)
+        orders = torch.stack([first + steps, first + mirrored], dim=2)
         packed = pack_padded_sequence(orders, lengths.cpu(), batch_first=True, enforce_sorted=False)
         self.left, self.right = packed.data.unbind(1)
         self.sizes = packed.batch_sizes.tolist()

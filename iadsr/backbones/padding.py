@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 SHORTEST = 4  # windows up to this length are padded together
@@ -38,6 +38,34 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return put(grads[0], ctx.saved_tensors[0], ctx.rows), None
+
+
+class Real:
+    """The real positions of padded histories. What is known of them alone, history by history, is called rows."""
+
+    def __init__(self, valid: Bool[Tensor, "batch time"]) -> None:
+        self.valid, self.lengths = valid, valid.sum(1)
+        self.first = self.lengths.cumsum(0) - self.lengths  # rows before each history's
+        self.numbers = valid.flatten().nonzero().flatten()
+        self.owner = self.numbers // valid.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def rows(self, table: Shaped[Tensor, "batch time"]) -> Shaped[Tensor, " real"]:
+        return table.flatten()[self.numbers]
+
+    def padded(self, rows: Shaped[Tensor, " real"], fill: float = 0) -> Shaped[Tensor, "batch time"]:
+        empty = rows.new_full((self.valid.numel(),), fill)
+        return empty.index_copy(0, self.numbers, rows).view_as(self.valid)
+
+    def sums(self, rows: Shaped[Tensor, "real *width"]) -> Shaped[Tensor, "batch *width"]:
+        """Of each history's rows."""
+        return rows.new_zeros(len(self.lengths), *rows.shape[1:]).index_add(0, self.owner, rows)
+
+    def spread(self, values: Shaped[Tensor, "batch *width"]) -> Shaped[Tensor, "real *width"]:
+        """A history's value at each of its rows."""
+        return values.index_select(0, self.owner)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from iadsr import masking
 from iadsr.backbones.bilstm import BiLSTM, Ends
 from iadsr.backbones.padding import Group as Padding
-from iadsr.backbones.padding import by_length, padded, put, take
+from iadsr.backbones.padding import Real, by_length, padded, take
 from iadsr.dropout import Dropout
 from iadsr.params import Group
 from iadsr.prefixes import Prefixes, prefixes_with_target
@@ -69,8 +69,8 @@ COOLED_EVERY, COLDEST = 40, 1e-3
 class Signals(NamedTuple):
     """How much each signal prefers "noise" to "keep", in (-1, 1), and the error of the rebuilt history."""
 
-    sequence: Float[Tensor, "batch time"]
-    item: Float[Tensor, "batch time"]
+    sequence: Float[Tensor, " real"]
+    item: Float[Tensor, " real"]
     rebuilding: Float[Tensor, " batch"]
 
 
@@ -79,7 +79,7 @@ class Examined(NamedTuple):
 
     histories: Batch
     query: Float[Tensor, "batch dim"]
-    seen: Float[Tensor, "batch time dim"] | None
+    seen: Float[Tensor, "real dim"] | None
 
 
 class HSD(Recommender):
@@ -131,36 +131,39 @@ class HSD(Recommender):
         targets, (histories, query, seen) = examples.targets, self.examined(batch, examples)
         if "target_query" in self.params.quirks:
             query = self.items(targets)
-        embedded = self.items(histories.items)
-        signals = self.signals(embedded, histories, query, seen)
-        keep = 1 - self.sampled(signals.sequence, histories) * self.sampled(signals.item, histories)
-        self.count(keep, histories.valid)
-        states = self.cleaned_states(embedded, keep, histories.valid)
+        real = Real(histories.valid)
+        embedded = self.items(real.rows(histories.items))
+        signals = self.signals(embedded, real, query, seen)
+        keep = 1 - self.sampled(signals.sequence, real) * self.sampled(signals.item, real)
+        self.judged += len(keep)
+        self.dropped += (keep < 0.5).sum()
+        states = self.cleaned_states(embedded, keep, real)
         chosen = self.best_rebuilt(signals.rebuilding)
         self.cool()
         return {
             "ce": self.cross_entropy(states[chosen][:, None], targets[chosen][:, None]),
             "rebuild": signals.rebuilding[chosen].mean(),
-            "user": self.user_loss(embedded, histories),
+            "user": self.user_loss(embedded, real, histories.users),
         }
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state after each history without what the deterministic rule drops."""
-        embedded = self.items(batch.items)
-        keep = self.judged_by_rule(self.signals_in_use(embedded, batch))
-        return self.head(self.cleaned_states(embedded, keep.to(embedded.dtype), batch.valid))
+        real = Real(batch.valid)
+        embedded = self.items(real.rows(batch.items))
+        keep = self.judged_by_rule(self.signals_in_use(embedded, real, batch))
+        return self.head(self.cleaned_states(embedded, keep.to(embedded.dtype), real))
 
     def keep(self, batch: Batch) -> Keep:
         """The score is how much the milder of the two signals prefers "keep"; below 0 an item is dropped."""
-        signals = self.signals_in_use(self.items(batch.items), batch)
-        return Keep.without_cosines(
-            score=-torch.minimum(signals.sequence, signals.item),
-            probability=1 - torch.sigmoid(signals.sequence) * torch.sigmoid(signals.item),
-            kept=self.judged_by_rule(signals),
-        )
+        real = Real(batch.valid)
+        signals = self.signals_in_use(self.items(real.rows(batch.items)), real, batch)
+        score = -torch.minimum(signals.sequence, signals.item)
+        probability = 1 - torch.sigmoid(signals.sequence) * torch.sigmoid(signals.item)
+        columns = (real.padded(rows) for rows in (score, probability, self.judged_by_rule(signals)))
+        return Keep.without_cosines(*columns)
 
     @staticmethod
-    def judged_by_rule(signals: Signals) -> Bool[Tensor, "batch time"]:
+    def judged_by_rule(signals: Signals) -> Bool[Tensor, " real"]:
         """Keep what not both signals call noise."""
         return torch.minimum(signals.sequence, signals.item) <= 0
 
@@ -170,77 +173,77 @@ class HSD(Recommender):
         """What training judges instead of the prefixes of a batch: here these themselves."""
         return Examined(examples.batch, self.users(examples.batch.users), None)
 
-    def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
+    def signals_in_use(self, embedded: Float[Tensor, "real dim"], real: Real, batch: Batch) -> Signals:
         """Both signals where a model is used: the item's asks the user."""
-        return self.signals(embedded, batch, self.users(batch.users))
+        return self.signals(embedded, real, self.users(batch.users))
 
     def signals(
         self,
-        embedded: Float[Tensor, "batch time dim"],
-        histories: Batch,
+        embedded: Float[Tensor, "real dim"],
+        real: Real,
         query: Float[Tensor, "batch dim"],
-        seen: Float[Tensor, "batch time dim"] | None = None,
+        seen: Float[Tensor, "real dim"] | None = None,
     ) -> Signals:
         """What both signals say of each item of each history, from the history alone.
 
         The item's signal reads `seen`, or `embedded` if that is None.
         """
-        sequence, rebuilding = self.by_sequence(embedded, histories.valid)
-        item = self.by_item(embedded if seen is None else seen, histories.valid, query)
-        return Signals(sequence, item, rebuilding)
+        sequence, rebuilding = self.by_sequence(embedded, real)
+        return Signals(sequence, self.by_item(embedded if seen is None else seen, real, query), rebuilding)
 
     def by_sequence(
-        self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
-    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, " batch"]]:
+        self, embedded: Float[Tensor, "real dim"], real: Real
+    ) -> tuple[Float[Tensor, " real"], Float[Tensor, " batch"]]:
         """The LSTM reads the history, then what it has read; a convolution compares the result with the items."""
-        ends = Ends(valid)
+        ends = Ends(real.lengths)
         once = sum(self.rebuild(self.embedding_dropout(embedded), ends))
         rebuilt = sum(self.rebuild(once, ends))
-        error = (rebuilt - embedded).square().sum((1, 2)) / valid.sum(1)
-        real, groups = by_length(valid)
-        compared = F.relu(self.signal_dropout(self.compare(rebuilt, embedded, real, groups)))
-        return put(preference(self.sequence_signal, compared), real, valid.numel()).view(valid.shape), error
+        error = real.sums((rebuilt - embedded).square().sum(1)) / real.lengths
+        numbers, groups = by_length(real.valid)
+        order = torch.searchsorted(real.numbers, numbers)
+        compared = self.compare(take(rebuilt, order), take(embedded, order), groups)
+        judged = preference(self.sequence_signal, F.relu(self.signal_dropout(compared)))
+        return torch.empty_like(judged).index_copy(0, order, judged), error
 
     def by_item(
-        self, embedded: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"], query: Tensor
-    ) -> Float[Tensor, "batch time"]:
+        self, embedded: Float[Tensor, "real dim"], real: Real, query: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, " real"]:
         """sigmoid(W_e tanh(W_u x_t + W_v q))."""
-        real = valid.flatten().nonzero().flatten()
         normed = self.signal_dropout(self.normed(embedded, real))
-        beside = torch.tanh(self.of_item(normed) + self.of_query(query)[real // valid.shape[1]])
-        return put(preference(self.item_signal, beside), real, valid.numel()).view(valid.shape)
+        return preference(self.item_signal, torch.tanh(self.of_item(normed) + real.spread(self.of_query(query))))
 
-    def normed(
-        self, embedded: Float[Tensor, "batch time dim"], real: Int[Tensor, " real"]
-    ) -> Float[Tensor, "real dim"]:
-        """The real items' embeddings, each normalised by itself unless a quirk asks for the batch's statistics."""
+    def normed(self, embedded: Float[Tensor, "real dim"], real: Real) -> Float[Tensor, "real dim"]:
+        """The items' embeddings, each normalised by itself unless a quirk asks for the batch's statistics."""
         if isinstance(self.norm, BatchNorm):
-            return take(self.norm(embedded).flatten(0, 1), real)
-        return self.norm(take(embedded.flatten(0, 1), real))
+            return take(self.norm(padded(embedded, real.valid)).flatten(0, 1), real.numbers)
+        return self.norm(embedded)
 
     # --- decisions ---
 
-    def sampled(self, preference: Float[Tensor, "batch time"], histories: Batch) -> Float[Tensor, "batch time"]:
-        """1 where a hard two-class Gumbel-softmax says noise, with a straight-through gradient; 0 at padding."""
-        noise = masking.logistic(preference.shape, self.generator, preference.device)
-        return masking.straight_through(masking.soft_mask(preference, noise, self.temperature)) * histories.valid
+    def sampled(self, preference: Float[Tensor, " real"], real: Real) -> Float[Tensor, " real"]:
+        """1 where a hard two-class Gumbel-softmax says noise, with a straight-through gradient.
+
+        Random numbers are drawn for padding too, so that a longer history leaves those of the others as they are.
+        """
+        noise = real.rows(masking.logistic(real.valid.shape, self.generator, preference.device))
+        return masking.straight_through(masking.soft_mask(preference, noise, self.temperature))
 
     def cleaned_states(
-        self, embedded: Float[Tensor, "batch time dim"], keep: Float[Tensor, "batch time"], valid: Tensor
+        self, embedded: Float[Tensor, "real dim"], keep: Float[Tensor, " real"], real: Real
     ) -> Float[Tensor, "batch hidden"]:
         """The backbone's state after the kept items, moved together; after one zero vector where none is kept.
 
         What is dropped never enters the backbone, so the cross-entropy teaches a signal only at items that it would
         keep while the other one objects.
         """
-        kept = (keep > 0.5) & valid
-        kept[:, 0] |= ~kept.any(1)  # its flag is 0, and so its vector
-        lengths = kept.sum(1)
-        inside = torch.arange(int(lengths.max()), device=kept.device) < lengths[:, None]
-        masked = take((embedded * keep[..., None]).flatten(0, 1), kept.flatten().nonzero().flatten())
-        last = lengths - 1
-        newest_kept = torch.arange(inside.shape[1], device=kept.device) == last[:, None]
-        return newest(self.backbone(padded(masked, inside), inside, newest_kept), last)
+        kept = keep > 0.5
+        lengths = real.sums(kept.long())
+        kept = kept.index_fill(0, real.first[lengths == 0], True)  # its flag is 0, and so its vector
+        lengths = lengths.clamp(min=1)
+        places, last = torch.arange(int(lengths.max()), device=kept.device), lengths - 1
+        inside = places < lengths[:, None]
+        masked = take(embedded * keep[:, None], kept.nonzero().flatten())
+        return newest(self.backbone(padded(masked, inside), inside, places == last[:, None]), last)
 
     # --- losses ---
 
@@ -254,14 +257,16 @@ class HSD(Recommender):
         count = max(1, round((1 - self.left_out()) * len(error)))
         return torch.argsort(error.detach(), stable=True)[:count].sort().values
 
-    def user_loss(self, embedded: Float[Tensor, "batch time dim"], histories: Batch) -> Float[Tensor, ""]:
+    def user_loss(
+        self, embedded: Float[Tensor, "real dim"], real: Real, users: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
         """Mean of -log sigmoid(u.e_i - u.e_j) over items i, j a random item; each history's largest count as 0."""
-        negatives = torch.randint(1, len(self.items.weight), histories.users.shape, generator=self.generator)
-        users = self.users(histories.users)
-        own = (embedded @ users[:, :, None]).squeeze(2)
-        losses = F.softplus((self.items(negatives.to(users.device)) * users).sum(1, keepdim=True) - own)
-        counted = histories.valid & ~self.largest(losses.detach(), histories.valid)
-        return (losses * counted).sum() / histories.valid.sum()
+        negatives = torch.randint(1, len(self.items.weight), users.shape, generator=self.generator)
+        vectors = self.users(users)
+        others = (self.items(negatives.to(users.device)) * vectors).sum(1)
+        losses = F.softplus(real.spread(others) - (embedded * real.spread(vectors)).sum(1))
+        counted = real.rows(~self.largest(real.padded(losses.detach()), real.valid))
+        return (losses * counted).mean()
 
     def largest(self, losses: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]) -> Tensor:
         """The share of a history's losses, rounded down, that is left out: the more, the fewer examples are."""
@@ -281,10 +286,6 @@ class HSD(Recommender):
         if self.batches % COOLED_EVERY == 0:
             self.temperature = max(COLDEST, self.temperature * math.exp(-self.params.cooling * self.batches))
 
-    def count(self, keep: Tensor, valid: Tensor) -> None:
-        self.judged += valid.sum()
-        self.dropped += ((keep < 0.5) & valid).sum()
-
     def end_epoch(self) -> dict[str, float]:
         """Go on in the curriculum; report the sampled drop rate."""
         figures = {"drop_rate": int(self.dropped) / max(1, int(self.judged))}
@@ -302,9 +303,9 @@ class HSD(Recommender):
         self.generator.set_state(state["generator"])
 
 
-def preference(layer: nn.Module, states: Float[Tensor, "real dim"]) -> Float[Tensor, "real 1"]:
+def preference(layer: nn.Module, states: Float[Tensor, "real dim"]) -> Float[Tensor, " real"]:
     """How much larger the second of sigmoid(layer(state)), "noise", is than the first."""
-    keep, noise = torch.sigmoid(layer(states)).split(1, dim=1)
+    keep, noise = torch.sigmoid(layer(states)).unbind(1)
     return noise - keep
 
 
@@ -318,17 +319,13 @@ class PositionMixer(nn.Module):
         self.bias = nn.Parameter(torch.empty(max_length).uniform_(-bound, bound))
 
     def forward(
-        self,
-        rebuilt: Float[Tensor, "batch time dim"],
-        given: Float[Tensor, "batch time dim"],
-        real: Int[Tensor, " real"],
-        groups: list[Padding],
+        self, rebuilt: Float[Tensor, "real dim"], given: Float[Tensor, "real dim"], groups: list[Padding]
     ) -> Float[Tensor, "real dim"]:
         """bias[p] + the sum over positions t of weight[0, p, t] rebuilt[t] + weight[1, p, t] given[t], at each real p.
 
-        `real` and `groups` are those of `by_length`: short histories are not mixed as long as the longest.
+        The rows are in the order of the `groups` of `by_length`: short histories are not mixed as long as the longest.
         """
-        both = torch.cat([take(states.flatten(0, 1), real) for states in (rebuilt, given)], dim=1)
+        both = torch.cat([rebuilt, given], dim=1)
         return torch.cat([group.unpadded(self.mixed(both, group)) for group in groups])
 
     def mixed(self, both: Float[Tensor, "real both"], group: Padding) -> Float[Tensor, "windows longest dim"]:

@@ -44,6 +44,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from iadsr.backbones.padding import Real
 from iadsr.denoisers.hsd import HSD, Examined, HSDParams, Signals
 from iadsr.denoisers.ssdrec_augmentation import Augmenter
 from iadsr.denoisers.ssdrec_encoder import GraphEncoder, InteractionGraphs
@@ -115,9 +116,9 @@ class SSDRec(HSD):
         self.examples += len(found.changed)
         return Examined(found.histories, users[examples.window], found.embedded)
 
-    def signals_in_use(self, embedded: Float[Tensor, "batch time dim"], batch: Batch) -> Signals:
+    def signals_in_use(self, embedded: Float[Tensor, "real dim"], real: Real, batch: Batch) -> Signals:
         """Both signals of histories as they are; the item's reads what the graphs said at the last epoch's end."""
-        return self.signals(embedded, batch, self.graph_users[batch.users], self.graph_items[batch.items])
+        return self.signals(embedded, real, self.graph_users[batch.users], self.graph_items[real.rows(batch.items)])
 
     @torch.no_grad()
     def end_epoch(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from iadsr import masking
 from iadsr.backbones.bilstm import BiLSTM, Ends
-from iadsr.backbones.padding import put, take
+from iadsr.backbones.padding import Real, put, take
 from iadsr.catalogue_choice import Choice, hard_choice
 from iadsr.prefixes import Prefixes
 from iadsr.sequences import Batch
@@ -23,7 +23,7 @@ class Augmented(NamedTuple):
     """The histories, the graphs' embeddings of their items, and where something was inserted."""
 
     histories: Batch
-    embedded: Float[Tensor, "batch time dim"]
+    embedded: Float[Tensor, "real dim"]
     changed: Bool[Tensor, " batch"]
 
 
@@ -67,41 +67,41 @@ class Augmenter(nn.Module):
 
         A window's prefixes share the random numbers of the catalogue.
         """
-        histories, valid = prefixes.batch, prefixes.batch.valid
-        embedded = F.embedding(histories.items, items)
-        lengths = valid.sum(1)
-        states = (embedded + (users[prefixes.window] / lengths[:, None])[:, None]) * valid[..., None]
-        before, after = self.around(states, valid)
-        picked = self.picked(noise_score(states, before, after, valid), valid, temperature, generator)
-        room = (lengths <= self.max_length - 2) & (picked.place < lengths)
+        histories, real = prefixes.batch, Real(prefixes.batch.valid)
+        embedded = F.embedding(real.rows(histories.items), items)
+        states = embedded + real.spread(users[prefixes.window] / real.lengths[:, None])
+        before, after = self.around(states, real)
+        picked = self.picked(noise_score(states, before, after, real), real.valid, temperature, generator)
+        room = (real.lengths <= self.max_length - 2) & (picked.place < real.lengths)
         rooms = room.nonzero().flatten()
-        own = rooms * valid.shape[1] + picked.place[rooms]
+        own = real.first[rooms] + picked.place[rooms]
         sides = []
         for states_beside in (before, after):
-            queries = take(states_beside.flatten(0, 1), own)
             noise = masking.gumbel(torch.Size([len(users), len(items) - 1]), generator, items.device)
-            choice = hard_choice(queries, items[1:], noise, prefixes.window[rooms], temperature)
+            choice = hard_choice(take(states_beside, own), items[1:], noise, prefixes.window[rooms], temperature)
             sides.append(Choice(put(choice.rows, rooms, len(room)), put_numbers(choice.numbers + 1, rooms, len(room))))
-        layout = inserted(lengths, picked.place, room, valid.shape[1])
-        layout = self.second_look(layout, picked.place, room, states, sides, generator)
+        layout = inserted(real.lengths, picked.place, room, real.valid.shape[1])
+        layout = self.second_look(layout, picked.place, room, states, real, sides, generator)
         if "cut_tails" in self.quirks:
-            layout = Layout(layout.source, torch.minimum(layout.lengths, lengths))
+            layout = Layout(layout.source, torch.minimum(layout.lengths, real.lengths))
         layout = Layout(layout.source[:, : int(layout.lengths.max())], layout.lengths)
         flagged = [side.rows * picked.flag[:, None] for side in sides]
-        return Augmented(laid_out(histories, sides, layout), gathered(embedded, flagged, layout), room)
+        return Augmented(laid_out(histories, sides, layout), gathered(embedded, real, flagged, layout), room)
 
     def around(
-        self, states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]
-    ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch time dim"]]:
-        """What an LSTM says from the left before each position, and from the right after it."""
-        lengths = valid.sum(1)
-        place = torch.arange(valid.shape[1] + 2, device=valid.device)
-        start, end = self.ends
-        framed = F.pad(states, (0, 0, 1, 1))
-        framed = torch.where((place == 0)[:, None], start, framed)
-        framed = torch.where((place == lengths[:, None] + 1)[..., None], end, framed)
-        left, right = self.reader(framed, Ends(place < lengths[:, None] + 2))
-        return left[:, :-2], right[:, 2:]
+        self, states: Float[Tensor, "real dim"], real: Real
+    ) -> tuple[Float[Tensor, "real dim"], Float[Tensor, "real dim"]]:
+        """What an LSTM says from the left before each position, and from the right after it.
+
+        Each history stands between a start and an end.
+        """
+        first = 2 * torch.arange(len(real.lengths), device=states.device) + real.first
+        own = torch.arange(len(real), device=states.device) + 2 * real.owner + 1
+        framed = put(states, own, len(real) + 2 * len(first))
+        for end, places in zip(self.ends, (first, first + real.lengths + 1), strict=True):
+            framed = framed.index_copy(0, places, end.expand(len(first), -1))
+        left, right = self.reader(framed, Ends(real.lengths + 2))
+        return take(left, own - 1), take(right, own + 1)
 
     def picked(
         self,
@@ -134,53 +134,49 @@ class Augmenter(nn.Module):
         layout: Layout,
         place: Int[Tensor, " batch"],
         room: Bool[Tensor, " batch"],
-        states: Float[Tensor, "batch time dim"],
+        states: Float[Tensor, "real dim"],
+        real: Real,
         sides: list[Choice],
         generator: torch.Generator,
     ) -> Layout:
         """Without the noise that is picked again, where it is one of the three."""
-        seen = gathered(states, [side.rows for side in sides], layout)
-        again = self.picked_again(seen, layout.inside, generator)
+        seen = gathered(states, real, [side.rows for side in sides], layout)
+        again = self.picked_again(seen, Real(layout.inside), generator)
         return without(layout, again, room & (again >= place) & (again <= place + 2))
 
     def picked_again(
-        self,
-        states: Float[Tensor, "batch time dim"],
-        valid: Bool[Tensor, "batch time"],
-        generator: torch.Generator,
+        self, states: Float[Tensor, "real dim"], real: Real, generator: torch.Generator
     ) -> Int[Tensor, " batch"]:
         """The place that `picked` would choose. The LSTM reads only histories of which the rest leaves it open.
 
         A noise score is at most 1, and at least 1 less what the fit of the items alone says.
         """
-        lowest, offered = self.offered(1 - item_fit(states, valid), valid)
+        lowest, offered = self.offered(1 - item_fit(states, real), real.valid)
         noise = masking.gumbel(lowest.shape, generator, lowest.device).masked_fill(~offered, float("-inf"))
         least, place = (lowest + noise).max(1)
         others = 1 + noise.scatter(1, place[:, None], float("-inf")).amax(1)
-        unsure = (least <= others + ROUNDING).nonzero().flatten()
-        if len(unsure):
-            some, real = states[unsure], valid[unsure]
-            score, _ = self.offered(noise_score(some, *self.around(some, real), real), real)
+        unsure = least <= others + ROUNDING
+        if unsure.any():
+            some, open_ones = states[real.spread(unsure)], Real(real.valid[unsure])
+            score = noise_score(some, *self.around(some, open_ones), open_ones)
+            score, _ = self.offered(score, open_ones.valid)
             place[unsure] = (score + noise[unsure]).argmax(1)
         return place
 
 
 def noise_score(
-    states: Float[Tensor, "batch time dim"],
-    before: Float[Tensor, "batch time dim"],
-    after: Float[Tensor, "batch time dim"],
-    valid: Bool[Tensor, "batch time"],
+    states: Float[Tensor, "real dim"], before: Float[Tensor, "real dim"], after: Float[Tensor, "real dim"], real: Real
 ) -> Float[Tensor, "batch time"]:
     """1 - p_sequence p_item: how little a position fits what is around it, and the other items."""
-    fits = (states * before * after).sum(-1).masked_fill(~valid, float("-inf"))
-    return 1 - torch.softmax(fits, dim=1) * item_fit(states, valid)
+    fits = real.padded((states * before * after).sum(1), float("-inf"))
+    return 1 - torch.softmax(fits, dim=1) * item_fit(states, real)
 
 
-def item_fit(states: Float[Tensor, "batch time dim"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+def item_fit(states: Float[Tensor, "real dim"], real: Real) -> Float[Tensor, "batch time"]:
     """p_item: how well a position fits the other items, summing to 1 over a history."""
-    clamped = states.clamp(-1, 1) * valid[..., None]
-    others = clamped.sum(1, keepdim=True) - clamped
-    return torch.softmax((clamped * others).sum(-1).masked_fill(~valid, float("-inf")), dim=1)
+    clamped = states.clamp(-1, 1)
+    others = real.spread(real.sums(clamped)) - clamped
+    return torch.softmax(real.padded((clamped * others).sum(1), float("-inf")), dim=1)
 
 
 def inserted(
@@ -202,14 +198,14 @@ def without(layout: Layout, place: Int[Tensor, " batch"], gone: Bool[Tensor, " b
 
 
 def gathered(
-    own: Float[Tensor, "batch time dim"], sides: list[Tensor], layout: Layout
-) -> Float[Tensor, "batch places dim"]:
-    """The pool's vectors where the layout has them; zeros elsewhere."""
-    pool = torch.cat([own, torch.stack(sides, dim=1)], dim=1)
-    inside, (batch, size) = layout.inside, pool.shape[:2]
-    numbers = (torch.arange(batch, device=own.device)[:, None] * size + layout.source)[inside]
-    places = inside.flatten().nonzero().flatten()
-    return put(take(pool.flatten(0, 1), numbers), places, inside.numel()).unflatten(0, inside.shape)
+    own: Float[Tensor, "real dim"], real: Real, sides: list[Tensor], layout: Layout
+) -> Float[Tensor, "placed dim"]:
+    """The pool's vectors where the layout has them, history by history."""
+    batch, time = real.valid.shape
+    history = torch.arange(batch, device=own.device)[:, None]
+    inserted_ones = len(real) + (layout.source - time) * batch + history
+    numbers = torch.where(layout.source < time, real.first[:, None] + layout.source, inserted_ones)
+    return take(torch.cat([own, *sides]), numbers[layout.inside])
 
 
 def laid_out(histories: Batch, sides: list[Choice], layout: Layout) -> Batch:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iadsr.backbones.padding import by_length, padded, put, take
+from iadsr.backbones.padding import Real, by_length, padded, put, take
 
 
 def valid_of(lengths: list[int], time: int | None = None) -> Tensor:
@@ -61,3 +61,16 @@ def test_padding_gives_back_the_gradient_of_real_positions() -> None:
     _, (group,) = by_length(valid_of([3, 1]))
     states = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda states: group.unpadded(group.padded(states).cos()), states)
+
+
+def test_rows_of_real_positions() -> None:
+    """Of lengths 2, 0 and 3: five rows; sums of each history, values spread over rows, and a table and back."""
+    real = Real(valid_of([2, 0, 3], 4))
+    assert (real.lengths.tolist(), real.first.tolist(), real.owner.tolist()) == ([2, 0, 3], [0, 2, 2], [0, 0, 2, 2, 2])
+    table = torch.arange(12).view(3, 4)
+    rows = real.rows(table)
+    assert len(real) == 5 and rows.tolist() == [0, 1, 8, 9, 10]
+    assert real.padded(rows, -1.0).tolist() == [[0, 1, -1, -1], [-1] * 4, [8, 9, 10, -1]]
+    assert real.sums(rows).tolist() == [1, 0, 27]
+    assert real.sums(torch.stack([rows, rows], dim=1)).tolist() == [[1, 1], [0, 0], [27, 27]]
+    assert real.spread(torch.tensor([7, 8, 9])).tolist() == [7, 7, 9, 9, 9]

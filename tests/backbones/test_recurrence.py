@@ -64,12 +64,9 @@ def test_both_ends_equal_torch_s_layer(lengths: list[int]) -> None:
     """Of each sequence by itself: states, and the gradients of inputs and of all eight parameters."""
     torch.manual_seed(len(lengths))
     model = BiLSTM(3).double()
-    inputs = torch.randn(len(lengths), max(lengths), 3, dtype=torch.float64, requires_grad=True)
-    valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    found = torch.cat(model(inputs, Ends(valid)), dim=2)
-    expected = torch.zeros_like(found)
-    for row, length in enumerate(lengths):
-        expected[row, :length] = model.lstm(inputs[row, :length, None])[0][:, 0]
+    inputs = torch.randn(sum(lengths), 3, dtype=torch.float64, requires_grad=True)
+    found = torch.cat(model(inputs, Ends(torch.tensor(lengths))), dim=1)
+    expected = torch.cat([model.lstm(own[:, None])[0][:, 0] for own in inputs.split(lengths)])
     torch.testing.assert_close(found, expected)
     weights = torch.arange(found.numel(), dtype=torch.float64).view_as(found).cos()
     grads = [
@@ -94,8 +91,7 @@ def test_the_lstm_s_gradient_is_that_of_the_states() -> None:
 def test_bfloat16_rounds_gradients_of_the_lstm_s_weights_only() -> None:
     """In training; the input's share of the gates is rounded too, so states differ by less than 1%."""
     torch.manual_seed(0)
-    model, inputs = BiLSTM(16).train(), torch.randn(5, 6, 16)
-    ends = Ends(torch.ones(5, 6, dtype=torch.bool))
+    model, inputs, ends = BiLSTM(16).train(), torch.randn(30, 16), Ends(torch.full((5,), 6))
     exact = torch.cat(model(inputs, ends))
     model.product_dtype = torch.bfloat16
     rounded = torch.cat(model(inputs, ends))

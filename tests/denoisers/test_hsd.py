@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iadsr import masking
+from iadsr.backbones.padding import Real
 from iadsr.denoisers.hsd import HSD, BatchNorm, HSDParams, Signals
 from iadsr.prefixes import prefixes_with_target
 from iadsr.sequences import Batch
@@ -20,6 +21,8 @@ from iadsr.sequences import Batch
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8])
 BATCH = batch_of(*WINDOWS)
+REAL = Real(BATCH.valid)
+LENGTHS = [len(items) for items in WINDOWS]
 PREFIXES = [(window, stop) for window, items in enumerate(WINDOWS) for stop in range(1, len(items))]
 
 
@@ -66,7 +69,7 @@ def literal_state(model: HSD, items: list[int], kept: list[bool]) -> Tensor:
 
 
 def preferences(model: HSD) -> Signals:
-    return model.signals(model.items(BATCH.items), BATCH, model.users(BATCH.users))
+    return model.signals(model.items(REAL.rows(BATCH.items)), REAL, model.users(BATCH.users))
 
 
 # --- signals ---
@@ -77,10 +80,9 @@ def test_signals_equal_the_literal_reading() -> None:
     found = preferences(model)
     for row, items in enumerate(WINDOWS):
         sequence, item, error = literal_signals(model, items, model.users.weight[row + 1])
-        torch.testing.assert_close(found.sequence[row, : len(items)], sequence)
-        torch.testing.assert_close(found.item[row, : len(items)], item)
+        torch.testing.assert_close(found.sequence.split(LENGTHS)[row], sequence)
+        torch.testing.assert_close(found.item.split(LENGTHS)[row], item)
         torch.testing.assert_close(found.rebuilding[row], error)
-        assert (found.sequence[row, len(items) :] == 0).all() and (found.item[row, len(items) :] == 0).all()
 
 
 def test_verdicts_by_hand() -> None:
@@ -89,7 +91,7 @@ def test_verdicts_by_hand() -> None:
     s(0.4) s(0.2) = 0.5987 x 0.5498 = 0.3292; s(0.4) s(-0.2) = 0.5987 x 0.4502 = 0.2695; s(0) s(0) = 1/4.
     """
     model = hsd()
-    preferences = Signals(torch.tensor([[0.4, 0.4, 0.0]]), torch.tensor([[0.2, -0.2, 0.0]]), torch.zeros(1))
+    preferences = Signals(torch.tensor([0.4, 0.4, 0.0]), torch.tensor([0.2, -0.2, 0.0]), torch.zeros(1))
     model.signals = lambda *rest: preferences  # type: ignore[method-assign]
     found = model.keep(batch_of([1, 2, 3]))
     assert found.kept.tolist() == [[False, True, True]]
@@ -105,16 +107,17 @@ def test_a_quarter_is_dropped_at_indifference() -> None:
         model.item_signal.weight.zero_()
     for temperature in (0.5, 1e-3):
         model.temperature = temperature
-        signals = model.signals(model.items(one.items), one, model.users(one.users))
-        drop = model.sampled(signals.sequence, one) * model.sampled(signals.item, one)
+        real = Real(one.valid)
+        signals = model.signals(model.items(real.rows(one.items)), real, model.users(one.users))
+        drop = model.sampled(signals.sequence, real) * model.sampled(signals.item, real)
         assert drop.mean().item() == pytest.approx(0.25, abs=0.015)
     assert set(model.keep(one).probability.flatten().tolist()) == {0.75}
 
 
 @pytest.mark.parametrize("preference", [-0.9, 0.3, 0.9])
 def test_sampled_as_often_as_the_sigmoid_says(preference: float) -> None:
-    model, one = hsd(), batch_of(*[[1, 2, 3, 4]] * 2000)
-    found = model.sampled(torch.full((2000, 4), preference), one).mean().item()
+    real = Real(torch.ones(2000, 4, dtype=torch.bool))
+    found = hsd().sampled(torch.full((8000,), preference), real).mean().item()
     assert found == pytest.approx(1 / (1 + math.exp(-preference)), abs=0.02)
 
 
@@ -132,10 +135,8 @@ def test_the_backbone_reads_what_is_kept(backbone: str) -> None:
     """Moved together; where nothing is kept it reads one zero vector."""
     model = hsd(backbone, seed=2).eval()
     kept = [[True, False, True, True, False], [False, True], [False], [False] * 4]
-    keep = torch.zeros(BATCH.items.shape)
-    for row, flags in enumerate(kept):
-        keep[row, : len(flags)] = torch.tensor(flags).float()
-    found = model.cleaned_states(model.items(BATCH.items), keep, BATCH.valid)
+    keep = torch.tensor([flag for flags in kept for flag in flags]).float()
+    found = model.cleaned_states(model.items(REAL.rows(BATCH.items)), keep, REAL)
     for row, items in enumerate(WINDOWS):
         torch.testing.assert_close(found[row], literal_state(model, items, kept[row]), atol=1e-5, rtol=1e-4)
 
@@ -290,7 +291,7 @@ def test_prefixes_of_a_window_are_judged_apart() -> None:
         model = hsd()
         model.epoch, sampled = 9, model.sampled
         model.cross_entropy = lambda states, targets, seen=seen: seen.append(states) or states.sum()  # type: ignore
-        model.sampled = lambda value, batch, seen=seen, go=sampled: seen.append(value) or go(value, batch)  # type: ignore
+        model.sampled = lambda value, real, seen=seen, go=sampled: seen.append(value) or go(value, real)  # type: ignore
         model.loss(batch_of([3, 1, 4, 1, last], [2, 9, 2]))
     assert len(found[5]) == 3  # two signals, and the states
     for one, other in zip(*found.values(), strict=True):
@@ -345,13 +346,12 @@ def test_training_cools_and_goes_on_where_it_stopped() -> None:
 def test_the_quirk_normalises_over_the_batch() -> None:
     """What the item's signal reads is nn.BatchNorm1d of the embeddings, positions as channels."""
     model = hsd(quirks=["batch_norm"])
-    embedded = model.items(BATCH.items)
-    theirs = nn.BatchNorm1d(LENGTH)
+    embedded, theirs = model.items(BATCH.items), nn.BatchNorm1d(LENGTH)
     with torch.no_grad():
         theirs.weight.copy_(model.norm.weight)
         theirs.bias.copy_(model.norm.bias)
     expected = theirs(F.pad(embedded, (0, 0, 0, LENGTH - embedded.shape[1])))[:, : embedded.shape[1]][BATCH.valid]
-    torch.testing.assert_close(model.normed(embedded, BATCH.valid.flatten().nonzero().flatten()), expected)
+    torch.testing.assert_close(model.normed(embedded[BATCH.valid], REAL), expected)
 
 
 def test_no_example_under_a_sampled_loss() -> None:

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iadsr import masking
+from iadsr.backbones.padding import Real
 from iadsr.denoisers.ssdrec import SSDRec, SSDRecParams
 from iadsr.denoisers.ssdrec_augmentation import Augmenter, Layout, inserted, noise_score, without
 from iadsr.denoisers.ssdrec_encoder import Fusion, InteractionGraphs
@@ -187,13 +188,13 @@ def test_the_noise_score_equals_the_literal_reading() -> None:
     augmenter = spread_noise()
     states = torch.randn(3, 4, DIM, generator=torch.Generator().manual_seed(1))
     valid = torch.arange(4) < torch.tensor([4, 1, 2])[:, None]
-    states *= valid[..., None]
-    before, after = augmenter.around(states, valid)
-    found = noise_score(states, before, after, valid)
+    real = Real(valid)
+    before, after = augmenter.around(states[valid], real)
+    found = noise_score(states[valid], before, after, real)
     for row, length in enumerate((4, 1, 2)):
         own = states[row, :length]
         for states_found, expected in zip((before, after), literal_around(augmenter, own), strict=True):
-            torch.testing.assert_close(states_found[row, :length], expected)
+            torch.testing.assert_close(states_found.split([4, 1, 2])[row], expected)
         torch.testing.assert_close(found[row, :length], literal_noise(augmenter, own))
 
 
@@ -285,13 +286,13 @@ def test_the_augmentation_equals_the_literal_reading(seed: int) -> None:
     found = model.examined(batch, examples)
     table = model.encoder.items(model.graphs, model.users.weight, model.items.weight)
     assert found.seen is not None
+    read = found.seen.split(found.histories.valid.sum(1).tolist())
     for row, (window, length) in enumerate(zip(examples.window.tolist(), lengths, strict=True)):
         items = examples.batch.items[row, :length].tolist()
         user = users[batch.users[window]]
         expected, seen = literal_augmentation(model, items, user, draws, row, window)
         assert found.histories.items[row].tolist() == expected + [0] * (found.histories.items.shape[1] - len(expected))
-        torch.testing.assert_close(found.seen[row, : len(expected)], torch.stack(seen), atol=1e-5, rtol=1e-4)
-        assert found.seen[row, len(expected) :].abs().sum() == 0
+        torch.testing.assert_close(read[row], torch.stack(seen), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(found.query[row], user)
     assert len(table) == ITEMS + 1 and model.end_epoch()["augmented"] == (len(lengths) - 1) / len(lengths)
 
@@ -326,12 +327,13 @@ def test_in_use_the_item_signal_reads_the_saved_embeddings() -> None:
     """And asks the saved one of the user; the other signal reads plain embeddings."""
     model = ssdrec().eval()
     model.end_epoch()
-    embedded = model.items(BATCH.items)
-    found = model.signals_in_use(embedded, BATCH)
-    seen, query = model.graph_items[BATCH.items], model.graph_users[BATCH.users]
-    torch.testing.assert_close(found.item, model.by_item(seen, BATCH.valid, query))
-    torch.testing.assert_close(found.sequence, model.by_sequence(embedded, BATCH.valid)[0])
-    assert not torch.equal(found.item, model.by_item(embedded, BATCH.valid, query))
+    real = Real(BATCH.valid)
+    items = real.rows(BATCH.items)
+    embedded, seen, query = model.items(items), model.graph_items[items], model.graph_users[BATCH.users]
+    found = model.signals_in_use(embedded, real, BATCH)
+    torch.testing.assert_close(found.item, model.by_item(seen, real, query))
+    torch.testing.assert_close(found.sequence, model.by_sequence(embedded, real)[0])
+    assert not torch.equal(found.item, model.by_item(embedded, real, query))
 
 
 def test_nothing_is_drawn_in_use() -> None:
@@ -351,11 +353,11 @@ def test_the_second_pick_is_that_of_all_scores(quirks: tuple[str, ...], size: fl
     lengths = torch.randint(1, LENGTH + 1, (200,))
     lengths[0] = LENGTH
     valid = torch.arange(LENGTH) < lengths[:, None]
-    states = torch.randn(200, LENGTH, DIM) * size * valid[..., None]
+    states, real = torch.randn(200, LENGTH, DIM)[valid] * size, Real(valid)
     with mock.patch.object(augmenter, "around", wraps=augmenter.around) as around:
-        found = augmenter.picked_again(states, valid, torch.Generator().manual_seed(1))
-    read = sum(len(call.args[0]) for call in around.call_args_list)
-    score = noise_score(states, *augmenter.around(states, valid), valid)
+        found = augmenter.picked_again(states, real, torch.Generator().manual_seed(1))
+    read = sum(len(call.args[1].lengths) for call in around.call_args_list)
+    score = noise_score(states, *augmenter.around(states, real), real)
     assert torch.equal(found, augmenter.picked(score, valid, 0.5, torch.Generator().manual_seed(1)).place)
     assert 0 < read < 150
 
@@ -472,10 +474,10 @@ def test_the_item_signal_trains_what_it_reads_and_whom_it_asks() -> None:
     model = ssdrec()
     found = model.examined(BATCH, prefixes_with_target(BATCH))
     assert found.seen is not None
-    own = found.histories.rows >= 0
+    own = (found.histories.rows >= 0)[found.histories.valid]
     for part, fusion in (
         (found.seen[own], model.encoder.of_items),
-        (found.seen[~own & found.histories.valid], model.encoder.of_items),
+        (found.seen[~own], model.encoder.of_items),
         (found.query, model.encoder.of_users),
     ):
         (grad,) = torch.autograd.grad(part.sum(), fusion.outer.weight, retain_graph=True)
