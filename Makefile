@@ -45,6 +45,6 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "setting up .venv (once, about two minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster,dev]'
 	@$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch .venv/ready

@@ -1,28 +1,31 @@
-"""Titles and prefixes -> arrays on disk: each distinct text once, sorted by length, in shards that survive a kill."""
+"""Titles and prefixes -> arrays on disk: each distinct text once, whatever happens meanwhile."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float16, Int
+import torch
+from jaxtyping import Float16, Int
 from pydantic import Field
 from tqdm import tqdm
 
-from iadsr.artifacts import new_memory_map, replacing_folder, text_digest, write_array, write_json
+from iadsr import encoders
+from iadsr.artifacts import file_digest, new_memory_map, replacing_folder, write_array, write_json
 from iadsr.encoders import Encoder, EncoderParams, Tokens
-from iadsr.errors import UserError
 from iadsr.params import Group
+from iadsr.text_encoding import Budget, Encoded, encoded
 from iadsr.texts import Corpus, prefix_texts
+from iadsr.vector_store import Claim, Plan, Store, locked
 
-SHARD = 2048  # texts; a kill loses at most one shard
-TOKENIZED_AT_ONCE = 1024  # texts; bounds the tokenizer's memory
+T = TypeVar("T")
 ROWS_AT_ONCE = 8192  # of an output array
 
 
@@ -35,6 +38,8 @@ class EncodeParams(Group):
     dtype: Literal["auto", "float32", "bfloat16"]
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
+    engine: Literal["local", "ray"] = "local"
+    actors: int = Field(default=0, ge=0)
 
     def budget(self, device: str) -> int:
         """Tokens in a batch; chosen here, a CPU's batch stays within its caches (1024: 1.4 times 8192's speed)."""
@@ -61,44 +66,133 @@ class Counts:
     truncated_texts: int
 
 
-def write_encoded(folder: Path, corpus: Corpus, encoder: Encoder, recipe: Recipe, work: Path) -> Counts:
+class Written(NamedTuple):
+    """What was written: the counts, how many of the distinct texts were in no shard before, and the vectors' width."""
+
+    counts: Counts
+    new_texts: int
+    dim: int
+
+
+@runtime_checkable
+class Source(Protocol):
+    """An encoder that is opened only where something must be computed: weights are large."""
+
+    identity: dict[str, Any]  # differs between any two ways to compute
+
+    def open(self) -> Encoder:
+        """The same one at every call."""
+        ...
+
+    def budget(self) -> Budget:
+        """For a batch, on its device."""
+        ...
+
+
+class Weights:
+    """The encoder of a recipe, loaded when it is first asked for."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+        """UserError for weights that are not to be had, or do not fit the encoder's kind."""
+        self.recipe, self.device, self.dtype = recipe, device, dtype
+        known = encoders.identity(recipe.spec)
+        self.identity = {
+            **{key: value for key, value in described(recipe.name, recipe.spec).items() if key != "encoder"},
+            "weights": known.fingerprint,
+            "revision": known.revision,
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": device.type,
+        }
+        self._encoder: Encoder | None = None
+        self._opening = threading.Lock()  # a shard is tokenized while another is computed
+
+    def open(self) -> Encoder:
+        with self._opening:
+            if self._encoder is None:
+                self._encoder = encoders.open_encoder(self.recipe.spec, self.device, self.dtype)
+            return self._encoder
+
+    def budget(self) -> Budget:
+        return Budget(self.recipe.settings.budget(self.device.type))
+
+
+Engine = Callable[[Plan, Source], object]
+
+
+def in_this_process(ranks: int = 1) -> Engine:
+    """The engine `local`: this process, the first of so many."""
+    return lambda plan, source: fill(plan, source, 0, ranks)
+
+
+def all_texts(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
+    """What must be encoded: the titles, and behind them the prefixes unless they are means."""
+    yield from corpus.titles
+    if recipe.settings.prefixes == "joint":
+        yield from prefix_texts(corpus, recipe.max_length, recipe.settings.separator)
+
+
+def write_encoded(
+    folder: Path, corpus: Corpus, source: Source, recipe: Recipe, work: Path, engine: Engine | None = None
+) -> Written:
     """Encode all titles and prefixes of `corpus` into `folder`, which appears whole or not at all.
 
     items.npy [items + 1, dim] float16: row i is item i's title (Eq. 3), row 0 is zeros.
     prefixes.npy [distinct, dim] float16: the prefixes (Eq. 4-5), in the order of their first row.
     rows.npy [rows] int32: the row of prefixes.npy for each row of the sequences, -1 where no split may use it.
-    manifest.json: how they were made. Until then finished shards stay in `work`, from where the next run goes on.
+    manifest.json: how they were made, and the checksums of the arrays.
+
+    What was encoded stays in `work`, a store of vectors by text: a run that was killed goes on from there, and other
+    texts of the same encoder cost only what is new in them.
     """
-    joint = recipe.settings.prefixes == "joint"
-    prefixes: Iterable[str] = prefix_texts(corpus, recipe.max_length, recipe.settings.separator) if joint else ()
-    texts, numbers = distinct(chain(corpus.titles, prefixes))
-    tokens = tokenized(encoder, texts)
-    counts = Counts(len(numbers), len(texts), _total(tokens), sum(each.truncated for each in tokens))
-    shards = Shards(work, _key(recipe, encoder), texts, tokens)
-    vectors = shards.encode(encoder, recipe.settings.budget(encoder.device.type))
-    of_item, of_prefix = np.split(numbers, [len(corpus.titles)])
-    with replacing_folder(folder) as new:
-        _write_items(new, vectors, of_item)
-        if joint:
-            _write_prefixes(new, corpus, vectors, of_prefix)
-        else:
-            _write_means(new, corpus, recipe.max_length)
-        write_json(new / "manifest.json", manifest(recipe, encoder, counts))
-    shards.remove()
-    return counts
+    texts, numbers = distinct(all_texts(corpus, recipe))
+    store = Store(work, source.identity)
+    plan = store.plan(texts)
+    new = sum(len(plan.shards[number]) for number in plan.pending())
+    (engine or in_this_process())(plan, source)
+    with locked(work / "writing"), scratch_file(work) as scratch:
+        found = store.gathered(plan.digests, scratch)
+        counts = Counts(len(numbers), len(texts), int(found.tokens.sum()), int(found.truncated.sum()))
+        of_item, of_prefix = np.split(numbers, [len(corpus.titles)])
+        with replacing_folder(folder) as into:
+            _write_items(into, found.vectors, of_item)
+            if recipe.settings.prefixes == "joint":
+                _write_prefixes(into, corpus, found.vectors, of_prefix)
+            else:
+                _write_means(into, corpus, recipe.max_length)
+            sums = {path.name: file_digest(path) for path in sorted(into.iterdir())}
+            write_json(into / "manifest.json", manifest(recipe, source.identity, counts, found, sums))
+    return Written(counts, new, found.vectors.shape[1])
 
 
-def manifest(recipe: Recipe, encoder: Encoder, counts: Counts) -> dict[str, Any]:
+def write_share(corpus: Corpus, source: Source, recipe: Recipe, work: Path, rank: int, ranks: int) -> None:
+    """Encode only, as one of several processes; the first one writes the arrays."""
+    fill(Store(work, source.identity).plan(distinct(all_texts(corpus, recipe))[0]), source, rank, ranks)
+
+
+@contextmanager
+def scratch_file(folder: Path) -> Iterator[Path]:
+    path = folder / "gathered.npy"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def manifest(
+    recipe: Recipe, identity: dict[str, Any], counts: Counts, found: Encoded, checksums: dict[str, str]
+) -> dict[str, Any]:
     """What the arrays hold and how they were made; nothing in it differs between two runs on the same input."""
     return {
         **described(recipe.name, recipe.spec),
         **asdict(counts),
+        "revision": identity["revision"],
         "prefixes": recipe.settings.prefixes,
         "separator": recipe.settings.separator,
         "max_length": recipe.max_length,
-        "dim": encoder.dim,
-        "computed_in": encoder.dtype,
+        "dim": found.vectors.shape[1],
+        "computed_in": identity["dtype"],
         "dtype": "float16",
+        "sha256": checksums,
     }
 
 
@@ -114,17 +208,6 @@ def _portable(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
 
-def _key(recipe: Recipe, encoder: Encoder) -> str:
-    """Differs between any two ways to compute, so that no shard of one is taken for the other's."""
-    device = encoder.device.type
-    budget = str(recipe.settings.budget(device))
-    return text_digest(recipe.spec.model_dump_json(), encoder.fingerprint, encoder.dtype, device, budget)
-
-
-def _total(tokens: Iterable[Tokens]) -> int:
-    return sum(len(each.ids) for each in tokens)
-
-
 def distinct(texts: Iterable[str]) -> tuple[list[str], Int[np.ndarray, " texts"]]:
     """The distinct texts in the order of their first appearance, and the number of each text among them."""
     seen: dict[str, int] = {}
@@ -132,101 +215,66 @@ def distinct(texts: Iterable[str]) -> tuple[list[str], Int[np.ndarray, " texts"]
     return list(seen), np.asarray(numbers, dtype=np.int64)
 
 
-def tokenized(encoder: Encoder, texts: Sequence[str]) -> list[Tokens]:
-    """Tokens of each text; a minute or two for 150,000 prefixes, so it shows that it lives."""
-    tokens: list[Tokens] = []
-    with _progress("tokenize", "text", len(texts)) as bar:
-        for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-            tokens += encoder.tokenize(texts[start : start + TOKENIZED_AT_ONCE])
-            bar.update(len(tokens) - start)
-    return tokens
+def fill(plan: Plan, source: Source, rank: int = 0, ranks: int = 1) -> None:
+    """Encode in this process what is pending and unclaimed; the first rank at last sees to it that nothing is missing.
 
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[slice]:
-    """Cut ascending `lengths` into runs of at most `budget` tokens, padding included; a longer text stands alone."""
-    start = 0
-    for stop, length in enumerate(lengths):
-        if stop > start and (stop + 1 - start) * length > budget:
-            yield slice(start, stop)
-            start = stop
-    if start < len(lengths):
-        yield slice(start, len(lengths))
-
-
-class Shards:
-    """Vectors of distinct texts, computed shortest text first and kept on disk, one .npy file a shard.
-
-    A shard's bytes depend only on its texts and on the encoder, so a run that was killed goes on where it stopped and
-    ends with the same files.
+    The next shard is tokenized and the last one written while one is computed.
     """
+    pending, budget = plan.pending(), source.budget()
+    with _progress(plan.characters(pending)) as bar:
+        with ThreadPoolExecutor(1) as tokenizer, ThreadPoolExecutor(1) as writer, releasing() as held:
 
-    def __init__(self, work: Path, key: str, texts: Sequence[str], tokens: Sequence[Tokens]) -> None:
-        self.texts, self.tokens = texts, tokens
-        self.order = sorted(range(len(texts)), key=lambda number: (len(tokens[number].ids), texts[number]))
-        self.folder = work / text_digest(key, str(SHARD), *(texts[number] for number in self.order))[:16]
+            def tokenized() -> Iterator[tuple[Claim, Future[list[Tokens]]]]:
+                for claim in plan.claims(rank, ranks):
+                    held.append(claim)
+                    yield claim, tokenizer.submit(source.open().tokenize, claim.texts)
 
-    def encode(self, encoder: Encoder, budget: int) -> Float16[np.ndarray, "texts dim"]:
-        """Vectors in the order of `texts`, as a memory map; only shards that no earlier run finished are computed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _progress("encode", "token", _total(self.tokens)) as bar:
-            for start in range(0, len(self.order), SHARD):
-                self._finish(self.order[start : start + SHARD], self._path(start), encoder, budget, bar.update)
-        return self._gathered(encoder.dim)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
-
-    def _path(self, start: int) -> Path:
-        return self.folder / f"{start // SHARD:06d}.npy"
-
-    def _finish(
-        self, numbers: list[int], path: Path, encoder: Encoder, budget: int, advance: Callable[[int], object]
-    ) -> None:
-        texts, tokens = [self.texts[number] for number in numbers], [self.tokens[number] for number in numbers]
-        if path.exists():
-            advance(_total(tokens))
-        else:
-            write_array(path, encoded(encoder, texts, tokens, budget, advance))
-
-    def _gathered(self, dim: int) -> Float16[np.ndarray, "texts dim"]:
-        shape = (len(self.order), dim)
-        vectors = new_memory_map(self.folder / "all.npy", shape, np.float16)
-        for start in range(0, len(self.order), SHARD):
-            vectors[self.order[start : start + SHARD]] = np.load(self._path(start))
-        return vectors
+            writing: Future[None] | None = None
+            for claim, tokens in one_ahead(tokenized()):
+                content = encoded(source.open(), claim.texts, budget, tokens.result(), bar.update)
+                if writing:
+                    writing.result()
+                writing = writer.submit(claim.write, content)
+            if writing:
+                writing.result()
+        if rank == 0:
+            for claim in plan.left_over():
+                finish(claim, source, budget, bar.update)
 
 
-def encoded(
-    encoder: Encoder,
-    texts: Sequence[str],
-    tokens: Sequence[Tokens],
-    budget: int,
-    advance: Callable[[int], object] = lambda count: None,
-) -> Float16[np.ndarray, "texts dim"]:
-    """Vectors of texts that are sorted by length, batch by batch; UserError names a text that float16 cannot hold."""
-    parts = []
-    for batch in batches([len(each.ids) for each in tokens], budget):
-        parts.append(_half(encoder.vectors(tokens[batch]), texts[batch]))
-        advance(_total(tokens[batch]))
-    return np.concatenate(parts)
+def finish(
+    claim: Claim, source: Source, budget: Budget, advance: Callable[[int], object] = lambda characters: None
+) -> None:
+    """Encode and write one shard."""
+    with releasing() as held:
+        held.append(claim)
+        claim.write(encoded(source.open(), claim.texts, budget, advance=advance))
 
 
-def _half(vectors: Float[np.ndarray, "batch dim"], texts: Sequence[str]) -> Float16[np.ndarray, "batch dim"]:
-    with np.errstate(over="ignore"):  # an overflow is infinite, and reported below with its text
-        half = vectors.astype(np.float16)
-    wrong = np.flatnonzero(~np.isfinite(half).all(axis=1))
-    if len(wrong):
-        worst, text = np.abs(vectors[wrong[0]]).max(), texts[wrong[0]]
-        raise UserError(
-            f"the vector of a text is not finite in float16 (largest value {worst:g}): {text[:200]!r}; "
-            "set encode.dtype to float32, or choose another encoder"
-        )
-    return half
+@contextmanager
+def releasing() -> Iterator[list[Claim]]:
+    """Give up what is not written at the end, for others to take over."""
+    held: list[Claim] = []
+    try:
+        yield held
+    finally:
+        for claim in held:
+            claim.release()
 
 
-def _progress(doing: str, unit: str, total: int) -> tqdm[None]:
+def one_ahead(things: Iterable[T]) -> Iterator[T]:
+    """The same, the next one always being fetched before one is handed out."""
+    before: list[T] = []
+    for thing in things:
+        before.append(thing)
+        if len(before) > 1:
+            yield before.pop(0)
+    yield from before
+
+
+def _progress(characters: int) -> tqdm[None]:
     seconds = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-    return tqdm(total=total, desc=doing, unit=unit, unit_scale=True, mininterval=seconds)
+    return tqdm(total=characters, desc="encode", unit="char", unit_scale=True, mininterval=seconds)
 
 
 def _write_items(folder: Path, vectors: Float16[np.ndarray, "texts dim"], of_item: Int[np.ndarray, " items"]) -> None:

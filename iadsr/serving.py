@@ -15,11 +15,12 @@ from iadsr import saved_model
 from iadsr.artifacts import read_columns
 from iadsr.device import pick_dtype
 from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
-from iadsr.encoding import described, encoded, prefix_means
+from iadsr.encoding import described, prefix_means
 from iadsr.errors import UserError
 from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
 from iadsr.sequences import Batch
+from iadsr.text_encoding import Budget, encoded
 from iadsr.texts import Corpus, prefix_texts
 
 BATCH = 256  # histories scored at once
@@ -127,8 +128,7 @@ class Server:
         length, separator = self.config.max_length, self.config.semantic["separator"]
         everything = range(1, len(texts) + 1)
         prefixes = list(prefix_texts(_corpus(texts, everything), length, separator))[-length:]
-        encoder = self._opened()
-        return encoded(encoder, prefixes, encoder.tokenize(prefixes), SERVING_TOKENS)
+        return encoded(self._opened(), prefixes, Budget(SERVING_TOKENS)).vectors
 
     def _means(self, history: list[int], texts: list[str]) -> np.ndarray:
         if self.item_vectors is None or not self.item_vectors.exists():

@@ -10,34 +10,46 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from iadsr import encoding
+from iadsr import vector_store
 from iadsr.artifacts import file_digest, read_json
 from iadsr.encoders import Tokens, TransformerParams
-from iadsr.encoding import EncodeParams, Recipe, batches, distinct, prefix_means, write_encoded
+from iadsr.encoding import EncodeParams, Recipe, distinct, prefix_means, write_encoded
 from iadsr.errors import UserError
+from iadsr.text_encoding import Budget, batches
 from iadsr.texts import Corpus
 
 
 class Letters:
-    """One token a letter a..z (1..26), at most 4; the vector is [number of tokens, sum of tokens]."""
+    """One token a letter a..z (1..26), at most 4; the vector is [number of tokens, sum of tokens].
 
-    dim, dtype, fingerprint = 2, "float32", "letters"
+    An encoder and its own source; it dies after so many batches.
+    """
+
+    dim, dtype, model = 2, "float32", None
     device = torch.device("cpu")
 
-    def __init__(self, batches_before_death: int | None = None) -> None:
-        self.life, self.encoded = batches_before_death, list[str]()
+    def __init__(self, batches_before_death: int | None = None, batch_tokens: int = 8, weights: str = "own") -> None:
+        self.life, self.encoded, self.batch_tokens = batches_before_death, list[str](), batch_tokens
+        self.identity = {"weights": weights, "revision": None, "dtype": self.dtype}
+
+    def open(self) -> Letters:
+        return self
+
+    def budget(self) -> Budget:
+        return Budget(self.batch_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         ids = [np.array([ord(letter) - 96 for letter in text if letter.isalpha()], dtype=np.int32) for text in texts]
         return [Tokens(each[-4:], min(len(each), 4), len(each) > 4) for each in ids]
 
-    def vectors(self, batch: Sequence[Tokens]) -> np.ndarray:
+    def vectors(self, batch: Sequence[Tokens]) -> Tensor:
         if self.life == 0:
             raise KeyboardInterrupt
         self.life = None if self.life is None else self.life - 1
         self.encoded += ["".join(chr(96 + letter) for letter in tokens.ids) for tokens in batch]
-        return np.array([[len(tokens.ids), tokens.ids.sum()] for tokens in batch], dtype=np.float32)
+        return torch.tensor([[len(tokens.ids), int(tokens.ids.sum())] for tokens in batch], dtype=torch.float32)
 
 
 def recipe(prefixes: str = "joint", batch_tokens: int = 8, max_length: int = 2, model: str = "letters") -> Recipe:
@@ -83,8 +95,9 @@ def test_mean_by_hand(tmp_path: Path, corpus: Corpus) -> None:
 def test_each_distinct_text_is_encoded_once(tmp_path: Path, corpus: Corpus) -> None:
     """4 titles + 5 usable prefixes; distinct are a, bb, ccc, a-bb and bb-a of 1 + 2 + 3 + 3 + 3 = 12 tokens."""
     encoder = Letters()
-    counts = write_encoded(tmp_path / "out", corpus, encoder, recipe(), tmp_path / "work")
-    assert encoder.encoded == ["a", "bb", "abb", "bba", "ccc"]
+    counts, new, dim = write_encoded(tmp_path / "out", corpus, encoder, recipe(), tmp_path / "work")
+    assert (new, dim) == (5, 2)
+    assert encoder.encoded == ["a", "bb", "ccc", "abb", "bba"]
     assert (counts.texts, counts.distinct_texts, counts.tokens, counts.truncated_texts) == (9, 5, 12, 0)
 
 
@@ -92,8 +105,7 @@ def test_truncated_texts_are_counted(tmp_path: Path, corpus: Corpus) -> None:
     """Item 2 becomes dddd: the prefixes a-dddd and dddd-a have 5 letters and keep the last 4, dddd and ddda."""
     longer = Corpus(["a", "dddd", "a", "ccc"], corpus.items, corpus.positions, corpus.usable)
     encoder = Letters()
-    counts = write_encoded(tmp_path / "out", longer, encoder, recipe(), tmp_path / "work")
-    assert counts.truncated_texts == 2
+    assert write_encoded(tmp_path / "out", longer, encoder, recipe(), tmp_path / "work").counts.truncated_texts == 2
     assert encoder.encoded == ["a", "ccc", "dddd", "dddd", "ddda"]
 
 
@@ -123,7 +135,9 @@ def test_manifest_is_the_same_everywhere(tmp_path: Path, corpus: Corpus) -> None
         "normalize": True,
         "pooling": "mean",
         "prefixes": "joint",
+        "revision": None,
         "separator": "-",
+        "sha256": {name: file_digest(tmp_path / "out" / name) for name in ("items.npy", "prefixes.npy", "rows.npy")},
         "texts": 9,
         "tokens": 12,
         "truncated_texts": 0,
@@ -136,9 +150,9 @@ def test_a_killed_run_goes_on(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, prefixes: str, lived: int
 ) -> None:
     """Shards of one text and one batch each: after k batches, k texts need not be encoded again."""
-    monkeypatch.setattr(encoding, "SHARD", 1)
+    monkeypatch.setattr(vector_store, "SHARD", 1)
     whole = Letters()
-    write_encoded(tmp_path / "whole", corpus, whole, recipe(prefixes), tmp_path / "work")
+    write_encoded(tmp_path / "whole", corpus, whole, recipe(prefixes), tmp_path / "elsewhere")
     with pytest.raises(KeyboardInterrupt):
         write_encoded(tmp_path / "out", corpus, Letters(lived), recipe(prefixes), tmp_path / "work")
     assert not (tmp_path / "out").exists()
@@ -146,25 +160,36 @@ def test_a_killed_run_goes_on(
     write_encoded(tmp_path / "out", corpus, rest, recipe(prefixes), tmp_path / "work")
     assert rest.encoded == whole.encoded[lived:]
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
-    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_was_encoded_is_never_encoded_again(tmp_path: Path, corpus: Corpus) -> None:
+    """The same again costs nothing; another title costs itself and the prefixes that hold it: d and a-d, d-a."""
+    write_encoded(tmp_path / "out", corpus, Letters(), recipe(), tmp_path / "work")
+    again = Letters()
+    assert write_encoded(tmp_path / "again", corpus, again, recipe(), tmp_path / "work").new_texts == 0
+    assert again.encoded == [] and digests(tmp_path / "out") == digests(tmp_path / "again")
+    grown = Corpus(["a", "d", "a", "ccc"], corpus.items, corpus.positions, corpus.usable)
+    assert write_encoded(tmp_path / "grown", grown, again, recipe(), tmp_path / "work").new_texts == 3
+    assert again.encoded == ["d", "ad", "da"]
+    write_encoded(tmp_path / "alone", grown, Letters(), recipe(), tmp_path / "elsewhere")
+    assert digests(tmp_path / "grown") == digests(tmp_path / "alone")
 
 
 def test_a_failed_run_leaves_the_old_output(tmp_path: Path, corpus: Corpus) -> None:
     write_encoded(tmp_path / "out", corpus, Letters(), recipe(), tmp_path / "work")
     before = digests(tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        write_encoded(tmp_path / "out", corpus, Letters(1), recipe(max_length=3), tmp_path / "work")
+        write_encoded(tmp_path / "out", corpus, Letters(0), recipe(max_length=3), tmp_path / "work")
     assert digests(tmp_path / "out") == before
 
 
 def test_shards_of_another_encoder_are_not_taken(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "SHARD", 1)
+    monkeypatch.setattr(vector_store, "SHARD", 1)
     with pytest.raises(KeyboardInterrupt):
         write_encoded(tmp_path / "out", corpus, Letters(2), recipe(), tmp_path / "work")
-    other = Letters()
-    other.fingerprint = "other weights"
+    other = Letters(weights="others")
     write_encoded(tmp_path / "out", corpus, other, recipe(), tmp_path / "work")
     assert len(other.encoded) == 5
 
@@ -174,8 +199,8 @@ def test_shards_and_batches_change_nothing(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, sharded: int, batch_tokens: int
 ) -> None:
     write_encoded(tmp_path / "one", corpus, Letters(), recipe(), tmp_path / "work")
-    monkeypatch.setattr(encoding, "SHARD", sharded)
-    write_encoded(tmp_path / "two", corpus, Letters(), recipe(batch_tokens=batch_tokens), tmp_path / "work")
+    monkeypatch.setattr(vector_store, "SHARD", sharded)
+    write_encoded(tmp_path / "two", corpus, Letters(batch_tokens=batch_tokens), recipe(), tmp_path / "other")
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -184,8 +209,10 @@ def test_a_vector_that_float16_cannot_hold_names_its_text(tmp_path: Path, corpus
     """float16 ends at 65504."""
 
     class Overflowing(Letters):
-        def vectors(self, batch: Sequence[Tokens]) -> np.ndarray:
-            return np.where([[len(tokens.ids) == 2] for tokens in batch], value, super().vectors(batch))
+        def vectors(self, batch: Sequence[Tokens]) -> Tensor:
+            return torch.where(
+                torch.tensor([[len(tokens.ids) == 2] for tokens in batch]), value, super().vectors(batch)
+            )
 
     with pytest.raises(UserError, match=r"not finite in float16 .*'bb'"):
         write_encoded(tmp_path / "out", corpus, Overflowing(), recipe(), tmp_path / "work")

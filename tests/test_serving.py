@@ -137,7 +137,7 @@ def test_only_the_newest_items_matter_but_all_are_seen(make: Make) -> None:
 class Lengths:
     """A text's vector is made of its number of letters: so that the text matters."""
 
-    dim, dtype, fingerprint = WIDTH, "float32", "lengths"
+    dim, dtype, model = WIDTH, "float32", None
     device = torch.device("cpu")
 
     def __init__(self) -> None:
@@ -149,8 +149,8 @@ class Lengths:
         self.read += texts
         return [Tokens(np.zeros(len(text), dtype=np.int32), len(text), False) for text in texts]
 
-    def vectors(self, batch: list[Any]) -> np.ndarray:
-        return np.array([np.sin(np.arange(1, WIDTH + 1) * len(tokens.ids)) for tokens in batch], dtype=np.float32)
+    def vectors(self, batch: list[Any]) -> torch.Tensor:
+        return torch.stack([torch.sin(torch.arange(1, WIDTH + 1) * len(tokens.ids)) for tokens in batch])
 
 
 def test_texts_of_prefixes_are_those_of_encode(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from iadsr import encode_estimate
 from iadsr.artifacts import file_digest, read_json
 from iadsr.vectors import PrefixVectors
 from stages.encode import app
@@ -49,10 +52,10 @@ def change(project: Path, old: str, new: str) -> None:
     (project / "params.yaml").write_text(text.replace(old, new))
 
 
-def run() -> tuple[int, str, str]:
+def run(*arguments: str) -> tuple[int, str, str]:
     threads = torch.get_num_threads()
     try:
-        result = CliRunner().invoke(app, [])
+        result = CliRunner().invoke(app, list(arguments))
     finally:
         torch.set_num_threads(threads)
     return result.exit_code, result.stdout, result.stderr
@@ -62,7 +65,7 @@ def test_writes_vectors_that_training_reads(project: Path) -> None:
     """3 titles and the prefixes 1, 1-2, 2-3: of 6 texts 5 are distinct, and the first prefix is item 1's title."""
     code, said, _ = run()
     assert code == 0
-    assert said.startswith("minilm on cpu (float32): 6 texts, 5 distinct, ")
+    assert said.startswith("minilm on cpu (float32): 6 texts, 5 distinct, 5 of them new, ")
     vectors = PrefixVectors(project / "data/encoded", 4)
     found = vectors.rows(torch.tensor([0, 1, 2, -1]))
     assert torch.equal(found[0], torch.from_numpy(np.array(vectors.items[1])).float())
@@ -70,7 +73,7 @@ def test_writes_vectors_that_training_reads(project: Path) -> None:
     with pytest.raises(IndexError, match="row 3 has no prefix vector"):
         vectors.rows(torch.tensor([3]))
     assert read_json(project / "data/encoded/manifest.json")["encoder"] == "minilm"
-    assert not list((project / ".cache/encode").iterdir())
+    assert run()[1].startswith("minilm on cpu (float32): 6 texts, 5 distinct, 0 of them new, ")
 
 
 def test_twice_gives_the_same_bytes(project: Path) -> None:
@@ -90,6 +93,8 @@ def test_twice_gives_the_same_bytes(project: Path) -> None:
         ("dataset: tiny", "dataset: huge", "unknown dataset 'huge'"),
         ("batch_tokens: 64", "batch_tokens: many", "encode.batch_tokens: "),
         ("threads: 1", "thread: 1", "encode.thread: unknown parameter"),
+        ("threads: 1", "engine: spark", "encode.engine: "),
+        ("threads: 1", "actors: -1", "encode.actors: "),
         ("dtype: float32", "dtype: int8", "encode.dtype: "),
         ("max_length: 2", "max_length: 0", "datasets.tiny.max_length: expected a whole number of at least 1, found 0"),
         ("device: cpu", "device: tpu", "device 'tpu' is not available here"),
@@ -122,7 +127,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; import stages.encode; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
-    assert "Example: python -m stages.encode" in CliRunner().invoke(app, ["--help"]).stdout
+    assert "Examples: python -m stages.encode" in CliRunner().invoke(app, ["--help"]).stdout
 
 
 def test_runs_where_polars_mlflow_and_dvc_are_absent(project: Path) -> None:
@@ -132,3 +137,56 @@ def test_runs_where_polars_mlflow_and_dvc_are_absent(project: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=project, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (project / "data/encoded/manifest.json").exists()
+
+
+def command(project: Path, *launcher: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *launcher, "-m", "stages.encode"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_processes_of_torchrun_share_the_work(project: Path) -> None:
+    """Both write into one folder, the first one the arrays, which are those of one process alone."""
+    assert command(project).returncode == 0
+    alone = read_json(project / "data/encoded/manifest.json")
+    shutil.rmtree(project / ".cache")
+    shutil.rmtree(project / "data/encoded")
+    done = command(project, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    assert done.returncode == 0, done.stderr
+    assert "process 2 of 2 has done its share" in done.stdout and "5 distinct" in done.stdout
+    assert read_json(project / "data/encoded/manifest.json") == alone
+
+
+def test_tasks_of_an_array_share_the_work(project: Path) -> None:
+    """The second task alone encodes all that nobody has claimed, and writes no arrays; the first finds nothing new."""
+    array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1"}
+    second = command(project, SLURM_ARRAY_TASK_ID="2", **array)
+    assert second.stdout == "minilm on cpu: process 2 of 2 has done its share\n", second.stderr
+    assert not (project / "data/encoded").exists()
+    first = command(project, SLURM_ARRAY_TASK_ID="1", **array)
+    assert "5 distinct, 0 of them new" in first.stdout, first.stderr
+    wrong = command(project, SLURM_ARRAY_TASK_ID="3", **array)
+    assert wrong.stderr.startswith("error: environment: SLURM_ARRAY_TASK_ID=3 is no process of") and wrong.returncode
+
+
+def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 titles and 3 prefixes, the first of them item 1's title: 6 texts, 5 distinct. Tokens with [CLS] and [SEP]:
+    red lipstick 4, blue soap 4, tent 3; red lipstick ; blue soap 7; blue soap ; tent 6: 24, and 4 for the copy. One
+    shard holds all, and in a batch of at most 64 tokens all five are padded to 7: 35.
+    """
+    monkeypatch.setattr(encode_estimate, "SAMPLE_SECONDS", 0.1)
+    code, said, error = run("--estimate", "--tflops", "100")
+    assert code == 0, error
+    lines = [line.split() for line in said.splitlines()]
+    numbers = [next(word for word in line if word[0].isdigit()) for line in lines]
+    assert numbers[:5] == ["6", "28", "35", "0", "3,840"], said
+    assert "hours here" in said and "tokens a second on cpu" in said and "with 100 TFLOP/s" in said
+    assert not (project / "data/encoded").exists()
+    assert run()[0] == 0
+    assert run("--estimate")[1].splitlines()[-1] == "nothing is left to encode"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
+from torch import Tensor
 
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, group, lookup
@@ -50,21 +51,28 @@ class Tokens(NamedTuple):
     truncated: bool
 
 
+class Identity(NamedTuple):
+    """Which weights an encoder has, told without loading them."""
+
+    fingerprint: str  # differs between two sets of weights
+    revision: str | None  # the commit on the model hub; None for a folder
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Texts -> tokens -> vectors, in two steps, so that texts can be sorted by length between them."""
 
     dim: int
+    model: Any
     device: torch.device
     dtype: str  # of the computation: float32 or bfloat16
-    fingerprint: str  # differs between two sets of weights
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokens of each text; where there are too many, the oldest (leftmost) of the text are cut."""
         ...
 
-    def vectors(self, batch: Sequence[Tokens]) -> Float[np.ndarray, "batch dim"]:
-        """One float32 vector a text, whatever the precision of the computation."""
+    def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
+        """One float32 vector a text, whatever the precision of the computation, on the encoder's device."""
         ...
 
 
@@ -85,3 +93,11 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype) 
     from iadsr.encoders.llm2vec import Llm2VecEncoder
 
     return Llm2VecEncoder(spec, device, dtype)
+
+
+def identity(spec: EncoderParams) -> Identity:
+    """Of the weights that `spec` names; UserError as of `open_encoder`."""
+    from iadsr.encoders import llm2vec, transformer
+
+    of = transformer.identity if isinstance(spec, TransformerParams) else llm2vec.identity
+    return of(spec)  # type: ignore[arg-type]  # each kind takes its own

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
-from iadsr.encoders import Llm2VecParams, Tokens
-from iadsr.encoders.weights import find_model, fingerprint, is_decoder, load, model_config, silence_progress
+from iadsr.encoders import Identity, Llm2VecParams, Tokens, weights
+from iadsr.encoders.weights import attention_mask, find_model, is_decoder, load, model_config, moved, silence_progress
 from iadsr.errors import UserError
 
 MARK = "!@#$%^&*()"  # the library's own, between the instruction and the text
@@ -37,9 +37,9 @@ class Llm2VecEncoder:
         model.to(device).eval()
         assert_bidirectional(model, spec.model)
         self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
+        self.model = model
         self.library = wrapped(model, tokenizer_of(folder), spec.pooling)
         self.dim: int = model.config.hidden_size
-        self.fingerprint = fingerprint([folder, *adapters], model.config)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids of instruction and text; where they are too many, the oldest of the text go, the newest stay."""
@@ -50,12 +50,12 @@ class Llm2VecEncoder:
         tails = self.library.tokenizer([tail for _, tail in parts], add_special_tokens=False)["input_ids"]
         return [self._cut(ids, len(tail), text) for ids, tail, text in zip(whole, tails, texts, strict=True)]
 
-    def vectors(self, batch: Sequence[Tokens]) -> Float[np.ndarray, "batch dim"]:
+    def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
         ids, real, pooled = left_padded(batch, self.library.tokenizer.pad_token_id)
-        features = {"attention_mask": real.to(self.device), "embed_mask": pooled.to(self.device)}
         with torch.inference_mode():
-            output = self.library.model(input_ids=ids.to(self.device), attention_mask=features["attention_mask"])
-            return self.library.get_pooling(features, output.last_hidden_state.float()).cpu().numpy()
+            attended = attention_mask(real, self.device)
+            hidden = self.model(input_ids=moved(ids, self.device), attention_mask=attended).last_hidden_state
+            return pool(hidden.float(), moved(pooled, self.device), self.spec.pooling)
 
     def _cut(self, ids: list[int], pooled: int, text: str) -> Tokens:
         """The library's own limits cut the end of a text, which is the newest items of a history; this the oldest."""
@@ -67,11 +67,23 @@ class Llm2VecEncoder:
         return Tokens(np.asarray(kept, dtype=np.int32), len(kept) - head, over > 0)
 
 
-def bidirectional(model: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The decoder without its head and without its causal mask; UserError for a model that is no decoder."""
+def identity(spec: Llm2VecParams) -> Identity:
+    """UserError for a model that is no decoder."""
+    models = [find_model(name) for name in (spec.model, *spec.adapters)]
+    _config_of_decoder(models[0])
+    return weights.identity(models)
+
+
+def _config_of_decoder(model: str) -> Any:
     config = model_config(model)
     if not is_decoder(config):
         raise UserError(f"{model}: {config.model_type} is no decoder language model; use the kind `transformer` for it")
+    return config
+
+
+def bidirectional(model: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The decoder without its head and without its causal mask; UserError for a model that is no decoder."""
+    config = _config_of_decoder(model)
     config.is_causal = False  # on the object: an argument of from_pretrained is lost on the way
     config.use_cache = False  # nothing is generated, so keys and values need not be kept
     return load(AutoModel.from_pretrained, name=model, config=config, dtype=dtype, trust_remote_code=False)
@@ -147,6 +159,19 @@ def llm2vec_library() -> Any:
 def _alias(module: Any, name: str, value: Any) -> None:
     if not hasattr(module, name):
         setattr(module, name, value)
+
+
+def pool(
+    hidden: Float[Tensor, "batch time dim"], pooled: Bool[Tensor, "batch time"], how: str
+) -> Float[Tensor, "batch dim"]:
+    """The library's poolings of left-padded rows; it asks a GPU for the length of each row, and waits for each answer.
+
+    mean: of the text's states. weighted_mean: the n-th of them counts n times. eos_token: the last state.
+    """
+    if how == "eos_token":
+        return hidden[:, -1]
+    weights = pooled.float() if how == "mean" else pooled.cumsum(1) * pooled
+    return (weights[:, None].float() @ hidden)[:, 0] / weights.sum(1, keepdim=True)
 
 
 def left_padded(

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from iadsr.encoders import Tokens, TransformerParams
-from iadsr.encoders.weights import find_model, fingerprint, is_decoder, load, model_config, silence_progress
+from iadsr.encoders import Identity, Tokens, TransformerParams, weights
+from iadsr.encoders.weights import attention_mask, find_model, is_decoder, load, model_config, moved, silence_progress
 from iadsr.errors import UserError
 
 
@@ -33,7 +33,6 @@ class TransformerEncoder:
         self.model = load(AutoModel.from_pretrained, name=folder, trust_remote_code=False, dtype=dtype)
         self.model.to(device).eval()
         self.dim: int = self.model.config.hidden_size
-        self.fingerprint = fingerprint([folder], self.model.config)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids with special tokens; a text that is too long loses its oldest tokens, never its special ones."""
@@ -43,15 +42,21 @@ class TransformerEncoder:
             for encoding in encoded.encodings
         ]
 
-    def vectors(self, batch: Sequence[Tokens]) -> Float[np.ndarray, "batch dim"]:
+    def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
         ids, mask = padded(batch, self.tokenizer.pad_token_id)
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        attended = attention_mask(mask, self.device)
+        ids, mask = moved(ids, self.device), moved(mask, self.device)
         with torch.inference_mode():
-            hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+            hidden = self.model(input_ids=ids, attention_mask=attended).last_hidden_state.float()
             pooled = masked_mean(hidden, mask) if self.spec.pooling == "mean" else hidden[:, 0]
-            if self.spec.normalize:
-                pooled = torch.nn.functional.normalize(pooled, dim=-1)
-            return pooled.cpu().numpy()
+            return torch.nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
+
+
+def identity(spec: TransformerParams) -> Identity:
+    """UserError for a model that is no encoder."""
+    folder = find_model(spec.model)
+    _check(model_config(folder), spec)
+    return weights.identity([folder])
 
 
 def _check(config: Any, spec: TransformerParams) -> None:

@@ -10,9 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from iadsr.artifacts import text_digest
+from iadsr.encoders import Identity
 from iadsr.errors import UserError
 
 Loaded = TypeVar("Loaded")
@@ -64,11 +68,34 @@ def is_decoder(config: Any) -> bool:
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def fingerprint(models: list[str], config: Any) -> str:
-    """Tells two sets of weights apart without reading them: the hub's commit; of folders, file names, sizes, times."""
-    commit = str(getattr(config, "_commit_hash", None))
+def identity(models: list[str]) -> Identity:
+    """Of the first and what is merged into it: of the hub the commits, of folders the file names, sizes and times."""
+    commits = [_commit(model) for model in models]
     folders = [_listing(Path(model)) for model in models if Path(model).is_dir()]
-    return text_digest(torch.__version__, transformers.__version__, commit, *models, *folders)
+    return Identity(
+        text_digest(torch.__version__, transformers.__version__, *models, *map(str, commits), *folders), commits[0]
+    )
+
+
+def _commit(model: str) -> str | None:
+    """On the hub, of what this machine's cache holds of it."""
+    for name in ("config.json", "adapter_config.json"):
+        cached = None if Path(model).is_dir() else try_to_load_from_cache(model, name)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+    return None
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU goes on with its work meanwhile."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def attention_mask(real: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, "batch time"] | None:
+    """None where nothing is padding: attention without a mask takes a faster way."""
+    return None if real.all() else moved(real.long(), device)
 
 
 def silence_progress() -> None:

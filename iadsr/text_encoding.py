@@ -1,0 +1,120 @@
+"""Texts -> vectors in memory: sorted by length, in batches of so many tokens, which halve where memory is too small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16, Int32
+
+from iadsr.encoders import Encoder, Tokens
+from iadsr.errors import UserError
+
+
+class Encoded(NamedTuple):
+    """The vector of each text, the number of its tokens, and whether its oldest were cut."""
+
+    vectors: Float16[np.ndarray, "texts dim"]
+    tokens: Int32[np.ndarray, " texts"]
+    truncated: Bool[np.ndarray, " texts"]
+
+
+@dataclass
+class Budget:
+    """The most tokens of a batch, padding included; less once memory did not suffice."""
+
+    tokens: int
+
+
+def encoded(
+    encoder: Encoder,
+    texts: Sequence[str],
+    budget: Budget,
+    tokens: Sequence[Tokens] | None = None,
+    advance: Callable[[int], object] = lambda characters: None,
+) -> Encoded:
+    """Vectors in the order of `texts`; on a GPU nothing waits for a batch before the last one is under way.
+
+    Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
+    """
+    tokens = encoder.tokenize(texts) if tokens is None else tokens
+    order = np.argsort([len(each.ids) for each in tokens], kind="stable")
+    halves, largest = [], []
+    for batch in _computed(encoder, [texts[n] for n in order], [tokens[n] for n in order], budget, advance):
+        halves.append(batch.to(torch.float16))
+        largest.append(batch.abs().amax(1))
+    vectors = np.empty((len(texts), halves[0].shape[1]), dtype=np.float16)
+    vectors[order] = torch.cat(halves).cpu().numpy()
+    _check_finite(vectors, order, torch.cat(largest).cpu().numpy(), texts)
+    return Encoded(
+        vectors,
+        np.array([len(each.ids) for each in tokens], dtype=np.int32),
+        np.array([each.truncated for each in tokens], dtype=bool),
+    )
+
+
+def _computed(
+    encoder: Encoder,
+    texts: Sequence[str],
+    tokens: Sequence[Tokens],
+    budget: Budget,
+    advance: Callable[[int], object],
+) -> Iterator[torch.Tensor]:
+    lengths = [len(each.ids) for each in tokens]
+    start = 0
+    while start < len(tokens):
+        stop = batch_end(lengths, start, budget.tokens)
+        try:
+            vectors = encoder.vectors(tokens[start:stop])
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if stop == start + 1:
+                raise UserError(
+                    f"no memory for one text of {lengths[start]:,} tokens: {texts[start][:200]!r}; lower max_tokens "
+                    "of the encoder, or use a device with more memory"
+                ) from None
+            vectors = None  # and out of the handler, which holds the failed batch's memory, before the next try
+        if vectors is None:
+            budget.tokens = (stop - start) * lengths[stop - 1] // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        yield vectors
+        advance(sum(len(text) for text in texts[start:stop]))
+        start = stop
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """A GPU's; a CPU's has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:
+    """Where the batch ends that begins at `start` of ascending `lengths`: with at most `budget` tokens, or one text."""
+    stop = start + 1
+    while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= budget:
+        stop += 1
+    return stop
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """All batches of ascending `lengths`."""
+    start = 0
+    while start < len(lengths):
+        stop = batch_end(lengths, start, budget)
+        yield slice(start, stop)
+        start = stop
+
+
+def _check_finite(vectors: np.ndarray, order: np.ndarray, largest: np.ndarray, texts: Sequence[str]) -> None:
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        value = largest[np.flatnonzero(order == wrong[0])[0]]
+        raise UserError(
+            f"the vector of a text is not finite in float16 (largest value {value:g}): {texts[wrong[0]][:200]!r}; "
+            "set encode.dtype to float32, or choose another encoder"
+        )

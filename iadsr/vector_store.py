@@ -1,0 +1,244 @@
+"""Vectors of texts on disk, by what was encoded and by which encoder: nothing is ever encoded twice.
+
+A store holds the vectors of one encoder, in shards that are whole or absent. A shard is a safetensors file of the
+texts' digests, their vectors and token counts, with a checksum. Several processes, on several machines with one file
+system, may fill a store together: who computes a shard holds a lock on it, which the system takes back from a process
+that dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Bool, UInt8
+from safetensors import SafetensorError
+
+from iadsr.artifacts import new_memory_map, read_json, replacing, text_digest, write_array, write_json
+from iadsr.errors import UserError
+from iadsr.text_encoding import Encoded
+
+SHARD = 512  # texts; a kill loses the work on one shard
+DIGEST_BYTES = 16
+Digests = UInt8[np.ndarray, "texts 16"]
+
+
+def text_digests(texts: Sequence[str]) -> Digests:
+    """Of each text, the same on every machine."""
+    joined = b"".join(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:DIGEST_BYTES] for text in texts)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(texts), DIGEST_BYTES)
+
+
+def named(digests: Digests) -> str:
+    return hashlib.sha256(digests.tobytes()).hexdigest()[:16]
+
+
+def _sortable(digests: Digests) -> np.ndarray:
+    """As byte strings, which numpy compares; all have one length, so that it drops zeros at the end changes nothing."""
+    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").ravel()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Alone in this, among all processes; waits for the others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Store:
+    """What one encoder made of texts; `manifest` says which encoder, and differs between any two."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder / text_digest(json.dumps(manifest, sort_keys=True))[:16]
+        path = self.folder / "manifest.json"
+        with locked(self.folder / "lock"):
+            if not path.exists():
+                write_json(path, manifest)
+        found = read_json(path)
+        if found != manifest:
+            keys = [key for key in {**found, **manifest} if found.get(key) != manifest.get(key)]
+            raise UserError(
+                f"{path}: of another encoder ({', '.join(sorted(keys))} differ), so the vectors beside it cannot be "
+                f"used; delete the folder {self.folder}"
+            )
+        self.shards: list[Path] = []
+        self._known: list[Digests] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the shards that have come since; one that is damaged is reported and deleted."""
+        for path in sorted(set(self.folder.glob("*/*.safetensors")) - set(self.shards)):
+            try:
+                digests = read_shard(path)[0]
+            except (SafetensorError, ValueError, KeyError) as error:
+                print(f"{path}: damaged ({error}); its texts are encoded again", file=sys.stderr)
+                path.unlink(missing_ok=True)
+                continue
+            self.shards.append(path)
+            self._known.append(digests)
+        sizes = [len(known) for known in self._known]
+        everything = _sortable(np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *self._known]))
+        self._order = np.argsort(everything, kind="stable")
+        self._sorted = everything[self._order]
+        self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._row_of = np.concatenate([np.arange(0), *(np.arange(size) for size in sizes)])
+
+    def holds(self, digests: Digests) -> Bool[np.ndarray, " texts"]:
+        """Which texts are in a shard?"""
+        return self._places(digests)[0]
+
+    def holds_texts(self, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
+        return self.holds(text_digests(texts))
+
+    def _places(self, digests: Digests) -> tuple[np.ndarray, np.ndarray]:
+        wanted = _sortable(digests)
+        if not len(self._sorted):
+            return np.zeros(len(wanted), dtype=bool), np.zeros(len(wanted), dtype=np.int64)
+        at = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
+        return self._sorted[at] == wanted, self._order[at]
+
+    def plan(self, texts: Sequence[str]) -> Plan:
+        """How the distinct `texts` that no shard holds are cut into shards: the same for all who ask at the same time.
+
+        The first one to ask writes it down; whoever asks later goes by it, also after a kill.
+        """
+        digests = text_digests(texts)
+        folder = self.folder / named(digests)
+        path = folder / "plan.npy"
+        numbers = {digest.tobytes(): number for number, digest in enumerate(digests)}
+        with locked(self.folder / "lock"):
+            planned = [numbers[digest.tobytes()] for digest in np.load(path)] if path.exists() else []
+            missing = set(np.flatnonzero(~self.holds(digests)).tolist())
+            if missing - set(planned):
+                planned = sorted(missing, key=lambda number: (len(texts[number]), texts[number]))
+                write_array(path, digests[planned])
+        return Plan(self, folder, texts, digests, [planned[at : at + SHARD] for at in range(0, len(planned), SHARD)])
+
+    def gathered(self, digests: Digests, path: Path) -> Encoded:
+        """What the shards say of texts that they all hold; the vectors are a new memory map at `path`."""
+        self.refresh()
+        found, places = self._places(digests)
+        if not found.all():
+            raise UserError(
+                f"{self.folder}: {np.count_nonzero(~found)} texts were not encoded; run the same command again"
+            )
+        tokens, truncated = np.empty(len(digests), dtype=np.int32), np.empty(len(digests), dtype=bool)
+        vectors: Any = None
+        for number in np.unique(self._shard_of[places]):
+            mine = np.flatnonzero(self._shard_of[places] == number)
+            rows, (_, content) = self._row_of[places[mine]], read_shard(self.shards[number])
+            if vectors is None:
+                vectors = new_memory_map(path, (len(digests), content.vectors.shape[1]), np.float16)
+            vectors[mine], tokens[mine], truncated[mine] = (part[rows] for part in content)
+        return Encoded(vectors, tokens, truncated)
+
+
+class Plan:
+    """The texts that were missing when the plan was made, shortest first, cut into shards."""
+
+    def __init__(
+        self, store: Store, folder: Path, texts: Sequence[str], digests: Digests, shards: list[list[int]]
+    ) -> None:
+        self.store, self.folder, self.texts, self.digests, self.shards = store, folder, texts, digests, shards
+
+    def path(self, number: int) -> Path:
+        """Named by the shard's texts, so that no two plans mean different ones by it."""
+        return self.folder / f"{named(self.digests[self.shards[number]])}.safetensors"
+
+    def pending(self) -> list[int]:
+        """Shards with a text that is in none, the longest texts first: what does not fit the memory shows at once."""
+        return [
+            number
+            for number in reversed(range(len(self.shards)))
+            if not self.store.holds(self.digests[self.shards[number]]).all()
+        ]
+
+    def texts_of(self, number: int) -> list[str]:
+        return [self.texts[text] for text in self.shards[number]]
+
+    def characters(self, numbers: Sequence[int]) -> int:
+        return sum(len(self.texts[text]) for number in numbers for text in self.shards[number])
+
+    def claims(self, rank: int = 0, ranks: int = 1) -> Iterator[Claim]:
+        """Pending shards that no other process has claimed, this one's share of them first; each is now claimed."""
+        pending = self.pending()
+        mine = pending[rank::ranks]
+        for number in [*mine, *(number for number in pending if number not in set(mine))]:
+            if claim := claimed(self.path(number), self.texts_of(number), wait=False):
+                yield claim
+
+    def left_over(self) -> Iterator[Claim]:
+        """Pending shards whose process has died; waits for those that others are still at.
+
+        Hold no claim meanwhile: two processes could wait for each other.
+        """
+        self.store.refresh()
+        for number in self.pending():
+            if claim := claimed(self.path(number), self.texts_of(number), wait=True):
+                yield claim
+
+
+class Claim:
+    """The right to write one shard, until it is written or given up."""
+
+    def __init__(self, path: Path, texts: list[str], lock: IO[str]) -> None:
+        self.path, self.texts, self._lock = path, texts, lock
+
+    def write(self, content: Encoded) -> None:
+        write_shard(self.path, text_digests(self.texts), content)
+        self.release()
+
+    def release(self) -> None:
+        self._lock.close()
+
+
+def claimed(path: Path, texts: list[str], wait: bool) -> Claim | None:
+    """The claim of a shard; None if it is there already, or without `wait` if another process has claimed it."""
+    if path.exists():
+        return None
+    lock = open(path.with_suffix(".lock"), "a")  # noqa: SIM115  # the claim closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        lock.close()
+        return None
+    if path.exists():  # written while this one waited
+        lock.close()
+        return None
+    return Claim(path, texts, lock)
+
+
+def write_shard(path: Path, digests: Digests, content: Encoded) -> None:
+    """Whole or not at all; its bytes depend on nothing but its content."""
+    tensors = {"digests": digests, "vectors": content.vectors, "tokens": content.tokens, "truncated": content.truncated}
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"checksum": checksum(tensors)})
+
+
+def read_shard(path: Path) -> tuple[Digests, Encoded]:
+    """ValueError, KeyError or SafetensorError where the file is not as it was written."""
+    with safetensors.safe_open(path, framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if (file.metadata() or {}).get("checksum") != checksum(tensors):
+            raise ValueError("wrong checksum")
+    return tensors["digests"], Encoded(tensors["vectors"], tensors["tokens"], tensors["truncated"])
+
+
+def checksum(tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
