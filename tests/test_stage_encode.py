@@ -6,16 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 import torch
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
-from iadsr import encode_estimate
+from iadsr import encode_estimate, vector_store
 from iadsr.artifacts import file_digest, read_json
 from iadsr.vectors import PrefixVectors
 from stages.encode import app
@@ -190,3 +193,47 @@ def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (project / "data/encoded").exists()
     assert run()[0] == 0
     assert run("--estimate")[1].splitlines()[-1] == "nothing is left to encode"
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three shards finds no room: the first stays, and the next run goes on from there."""
+    monkeypatch.setattr(vector_store, "SHARD", 2)
+    save, written = safetensors.numpy.save_file, list[Path]()
+
+    def full(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+        if len(written) == 1:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        written.append(path)
+        save(tensors, path, metadata)
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    code, _, said = run()
+    assert code == 1 and "no space left on the disk; free some and run the same command again" in said
+    assert len(list(project.glob(".cache/encode/*/*/*.safetensors"))) == 1 and not (project / "data/encoded").exists()
+    assert not list(project.rglob("*.tmp"))
+    monkeypatch.setattr("safetensors.numpy.save_file", save)
+    assert "5 distinct, 4 of them new" in run()[1]  # the longest text was in the first shard, alone
+
+
+def test_killed_at_any_moment_it_goes_on(project: Path) -> None:
+    """Killed as soon as each shard appears, one run after another: the last one ends with the bytes of one alone."""
+    code = "from iadsr import vector_store; vector_store.SHARD = 1; from stages.encode import app; app()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    arguments = [sys.executable, "-c", code]
+    whole = subprocess.run(arguments, cwd=project, env=environment, capture_output=True)
+    assert whole.returncode == 0, whole.stderr
+    expected = digests(project / "data/encoded")
+    shutil.rmtree(project / ".cache")
+    shutil.rmtree(project / "data/encoded")
+    for count in range(1, 4):
+        process = subprocess.Popen(arguments, cwd=project, env=environment, stderr=subprocess.DEVNULL)
+        while len(list(project.glob(".cache/encode/*/*/*.safetensors"))) < count and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    last = subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True)
+    assert "5 distinct" in last.stdout and digests(project / "data/encoded") == expected
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in folder.iterdir()}

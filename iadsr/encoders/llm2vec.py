@@ -20,7 +20,16 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
 from iadsr.encoders import Identity, Llm2VecParams, Tokens, weights
-from iadsr.encoders.weights import attention_mask, find_model, is_decoder, load, model_config, moved, silence_progress
+from iadsr.encoders.weights import (
+    attention_mask,
+    check_context,
+    find_model,
+    is_decoder,
+    load,
+    model_config,
+    moved,
+    silence_progress,
+)
 from iadsr.errors import UserError
 
 MARK = "!@#$%^&*()"  # the library's own, between the instruction and the text
@@ -49,7 +58,7 @@ class Llm2VecEncoder:
         return [self._cut(ids, len(tail), text) for ids, tail, text in zip(whole, tails, texts, strict=True)]
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
-        ids, real, pooled = left_padded(batch, self.library.tokenizer.pad_token_id)
+        ids, real, pooled = left_padded(batch, self.library.tokenizer.pad_token_id or 0)
         with torch.inference_mode():
             attended = attention_mask(real, self.device)
             hidden = self.model(input_ids=moved(ids, self.device), attention_mask=attended).last_hidden_state
@@ -57,6 +66,8 @@ class Llm2VecEncoder:
 
     def _cut(self, ids: list[int], pooled: int, text: str) -> Tokens:
         """The library's own limits cut the end of a text, which is the newest items of a history; this the oldest."""
+        if not pooled or not text.strip():
+            raise UserError(f"{self.spec.model}: a text without a token: {text!r}; give it words")
         head, over = len(ids) - pooled, len(ids) - self.spec.max_tokens
         if pooled <= max(over, 0):
             limit = f"max_tokens {self.spec.max_tokens}, {head} of them for the instruction"
@@ -69,6 +80,7 @@ def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype) -> Llm
     """The encoder that `spec` describes, its adapters merged."""
     silence_progress()
     folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
+    check_context(_config_of_decoder(folder), spec)
     model: Any = merged(bidirectional(folder, dtype), adapters)
     return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder))
 
@@ -76,7 +88,7 @@ def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype) -> Llm
 def identity(spec: Llm2VecParams) -> Identity:
     """UserError for a model that is no decoder."""
     models = [find_model(name) for name in (spec.model, *spec.adapters)]
-    _config_of_decoder(models[0])
+    check_context(_config_of_decoder(models[0]), spec)
     return weights.identity(models)
 
 
@@ -114,25 +126,28 @@ def merged(model: PreTrainedModel, adapters: list[str]) -> PreTrainedModel:
 
 
 def assert_bidirectional(model: Any, name: str) -> None:
-    """UserError unless the first token's state depends on the last token, in a row with and in one without padding."""
+    """UserError unless the first token's state depends on the last token: with padding, without, and without a mask."""
     ids = torch.arange(1, 13).reshape(2, 6) % model.config.vocab_size
     mask = torch.ones_like(ids)
     mask[1, :2] = 0
     changed = ids.clone()
     changed[:, -1] = 0
-    before, after = (_states(model, each, mask) for each in (ids, changed))
-    first = torch.tensor([0, 2])
-    moved = (before - after)[torch.arange(2), first].abs().amax(dim=1)
-    if not bool((moved > 0).all() and torch.isfinite(moved).all()):
+    differences = []
+    for given, first in ((mask, [0, 2]), (None, [0, 0])):
+        before, after = (_states(model, each, given) for each in (ids, changed))
+        differences.append((before - after)[torch.arange(2), torch.tensor(first)].abs().amax(dim=1))
+    change = torch.cat(differences)
+    if not bool((change > 0).all() and torch.isfinite(change).all()):
         raise UserError(
             f"{name}: still causal under this version of transformers: the first token does not see the last. "
             "Its vectors would be wrong; use a Llama, Mistral, Gemma, Qwen2 or Qwen3 model"
         )
 
 
-def _states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def _states(model: Any, ids: Tensor, mask: Tensor | None) -> Tensor:
     with torch.inference_mode():
-        output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+        mask = None if mask is None else mask.to(model.device)
+        output = model(input_ids=ids.to(model.device), attention_mask=mask)
         return output.last_hidden_state.float().cpu()
 
 

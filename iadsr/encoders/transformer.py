@@ -12,7 +12,16 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from iadsr.encoders import Identity, Tokens, TransformerParams, weights
-from iadsr.encoders.weights import attention_mask, find_model, is_decoder, load, model_config, moved, silence_progress
+from iadsr.encoders.weights import (
+    attention_mask,
+    check_context,
+    find_model,
+    is_decoder,
+    load,
+    model_config,
+    moved,
+    silence_progress,
+)
 from iadsr.errors import UserError
 
 
@@ -43,7 +52,7 @@ class TransformerEncoder:
         ]
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
-        ids, mask = padded(batch, self.tokenizer.pad_token_id)
+        ids, mask = padded(batch, self.tokenizer.pad_token_id or 0)
         attended = attention_mask(mask, self.device)
         ids, mask = moved(ids, self.device), moved(mask, self.device)
         with torch.inference_mode():
@@ -62,9 +71,7 @@ def identity(spec: TransformerParams) -> Identity:
 def _check(config: Any, spec: TransformerParams) -> None:
     if is_decoder(config) or config.is_encoder_decoder:
         raise UserError(f"{spec.model}: {config.model_type} is no encoder; use the kind `llm2vec` for a decoder")
-    positions = getattr(config, "max_position_embeddings", spec.max_tokens)
-    if spec.max_tokens > positions:
-        raise UserError(f"params.yaml: max_tokens {spec.max_tokens}, but {spec.model} has only {positions} positions")
+    check_context(config, spec)
 
 
 def padded(batch: Sequence[Tokens], pad: int) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from iadsr.artifacts import text_digest
-from iadsr.encoders import Identity
+from iadsr.encoders import EncoderParams, Identity
 from iadsr.errors import UserError
 
 Loaded = TypeVar("Loaded")
@@ -66,6 +66,13 @@ def is_decoder(config: Any) -> bool:
     """Is this a decoder language model (Llama, Qwen, ...)? Encoders such as BERT can serve as one too, but are none."""
     kind = config.model_type
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def check_context(config: Any, spec: EncoderParams) -> None:
+    """UserError where a text may have more tokens than the model has positions."""
+    positions = getattr(config, "max_position_embeddings", spec.max_tokens)
+    if spec.max_tokens > positions:
+        raise UserError(f"params.yaml: max_tokens {spec.max_tokens}, but {spec.model} has only {positions} positions")
 
 
 def identity(models: list[str]) -> Identity:

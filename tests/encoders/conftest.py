@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, PretrainedConfig, PreTrainedTokenizerFast
 
-SPECIAL = ["<pad>", "<s>", "</s>"]
+SPECIAL = ["<pad>", "<s>", "</s>", "<|endoftext|>"]  # the last is of Qwen2's class
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 

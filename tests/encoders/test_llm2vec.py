@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ from transformers import (
 )
 
 from iadsr.encoders import Encoder, Llm2VecParams, Tokens, identity, open_encoder
-from iadsr.encoders.llm2vec import assert_bidirectional, bidirectional, left_padded, llm2vec_library
+from iadsr.encoders.llm2vec import assert_bidirectional, bidirectional, left_padded, llm2vec_library, pool
 from iadsr.errors import UserError
 
 CPU = torch.device("cpu")
 DECODERS = [LlamaConfig, MistralConfig, GemmaConfig, Qwen2Config, Qwen3Config]
-TITLES = ["red lipstick", "a", "blue soap; green brush", "oil", "an eye cream of some length; oil"]
+TITLES = [
+    "red lipstick",
+    "a",
+    "blue soap; green brush",
+    "oil",
+    "an eye cream of some length; oil",
+    "\x07 \U0001f9f4\tcré\n",
+]
 Build = Callable[[type[PretrainedConfig]], str]
 
 
@@ -35,7 +43,7 @@ def opened(model: str, max_tokens: int = 48, **more: Any) -> Encoder:
     return open_encoder(Llm2VecParams(kind="llm2vec", model=model, max_tokens=max_tokens, **more), CPU, torch.float32)
 
 
-def library_vectors(folder: str, pooling: str, instruction: str, texts: list[str]) -> np.ndarray:
+def library_vectors(folder: str, pooling: str, instruction: str, texts: list[str], **more: Any) -> np.ndarray:
     """The library's own loading and `encode`, changed only in the class that it loads the model with."""
 
     class Bidirectional:
@@ -50,25 +58,46 @@ def library_vectors(folder: str, pooling: str, instruction: str, texts: list[str
         def _get_model_class(cls, *args: Any, **options: Any) -> Any:
             return Bidirectional
 
-    model = Library.from_pretrained(folder, pooling_mode=pooling)
+    model = Library.from_pretrained(folder, pooling_mode=pooling, **more)
     return model.encode([[instruction, text] for text in texts], batch_size=2, show_progress_bar=False).numpy()
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-@pytest.mark.parametrize(("pooling", "instruction"), [("mean", ""), ("mean", "Find alike:"), ("weighted_mean", "")])
-def test_equals_the_library(tiny_decoder: Build, kind: Any, pooling: str, instruction: str) -> None:
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("pooling", "instruction"),
+    [("mean", ""), ("mean", "Find alike:"), ("weighted_mean", ""), ("weighted_mean", "Find alike:"), ("eos_token", "")],
+)
+def test_equals_the_library(tiny_decoder: Build, kind: Any, attention: str, pooling: str, instruction: str) -> None:
+    """Texts of many lengths in one padded batch, with emoji and control characters; then of one length, not padded."""
     folder = tiny_decoder(kind)
     encoder = opened(folder, pooling=pooling, instruction=instruction)
+    encoder.model.set_attn_implementation(attention)
+    for texts in (TITLES, ["red", "oil", "a\tb"]):
+        ours = encoder.vectors(encoder.tokenize(texts))
+        assert ours.shape == (len(texts), encoder.dim) == (len(texts), 64)
+        theirs = library_vectors(folder, pooling, instruction, texts, attn_implementation=attention)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of get_peft_model
+def test_equals_the_library_with_an_adapter(tiny_decoder: Build, tmp_path: Path, kind: Any) -> None:
+    folder = tiny_decoder(kind)
+    lora = adapter(folder, tmp_path / "lora", 1)
+    encoder = opened(folder, adapters=[lora])
     ours = encoder.vectors(encoder.tokenize(TITLES))
-    assert ours.shape == (5, encoder.dim) == (5, 64)
-    np.testing.assert_allclose(ours, library_vectors(folder, pooling, instruction, TITLES), atol=1e-5)
+    theirs = library_vectors(folder, "mean", "", TITLES, peft_model_name_or_path=lora, merge_peft=True)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    plain = library_vectors(folder, "mean", "", TITLES)
+    assert np.abs(theirs - plain).max() > 1e-2
 
 
-def test_last_token_pooling_equals_the_library(tiny_decoder: Build) -> None:
-    folder = tiny_decoder(LlamaConfig)
-    encoder = opened(folder, pooling="eos_token")
-    expected = library_vectors(folder, "eos_token", "", TITLES)
-    np.testing.assert_allclose(encoder.vectors(encoder.tokenize(TITLES)), expected, atol=1e-5)
+def test_poolings_by_hand() -> None:
+    """States 1, 2, 6 of which the last two are pooled: their mean 4; (2 + 2 * 6) / 3 = 14 / 3; the last, 6."""
+    hidden, pooled = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[False, True, True]])
+    found = [pool(hidden, pooled, how).item() for how in ("mean", "weighted_mean", "eos_token")]
+    assert found == pytest.approx([4, 14 / 3, 6])
 
 
 @pytest.mark.parametrize("kind", DECODERS)
@@ -83,6 +112,22 @@ def test_bidirectional_and_the_check_notices_when_not(tiny_decoder: Build, kind:
     assert_bidirectional(free, folder)
 
 
+def test_the_check_of_every_load_needs_rows_without_a_mask_too(tiny_decoder: Build) -> None:
+    """A model that is bidirectional only where it is given a mask is refused."""
+    free = bidirectional(tiny_decoder(LlamaConfig), torch.float32)
+
+    class OnlyMasked(torch.nn.Module):
+        config, device = free.config, CPU
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
+            output = free(input_ids=input_ids, attention_mask=attention_mask)
+            output.last_hidden_state[:] *= attention_mask is not None
+            return output
+
+    with pytest.raises(UserError, match="still causal"):
+        assert_bidirectional(OnlyMasked(), "half")
+
+
 def test_the_check_needs_the_padded_row_too(tiny_decoder: Build) -> None:
     """A model that is bidirectional only without padding is refused."""
     free = bidirectional(tiny_decoder(LlamaConfig), torch.float32)
@@ -90,9 +135,10 @@ def test_the_check_needs_the_padded_row_too(tiny_decoder: Build) -> None:
     class OnlyUnpadded(torch.nn.Module):
         config, device = free.config, CPU
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> Any:
             output = free(input_ids=input_ids, attention_mask=attention_mask)
-            output.last_hidden_state[~attention_mask.bool().all(1)] = 0
+            if attention_mask is not None:
+                output.last_hidden_state[~attention_mask.bool().all(1)] = 0
             return output
 
     with pytest.raises(UserError, match="still causal"):
@@ -176,6 +222,39 @@ def test_an_adapter_of_another_model_is_refused(tiny_decoder: Build, tmp_path: P
     )
     with pytest.raises(UserError, match="adapter: does not fit the model"):
         opened(base, adapters=[str(fits)])
+
+
+def test_absent_adapters_say_how_to_get_them(tiny_decoder: Build, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights of 'some/adapter' are neither on this machine nor"):
+        opened(tiny_decoder(LlamaConfig), adapters=["some/adapter"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: not a model that can be loaded"):
+        opened(tiny_decoder(LlamaConfig), adapters=[str(tmp_path / "empty")])
+
+
+def test_a_tokenizer_without_a_token_for_padding(tiny_decoder: Build) -> None:
+    """What stands at padding is never looked at, so any id will do."""
+    folder = tiny_decoder(LlamaConfig)
+    expected = opened(folder)
+    path = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "pad_token": None, "eos_token": None}))
+    found = opened(folder)
+    assert found.library.tokenizer.pad_token_id is None  # type: ignore[attr-defined]
+    vectors = [encoder.vectors(encoder.tokenize(TITLES)) for encoder in (expected, found)]
+    torch.testing.assert_close(*vectors)
+
+
+def test_more_tokens_than_the_context_are_refused(tiny_decoder: Build) -> None:
+    """A Llama's default context has 2048 positions."""
+    with pytest.raises(UserError, match=r"max_tokens 2049, but .* has only 2048 positions"):
+        opened(tiny_decoder(LlamaConfig), max_tokens=2049)
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_text_is_refused(tiny_decoder: Build, text: str) -> None:
+    with pytest.raises(UserError, match=r"a text without a token: '.*'; give it words"):
+        opened(tiny_decoder(LlamaConfig)).tokenize(["fine", text])
 
 
 def test_an_encoder_model_is_refused(tiny_bert: str) -> None:
