@@ -24,7 +24,7 @@ from iadsr.encoders import Encoder, Llm2VecParams, TransformerParams, open_encod
 from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
 from iadsr.encoding import EncodeParams, distinct
 from iadsr.text_encoding import Budget, Encoded, batches, encoded
-from iadsr.texts import Corpus, prefix_texts, read_corpus
+from iadsr.texts import Corpus, Wording, prefix_texts, read_corpus
 from iadsr.vector_store import SHARD
 from stages import paths
 from stages.command import new_app, reports_errors
@@ -164,7 +164,7 @@ def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
 
     Fewer are taken in runs of neighbours in length, so that batches are padded as if all were there.
     """
-    found, _ = distinct(prefix_texts(corpus, max_length, "; "))
+    found, _ = distinct(prefix_texts(corpus, max_length, Wording()))
     chosen = sorted((found[number] for number in np.linspace(0, len(found) - 1, PREFIXES).astype(int)), key=len)
     runs = max(1, count // LIBRARY_BATCH)
     size = -(-count // runs)

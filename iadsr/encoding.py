@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 import torch
 from jaxtyping import Float16, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from iadsr import encoders
@@ -22,7 +22,7 @@ from iadsr.artifacts import file_digest, new_memory_map, replacing_folder, write
 from iadsr.encoders import Encoder, EncoderParams, Tokens
 from iadsr.params import Group
 from iadsr.text_encoding import Budget, Encoded, encoded
-from iadsr.texts import Corpus, prefix_texts
+from iadsr.texts import TITLE_MARK, TITLES_MARK, Corpus, Wording, prefix_texts
 from iadsr.vector_store import Claim, Plan, Store, locked
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ class EncodeParams(Group):
     """`encode` of params.yaml."""
 
     prefixes: Literal["joint", "mean"]
+    item_template: str = TITLE_MARK
+    prefix_template: str = TITLES_MARK
     separator: str
     batch_tokens: int = Field(ge=0)
     dtype: Literal["auto", "float32", "bfloat16"]
@@ -41,9 +43,29 @@ class EncodeParams(Group):
     engine: Literal["local", "ray"] = "local"
     actors: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _marks_are_there(self) -> EncodeParams:
+        for name, mark in (("item_template", TITLE_MARK), ("prefix_template", TITLES_MARK)):
+            if mark not in getattr(self, name):
+                raise ValueError(f"{name} has no {mark}, where the text of the data goes")
+        return self
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """What decides the texts, as the manifest keeps it."""
+        return {name: getattr(self, name) for name in ("item_template", "prefix_template", "separator")}
+
+    @property
+    def wording(self) -> Wording:
+        return wording_of(self.templates)
+
     def budget(self, device: str) -> int:
         """Tokens in a batch; chosen here, a CPU's batch stays within its caches (1024: 1.4 times 8192's speed)."""
         return self.batch_tokens or (1024 if device == "cpu" else 16384)
+
+
+def wording_of(manifest: dict[str, Any]) -> Wording:
+    return Wording(manifest["item_template"], manifest["prefix_template"], manifest["separator"])
 
 
 @dataclass(frozen=True)
@@ -126,9 +148,10 @@ def in_this_process(ranks: int = 1) -> Engine:
 
 def all_texts(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
     """What must be encoded: the titles, and behind them the prefixes unless they are means."""
-    yield from corpus.titles
+    wording = recipe.settings.wording
+    yield from map(wording.of_item, corpus.titles)
     if recipe.settings.prefixes == "joint":
-        yield from prefix_texts(corpus, recipe.max_length, recipe.settings.separator)
+        yield from prefix_texts(corpus, recipe.max_length, wording)
 
 
 def write_encoded(
@@ -187,7 +210,7 @@ def manifest(
         **asdict(counts),
         "revision": identity["revision"],
         "prefixes": recipe.settings.prefixes,
-        "separator": recipe.settings.separator,
+        **recipe.settings.templates,
         "max_length": recipe.max_length,
         "dim": found.vectors.shape[1],
         "computed_in": identity["dtype"],

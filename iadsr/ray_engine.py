@@ -101,7 +101,7 @@ def _ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise UserError("encode.engine: ray is not installed; `pip install 'iadsr[cluster]'`, or set local") from None
+        raise UserError("encode.engine: ray is not installed; `pip install -e '.[cluster]'`, or set local") from None
     return ray
 
 

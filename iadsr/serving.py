@@ -15,7 +15,7 @@ from iadsr import saved_model
 from iadsr.artifacts import read_columns
 from iadsr.device import pick_dtype
 from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
-from iadsr.encoding import described, prefix_means
+from iadsr.encoding import described, prefix_means, wording_of
 from iadsr.errors import UserError
 from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
@@ -125,9 +125,9 @@ class Server:
 
     def _joint(self, history: list[int], texts: list[str]) -> np.ndarray:
         assert self.config.semantic is not None
-        length, separator = self.config.max_length, self.config.semantic["separator"]
+        length, wording = self.config.max_length, wording_of(self.config.semantic)
         everything = range(1, len(texts) + 1)
-        prefixes = list(prefix_texts(_corpus(texts, everything), length, separator))[-length:]
+        prefixes = list(prefix_texts(_corpus(texts, everything), length, wording))[-length:]
         return encoded(self._opened(), prefixes, Budget(SERVING_TOKENS)).vectors
 
     def _means(self, history: list[int], texts: list[str]) -> np.ndarray:

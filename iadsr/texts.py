@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,23 @@ from jaxtyping import Bool, Int
 from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
 from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE
+
+TITLE_MARK, TITLES_MARK = "{title}", "{titles}"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How titles become the text of an item and that of a prefix: templates with a mark where the titles go."""
+
+    item: str = TITLE_MARK
+    prefix: str = TITLES_MARK
+    separator: str = "; "  # between the titles of a prefix
+
+    def of_item(self, title: str) -> str:
+        return self.item.replace(TITLE_MARK, title)
+
+    def of_prefix(self, titles: Iterable[str]) -> str:
+        return self.prefix.replace(TITLES_MARK, self.separator.join(titles))
 
 
 @dataclass(frozen=True)
@@ -51,12 +68,12 @@ def checked_max_length(value: object, dataset: str) -> int:
     return value
 
 
-def prefix_texts(corpus: Corpus, max_length: int, separator: str) -> Iterator[str]:
+def prefix_texts(corpus: Corpus, max_length: int, wording: Wording) -> Iterator[str]:
     """The text of each usable row's prefix: titles of its newest `max_length` items, oldest first, joined (Eq. 5)."""
     titles = ["", *corpus.titles]
     items, starts = corpus.items.tolist(), corpus.window_starts(max_length).tolist()
     for row in np.flatnonzero(corpus.usable).tolist():
-        yield separator.join(titles[item] for item in items[starts[row] : row + 1])
+        yield wording.of_prefix(titles[item] for item in items[starts[row] : row + 1])
 
 
 def _in_order(position: Int[np.ndarray, " rows"]) -> bool:

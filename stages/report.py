@@ -59,7 +59,7 @@ def differs(content: dict[str, Any], config: ModelConfig) -> bool:
     if now.model_copy(update=results) != config:
         return True
     encoder, texts = choice(content, "encoder", "encoders"), group(content, "encode", EncodeParams)
-    asked = {"prefixes": texts.prefixes, "separator": texts.separator}
+    asked = {"prefixes": texts.prefixes, **texts.templates}
     asked |= described(encoder, encoder_params(content, encoder))
     return config.semantic is not None and not asked.items() <= config.semantic.items()
 

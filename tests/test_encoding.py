@@ -136,6 +136,8 @@ def test_manifest_is_the_same_everywhere(tmp_path: Path, corpus: Corpus) -> None
         "pooling": "mean",
         "prefixes": "joint",
         "revision": None,
+        "item_template": "{title}",
+        "prefix_template": "{titles}",
         "separator": "-",
         "sha256": {name: file_digest(tmp_path / "out" / name) for name in ("items.npy", "prefixes.npy", "rows.npy")},
         "texts": 9,
@@ -160,6 +162,20 @@ def test_a_killed_run_goes_on(
     write_encoded(tmp_path / "out", corpus, rest, recipe(prefixes), tmp_path / "work")
     assert rest.encoded == whole.encoded[lived:]
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_templates(tmp_path: Path, corpus: Corpus) -> None:
+    """z and a title, and y before the joined titles; the order of the marks' words does not matter, nor do braces.
+
+    Items: za, zbb, zccc. Prefixes: ya, ya-bb, ybb-a.
+    """
+    made = recipe()
+    settings = made.settings.model_copy(update={"item_template": "{}z{title}", "prefix_template": "y{titles}"})
+    encoder = Letters()
+    made = Recipe(made.name, made.spec, settings, made.max_length)
+    write_encoded(tmp_path / "out", corpus, encoder, made, tmp_path / "work")
+    assert sorted(encoder.encoded) == sorted(["za", "zbb", "zccc", "ya", "yabb", "ybba"])
+    assert read_json(tmp_path / "out/manifest.json")["item_template"] == "{}z{title}"
 
 
 def test_what_was_encoded_is_never_encoded_again(tmp_path: Path, corpus: Corpus) -> None:

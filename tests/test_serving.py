@@ -37,6 +37,7 @@ LIMIT = 4
 IDS = [f"id{number}" for number in range(1, ITEMS + 1)]
 TITLES = [f"title {number}" for number in range(1, ITEMS + 1)]
 HISTORIES = random_histories(8, 10)
+TEMPLATES = {"item_template": "{title}", "prefix_template": "{titles}", "separator": "; "}
 Make = Callable[..., Server]
 PARAMS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -50,7 +51,7 @@ def make(tmp_path: Path) -> Make:
     """A server of a random model; prefixes are means of the item vectors in items.npy unless told otherwise."""
 
     def server(denoiser: str = "iadsr", backbone: str = "gru4rec", **changes: Any) -> Server:
-        semantic = {"dim": WIDTH, "prefixes": "mean", "separator": "; ", **changes.pop("semantic", {})}
+        semantic = {"dim": WIDTH, "prefixes": "mean", **TEMPLATES, **changes.pop("semantic", {})}
         config = ModelConfig.model_validate(
             {
                 "dataset": "small",

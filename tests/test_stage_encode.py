@@ -97,6 +97,8 @@ def test_twice_gives_the_same_bytes(project: Path) -> None:
         ("batch_tokens: 64", "batch_tokens: many", "encode.batch_tokens: "),
         ("threads: 1", "thread: 1", "encode.thread: unknown parameter"),
         ("threads: 1", "engine: spark", "encode.engine: "),
+        ("threads: 1", "item_template: title", "item_template has no {title}, where the text of the data goes"),
+        ("threads: 1", "prefix_template: '{title}'", "prefix_template has no {titles}"),
         ("threads: 1", "actors: -1", "encode.actors: "),
         ("dtype: float32", "dtype: int8", "encode.dtype: "),
         ("max_length: 2", "max_length: 0", "datasets.tiny.max_length: expected a whole number of at least 1, found 0"),

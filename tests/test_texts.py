@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iadsr.errors import UserError
-from iadsr.texts import Corpus, checked_max_length, prefix_texts, read_corpus
+from iadsr.texts import Corpus, Wording, checked_max_length, prefix_texts, read_corpus
 
 
 def corpus_of(*histories: list[int], titles: list[str]) -> Corpus:
@@ -45,17 +45,17 @@ def test_newest_items_oldest_first() -> None:
     d and the second b are test items, so no prefix ends there.
     """
     corpus = corpus_of([1, 2, 3, 4], [3, 1, 2], titles=["a", "b", "c", "d"])
-    assert list(prefix_texts(corpus, 2, "; ")) == ["a", "a; b", "b; c", "c", "c; a"]
+    assert list(prefix_texts(corpus, 2, Wording(separator="; "))) == ["a", "a; b", "b; c", "c", "c; a"]
 
 
 def test_prefix_shorter_than_max_length_is_whole() -> None:
     corpus = corpus_of([2, 1, 2, 1], titles=["a", "b"])
-    assert list(prefix_texts(corpus, 50, ",")) == ["b", "b,a", "b,a,b"]
+    assert list(prefix_texts(corpus, 50, Wording(separator=","))) == ["b", "b,a", "b,a,b"]
 
 
 def test_max_length_one_is_the_item_itself() -> None:
     corpus = corpus_of([2, 1, 1], titles=["a", "b"])
-    assert list(prefix_texts(corpus, 1, ",")) == ["b", "a"]
+    assert list(prefix_texts(corpus, 1, Wording(separator=","))) == ["b", "a"]
 
 
 @given(
@@ -66,8 +66,8 @@ def test_max_length_one_is_the_item_itself() -> None:
 def test_later_items_change_no_earlier_prefix(history: list[int], later: list[int], max_length: int) -> None:
     """A history with other items after position t has the same prefix texts up to t."""
     titles = ["a", "b", "c", "d", "e"]
-    before = list(prefix_texts(corpus_of([*history, 1], titles=titles), max_length, " "))
-    after = list(prefix_texts(corpus_of([*history, *later, 2], titles=titles), max_length, " "))
+    before = list(prefix_texts(corpus_of([*history, 1], titles=titles), max_length, Wording(separator=" ")))
+    after = list(prefix_texts(corpus_of([*history, *later, 2], titles=titles), max_length, Wording(separator=" ")))
     assert after[: len(before)] == before
 
 
@@ -76,7 +76,7 @@ def test_reads_what_filter_wrote(tmp_path: Path) -> None:
     assert corpus.titles == ["red", "blue"]
     assert corpus.items.tolist() == [1, 2, 1, 2, 1]
     assert corpus.usable.tolist() == [True, True, False, True, False]
-    assert list(prefix_texts(corpus, 9, "+")) == ["red", "red+blue", "blue"]
+    assert list(prefix_texts(corpus, 9, Wording(separator="+"))) == ["red", "red+blue", "blue"]
 
 
 @pytest.mark.parametrize(

@@ -125,5 +125,5 @@ def test_more_actors_than_the_cluster_has_room_for(
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UserError, match=r"encode.engine: ray is not installed; `pip install 'iadsr\[cluster\]'`"):
+    with pytest.raises(UserError, match=r"encode.engine: ray is not installed; `pip install -e '.\[cluster\]'`"):
         ray_engine._ray()
