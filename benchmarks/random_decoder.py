@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerFast
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "llama-100m": {
         "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
         "num_key_value_heads": 12, "vocab_size": 16000,
@@ -28,7 +28,7 @@ SHAPES = {
 
 def decoder(shape: str, device: torch.device, dtype: torch.dtype) -> Any:
     """A Llama of this shape that looks both ways, drawn on the device itself."""
-    config = LlamaConfig(**SHAPES[shape], bos_token_id=1, eos_token_id=2, pad_token_id=0)  # type: ignore[arg-type]
+    config = LlamaConfig(**SHAPES[shape], bos_token_id=1, eos_token_id=2, pad_token_id=0)
     config.is_causal, config.use_cache = False, False
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=dtype)
