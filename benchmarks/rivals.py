@@ -29,7 +29,6 @@ SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtere
 TITLES = (
     *("backbone", "method", "seed", "HR@10 U", "NDCG@10 U", "HR@10 F", "NDCG@10 F", "over its base"),
     *("paper: HR@10", "NDCG@10", "over its base", "drop, expected", "drop, rule", "best of epochs"),
-    *("CPU s an epoch", "over its base", "peak MB"),
 )
 
 
@@ -39,7 +38,10 @@ def main(
     runs: Annotated[Path, typer.Argument(help="A JSON object a line, as `python -m stages.train` left them.")],
     paper: Annotated[Path | None, typer.Option(help="The paper's tables as CSV.", show_default=False)] = None,
 ) -> None:
-    """Print a table in Markdown for each data set; "over its base" is of mean HR@10 U, and of seconds."""
+    """Print a table in Markdown for each data set; "over its base" is of mean HR@10 U.
+
+    What a method costs is measured by `python -m benchmarks.training`, one after another on an idle machine.
+    """
     for path in filter(None, (runs, paper)):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
@@ -88,14 +90,11 @@ def row(runs: list[Run], base: list[Run], paper: Paper) -> list[str]:
         first["denoiser"] + (f", {first['changes']}" if first["changes"] else ""),
         each(runs, lambda run: str(run["seed"])),
         *(each(runs, lambda run, name=name: decimals(run["metrics"][name])) for name in SHOWN),  # type: ignore[misc]
-        "" if plain else over(runs, base, lambda run: run["metrics"][SHOWN[0]]),
+        "" if plain else over(runs, base),
         *paper_cells(first, paper),
         "" if plain else each(runs, lambda run: f"{run['metrics']['drop_ratio_expected']:.1%}"),
         "" if plain else each(runs, lambda run: f"{run['metrics']['drop_ratio']:.1%}"),
         each(runs, lambda run: f"{run['best_epoch']} of {run['epochs']}"),
-        each(runs, lambda run: f"{run['cpu_seconds_an_epoch']:.0f}"),
-        "" if plain else over(runs, base, lambda run: run["cpu_seconds_an_epoch"]),
-        each(runs, lambda run: str(run["peak_megabytes"])),
     ]
 
 
@@ -107,9 +106,10 @@ def decimals(value: float) -> str:
     return f"{value:.4f}".removeprefix("0")
 
 
-def over(runs: list[Run], base: list[Run], value: Callable[[Run], float]) -> str:
-    """The ratio of means."""
-    return f"{mean(map(value, runs)) / mean(map(value, base)):.2f}" if base else ""
+def over(runs: list[Run], base: list[Run]) -> str:
+    """The ratio of mean HR@10 U."""
+    own, plain = (mean(run["metrics"][SHOWN[0]] for run in some) if some else 0 for some in (runs, base))
+    return f"{own / plain:.2f}" if base else ""
 
 
 def paper_cells(run: Run, paper: Paper) -> list[str]:

@@ -191,7 +191,8 @@ def test_every_artifact_is_there(chain: Path) -> None:
 
 def test_nothing_unfinished_is_left(chain: Path) -> None:
     assert not list(chain.rglob("*.tmp"))
-    assert not [file for file in (chain / ".cache").rglob("*") if file.is_file()]
+    kept = {file.relative_to(chain / ".cache").parts[0] for file in (chain / ".cache").rglob("*") if file.is_file()}
+    assert kept == {"encode"}  # vectors by text, for other data of the same encoder
 
 
 @pytest.mark.parametrize("denoiser", [name for name in DENOISERS if name != "iadsr"])
