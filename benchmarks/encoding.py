@@ -165,7 +165,10 @@ def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
     Fewer are taken in runs of neighbours in length, so that batches are padded as if all were there.
     """
     found, _ = distinct(prefix_texts(corpus, max_length, Wording()))
-    chosen = sorted((found[number] for number in np.linspace(0, len(found) - 1, PREFIXES).astype(int)), key=len)
+    evenly = np.unique(np.linspace(0, len(found) - 1, min(PREFIXES, len(found))).astype(int))
+    chosen = sorted((found[number] for number in evenly), key=len)
+    if count >= len(chosen):
+        return chosen
     runs = max(1, count // LIBRARY_BATCH)
     size = -(-count // runs)
     starts = (np.arange(runs) + 0.5) / runs * max(0, len(chosen) - size)

@@ -38,6 +38,7 @@ class Share:
 
 def share(environment: Mapping[str, str] = os.environ) -> Share:
     """As the launcher's variables say; UserError where they contradict themselves."""
+    found = Share()
     for rank, ranks, first, local in LAUNCHERS:
         if rank not in environment or ranks not in environment:
             continue
@@ -47,8 +48,10 @@ def share(environment: Mapping[str, str] = os.environ) -> Share:
                 f"environment: {rank}={environment[rank]} is no process of {ranks}={environment[ranks]}; number an "
                 "array without gaps, such as --array=0-7"
             )
-        return Share(number - base, count, own)
-    return Share()
+        found = Share(found.rank * count + number - base, found.ranks * count, own)
+        if rank == "RANK":  # torchrun counts all processes, whatever started it
+            break
+    return found
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

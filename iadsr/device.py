@@ -51,6 +51,13 @@ def checked_threads(count: int, key: str) -> int:
     return count
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """A GPU's; other devices and libraries have no class of their own for it."""
+    said = str(error).lower()
+    phrases = ("out of memory", "can't allocate memory", "alloc_failed")
+    return isinstance(error, torch.OutOfMemoryError) or any(phrase in said for phrase in phrases)
+
+
 def set_threads(count: int, key: str = "threads") -> None:
     """Compute on `count` CPU threads (0 leaves torch's own choice), and keep freed memory for the next allocation.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iadsr.encoders import Encoder, Tokens
+from iadsr.encoders import Encoder
 from iadsr.encoding import Recipe, Source, all_texts, distinct
 from iadsr.text_encoding import Budget, batches, encoded
 from iadsr.texts import Corpus
@@ -22,15 +22,15 @@ EFFICIENCY = 0.5  # of a rented device's dense rate; an assumption, not a measur
 def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops: float | None) -> str:
     """Some lines for a person. Texts that a store in `work` holds cost nothing more.
 
-    Tokenizes everything and encodes a sample of all lengths; writes nothing but the store's manifest.
+    Tokenizes everything and encodes a sample of all lengths; no vector is kept.
     """
     texts, numbers = distinct(all_texts(corpus, recipe))
     new = np.flatnonzero(~Store(work, source.identity).holds_texts(texts))
     encoder, budget = source.open(), source.budget()
-    tokens: list[Tokens] = []
-    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-        tokens += encoder.tokenize(texts[start : start + TOKENIZED_AT_ONCE])
-    lengths = np.array([len(each.ids) for each in tokens])
+    lengths, cut = token_counts(encoder, texts)
+    row = 2 * encoder.dim
+    joint = recipe.settings.prefixes == "joint"
+    prefixes = len(np.unique(numbers[len(corpus.titles) :])) if joint else np.count_nonzero(corpus.usable)
     by_size = np.array(sorted(new.tolist(), key=lambda number: (len(texts[number]), texts[number])), dtype=np.int64)
     padded = padded_tokens(lengths[by_size], budget.tokens)
     lines = [
@@ -38,10 +38,9 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
         f"tokens           {int(lengths[numbers].sum()):>15,}   of distinct texts {int(lengths.sum()):,}, "
         f"not encoded yet {int(lengths[new].sum()):,}",
         f"with padding     {padded:>15,}   in batches of at most {budget.tokens:,} tokens",
-        f"cut texts        {sum(each.truncated for each in tokens):>15,}   to their newest {recipe.spec.max_tokens:,} "
-        "tokens",
-        f"bytes of vectors {2 * encoder.dim * len(texts):>15,}   {encoder.dim} dimensions in float16, in the store; "
-        "once more in data/encoded",
+        f"cut texts        {cut:>15,}   to their newest {recipe.spec.max_tokens:,} tokens",
+        f"bytes            {row * len(texts):>15,}   in the store, {encoder.dim} dimensions in float16; meanwhile "
+        f"twice that, and {row * (len(corpus.titles) + 1 + prefixes):,} in data/encoded",
     ]
     if not len(new):
         return "\n".join([*lines, "nothing is left to encode"])
@@ -56,6 +55,16 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
             f"{EFFICIENCY:.0%}; here it does {flops / 1e12:.3g}"
         )
     return "\n".join(lines)
+
+
+def token_counts(encoder: Encoder, texts: list[str]) -> tuple[np.ndarray, int]:
+    """Tokens of each text, and how many texts are cut."""
+    lengths, cut = np.empty(len(texts), dtype=np.int64), 0
+    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+        some = encoder.tokenize(texts[start : start + TOKENIZED_AT_ONCE])
+        lengths[start : start + len(some)] = [len(each.ids) for each in some]
+        cut += sum(each.truncated for each in some)
+    return lengths, cut
 
 
 def padded_tokens(lengths: np.ndarray, budget: int) -> int:

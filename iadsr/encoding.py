@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ from iadsr.encoders import Encoder, EncoderParams, Tokens
 from iadsr.params import Group
 from iadsr.text_encoding import Budget, Encoded, encoded
 from iadsr.texts import TITLE_MARK, TITLES_MARK, Corpus, Wording, prefix_texts
-from iadsr.vector_store import Claim, Plan, Store, locked
+from iadsr.vector_store import Claim, DamagedShard, Plan, Store, locked
 
 T = TypeVar("T")
 ROWS_AT_ONCE = 8192  # of an output array
@@ -173,7 +174,14 @@ def write_encoded(
     new = sum(len(plan.shards[number]) for number in plan.pending())
     (engine or in_this_process())(plan, source)
     with locked(work / "writing"), scratch_file(work) as scratch:
-        found = store.gathered(plan.digests, scratch)
+        try:
+            found = store.gathered(plan.digests, scratch, plan.folder)
+        except DamagedShard:
+            plan = store.plan(texts)
+            fill(plan, source)
+            found = store.gathered(plan.digests, scratch, plan.folder)
+        for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         counts = Counts(len(numbers), len(texts), int(found.tokens.sum()), int(found.truncated.sum()))
         of_item, of_prefix = np.split(numbers, [len(corpus.titles)])
         with replacing_folder(folder) as into:
@@ -204,7 +212,11 @@ def scratch_file(folder: Path) -> Iterator[Path]:
 def manifest(
     recipe: Recipe, identity: dict[str, Any], counts: Counts, found: Encoded, checksums: dict[str, str]
 ) -> dict[str, Any]:
-    """What the arrays hold and how they were made; nothing in it differs between two runs on the same input."""
+    """What the arrays hold and how they were made.
+
+    Nothing in it names this machine or this day. The checksums of two runs agree where batches held the same texts:
+    where the same was in the store before, on equal hardware.
+    """
     return {
         **described(recipe.name, recipe.spec),
         **asdict(counts),
@@ -245,7 +257,7 @@ def fill(plan: Plan, source: Source, rank: int = 0, ranks: int = 1) -> None:
     """
     pending, budget = plan.pending(), source.budget()
     with _progress(plan.characters(pending)) as bar:
-        with ThreadPoolExecutor(1) as tokenizer, ThreadPoolExecutor(1) as writer, releasing() as held:
+        with releasing() as held, ThreadPoolExecutor(1) as tokenizer, ThreadPoolExecutor(1) as writer:
 
             def tokenized() -> Iterator[tuple[Claim, Future[list[Tokens]]]]:
                 for claim in plan.claims(rank, ranks):
@@ -301,8 +313,10 @@ def _progress(characters: int) -> tqdm[None]:
 
 
 def _write_items(folder: Path, vectors: Float16[np.ndarray, "texts dim"], of_item: Int[np.ndarray, " items"]) -> None:
-    zeros = np.zeros((1, vectors.shape[1]), dtype=np.float16)
-    write_array(folder / "items.npy", np.concatenate([zeros, vectors[of_item]]))
+    array = new_memory_map(folder / "items.npy", (len(of_item) + 1, vectors.shape[1]), np.float16)
+    for start in range(0, len(of_item), ROWS_AT_ONCE):  # row 0 stays zeros
+        array[1 + start : 1 + start + ROWS_AT_ONCE] = vectors[of_item[start : start + ROWS_AT_ONCE]]
+    array.flush()
 
 
 def _write_prefixes(

@@ -29,28 +29,42 @@ class ShardEncoder:
     """What an actor does: one shard after another."""
 
     def __init__(self, recipe: Recipe, identity: dict[str, Any]) -> None:
+        self.recipe, self.identity = recipe, identity
+        self.source: Source | None = None
+
+    def opened(self) -> Source:
         """UserError where this node would compute other vectors than the driver expects."""
+        if self.source is not None:
+            return self.source
+        recipe, identity = self.recipe, self.identity
         set_threads(recipe.settings.threads, "encode.threads")
         device = pick_device(recipe.settings.device, "encode.device")
-        self.source = Weights(recipe, device, pick_dtype(recipe.settings.dtype, device))
-        differing = [key for key, value in identity.items() if self.source.identity[key] != value]
+        source = Weights(recipe, device, pick_dtype(recipe.settings.dtype, device))
+        differing = [key for key, value in identity.items() if source.identity[key] != value]
         if differing:
             raise UserError(
                 f"a node of the cluster has another encoder than the driver ({', '.join(differing)} differ); install "
                 "the same packages and use one copy of the weights, and set encode.device and encode.dtype"
             )
-        self.budget = self.source.budget()
+        self.source, self.budget = source, source.budget()
+        return source
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Encode the texts of each Parquet file, unless the shard beside it is there already."""
-        for path in map(Path, batch["path"].tolist()):
+        """Encode the texts of each Parquet file, unless the shard beside it is there; `error` is a user's, or empty."""
+        return {"error": np.array([self.error_of(Path(path)) for path in batch["path"].tolist()], dtype=object)}
+
+    def error_of(self, path: Path) -> str:
+        try:
+            source = self.opened()
             texts = pyarrow.parquet.read_table(path)[TEXT].to_pylist()
             with releasing() as held:
                 claim = claimed(path.with_suffix(".safetensors"), texts, wait=True)
                 if claim is not None:
                     held.append(claim)
-                    finish(claim, self.source, self.budget)
-        return batch
+                    finish(claim, source, self.budget)
+        except UserError as error:
+            return str(error)
+        return ""
 
 
 class RayEngine:
@@ -68,31 +82,30 @@ class RayEngine:
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": _import_path()}}, log_to_driver=False)
         gpu = source.identity["device"] == "cuda"
         total = ray.cluster_resources()
-        most = int(total.get("GPU" if gpu else "CPU", 0))
-        actors = min(self.recipe.settings.actors or (most if gpu else len(ray.nodes())), len(pending))
-        if actors > most:
-            raise UserError(
-                f"params.yaml: encode.actors: {actors}, but the cluster has {most} {'GPU' if gpu else 'CPU'}s"
-            )
+        kind = "GPU" if gpu else "CPU"
+        most = int(total.get(kind, 0))
+        nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
+        actors = self.recipe.settings.actors or (most if gpu else nodes)
+        if not 0 < actors <= most:
+            raise UserError(f"params.yaml: encode.actors: {actors}, but the cluster has {most} {kind}s")
         files = [{"path": str(_write_texts(plan, number))} for number in pending]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        done = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
+        work = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
             self.actor,
             fn_constructor_kwargs={"recipe": self.recipe, "identity": source.identity},
             batch_size=1,
-            concurrency=actors,
+            concurrency=min(actors, len(pending)),
             num_cpus=1,
             num_gpus=1 if gpu else 0,
         )
         try:
-            done.materialize()
-        except ray.exceptions.RayError as error:
-            if isinstance(cause := getattr(error, "cause", None) or error.__cause__, UserError):
-                raise cause from None
-            raise
-        for file in files:
-            Path(file["path"]).unlink(missing_ok=True)
+            errors = [row["error"] for row in work.take_all() if row["error"]]
+        finally:
+            for file in files:
+                Path(file["path"]).unlink(missing_ok=True)
+        if errors:
+            raise UserError(errors[0])
 
 
 def _ray() -> Any:

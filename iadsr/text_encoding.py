@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Int32
 
+from iadsr.device import is_out_of_memory
 from iadsr.encoders import Encoder, Tokens
 from iadsr.errors import UserError
 
@@ -70,7 +71,7 @@ def _computed(
         try:
             vectors = encoder.vectors(tokens[start:stop])
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if stop == start + 1:
                 raise UserError(
@@ -86,11 +87,6 @@ def _computed(
         yield vectors
         advance(sum(len(text) for text in texts[start:stop]))
         start = stop
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """A GPU's; a CPU's has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:

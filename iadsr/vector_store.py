@@ -56,6 +56,35 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+class DamagedShard(UserError):
+    """It is deleted already."""
+
+
+DAMAGE = (SafetensorError, ValueError, KeyError, FileNotFoundError)
+
+
+def discard(path: Path, reason: Exception) -> None:
+    """Delete a damaged shard, unless another process has written it again by now."""
+    if isinstance(reason, FileNotFoundError):
+        return
+    with locked(path.with_suffix(".lock")):
+        try:
+            read_shard(path)
+        except FileNotFoundError:
+            pass
+        except DAMAGE:
+            print(f"{path}: damaged ({reason}); its texts are encoded again", file=sys.stderr)
+            path.unlink(missing_ok=True)
+
+
+def _planned(path: Path) -> list[bytes]:
+    """The digests of a plan; none where it is missing or unreadable, and so made anew."""
+    try:
+        return [digest.tobytes() for digest in np.load(path)]
+    except (FileNotFoundError, ValueError, EOFError):
+        return []
+
+
 class Store:
     """What one encoder made of texts; `manifest` says which encoder, and differs between any two."""
 
@@ -65,30 +94,30 @@ class Store:
         with locked(self.folder / "lock"):
             if not path.exists():
                 write_json(path, manifest)
-        found = read_json(path)
+        try:
+            found = read_json(path)
+        except ValueError:
+            raise UserError(f"{path}: not valid JSON; delete the folder {self.folder}") from None
         if found != manifest:
             keys = [key for key in {**found, **manifest} if found.get(key) != manifest.get(key)]
             raise UserError(
                 f"{path}: of another encoder ({', '.join(sorted(keys))} differ), so the vectors beside it cannot be "
                 f"used; delete the folder {self.folder}"
             )
-        self.shards: list[Path] = []
-        self._known: list[Digests] = []
+        self._known: dict[Path, Digests] = {}
         self.refresh()
 
-    def refresh(self) -> None:
-        """Take in the shards that have come since; one that is damaged is reported and deleted."""
-        for path in sorted(set(self.folder.glob("*/*.safetensors")) - set(self.shards)):
+    def refresh(self, first: Path | None = None) -> None:
+        """Take in the shards that have come since; of a text in two of them, that in the folder `first` counts."""
+        for path in sorted(set(self.folder.glob("*/*.safetensors")) - set(self._known)):
             try:
-                digests = read_shard(path)[0]
-            except (SafetensorError, ValueError, KeyError) as error:
-                print(f"{path}: damaged ({error}); its texts are encoded again", file=sys.stderr)
-                path.unlink(missing_ok=True)
-                continue
-            self.shards.append(path)
-            self._known.append(digests)
-        sizes = [len(known) for known in self._known]
-        everything = _sortable(np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *self._known]))
+                self._known[path] = read_digests(path)
+            except DAMAGE as error:
+                discard(path, error)
+        self.shards = sorted(self._known, key=lambda path: (path.parent != first, path))
+        sizes = [len(self._known[path]) for path in self.shards]
+        known = [self._known[path] for path in self.shards]
+        everything = _sortable(np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *known]))
         self._order = np.argsort(everything, kind="stable")
         self._sorted = everything[self._order]
         self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -118,16 +147,21 @@ class Store:
         path = folder / "plan.npy"
         numbers = {digest.tobytes(): number for number, digest in enumerate(digests)}
         with locked(self.folder / "lock"):
-            planned = [numbers[digest.tobytes()] for digest in np.load(path)] if path.exists() else []
+            self.refresh()
+            planned = [numbers[digest] for digest in _planned(path) if digest in numbers]
             missing = set(np.flatnonzero(~self.holds(digests)).tolist())
             if missing - set(planned):
                 planned = sorted(missing, key=lambda number: (len(texts[number]), texts[number]))
                 write_array(path, digests[planned])
         return Plan(self, folder, texts, digests, [planned[at : at + SHARD] for at in range(0, len(planned), SHARD)])
 
-    def gathered(self, digests: Digests, path: Path) -> Encoded:
-        """What the shards say of texts that they all hold; the vectors are a new memory map at `path`."""
-        self.refresh()
+    def gathered(self, digests: Digests, path: Path, first: Path | None = None) -> Encoded:
+        """What the shards say of texts that they all hold; the vectors are a new memory map at `path`.
+
+        Of a text in two shards, that in the folder `first` counts. A shard that turns out to be damaged is deleted, and
+        DamagedShard raised: what it held is to be encoded again.
+        """
+        self.refresh(first)
         found, places = self._places(digests)
         if not found.all():
             raise UserError(
@@ -135,9 +169,16 @@ class Store:
             )
         tokens, truncated = np.empty(len(digests), dtype=np.int32), np.empty(len(digests), dtype=bool)
         vectors: Any = None
-        for number in np.unique(self._shard_of[places]):
-            mine = np.flatnonzero(self._shard_of[places] == number)
-            rows, (_, content) = self._row_of[places[mine]], read_shard(self.shards[number])
+        shards = self._shard_of[places]
+        order = np.argsort(shards, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            shard, rows = self.shards[shards[mine[0]]], self._row_of[places[mine]]
+            try:
+                content = read_shard(shard)[1]
+            except DAMAGE as error:
+                del self._known[shard]
+                discard(shard, error)
+                raise DamagedShard(f"{shard}: damaged; run the same command again") from None
             if vectors is None:
                 vectors = new_memory_map(path, (len(digests), content.vectors.shape[1]), np.float16)
             vectors[mine], tokens[mine], truncated[mine] = (part[rows] for part in content)
@@ -173,8 +214,8 @@ class Plan:
     def claims(self, rank: int = 0, ranks: int = 1) -> Iterator[Claim]:
         """Pending shards that no other process has claimed, this one's share of them first; each is now claimed."""
         pending = self.pending()
-        mine = pending[rank::ranks]
-        for number in [*mine, *(number for number in pending if number not in set(mine))]:
+        mine = set(pending[rank::ranks])
+        for number in sorted(pending, key=lambda number: (number not in mine, -number)):
             if claim := claimed(self.path(number), self.texts_of(number), wait=False):
                 yield claim
 
@@ -224,16 +265,26 @@ def write_shard(path: Path, digests: Digests, content: Encoded) -> None:
     tensors = {"digests": digests, "vectors": content.vectors, "tokens": content.tokens, "truncated": content.truncated}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata={"checksum": checksum(tensors)})
+        sums = f"{checksum(tensors)} {checksum({'digests': digests})}"  # two entries would stand in random order
+        safetensors.numpy.save_file(tensors, temporary, metadata={"checksums": sums})
 
 
 def read_shard(path: Path) -> tuple[Digests, Encoded]:
-    """ValueError, KeyError or SafetensorError where the file is not as it was written."""
+    """One of DAMAGE where the file is not as it was written."""
     with safetensors.safe_open(path, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if (file.metadata() or {}).get("checksum") != checksum(tensors):
+        if not (file.metadata() or {}).get("checksums", "").startswith(checksum(tensors)):
             raise ValueError("wrong checksum")
     return tensors["digests"], Encoded(tensors["vectors"], tensors["tokens"], tensors["truncated"])
+
+
+def read_digests(path: Path) -> Digests:
+    """The same of the digests alone: a store may be larger than the memory."""
+    with safetensors.safe_open(path, framework="np") as file:
+        digests: Digests = file.get_tensor("digests")
+        if not (file.metadata() or {}).get("checksums", "").endswith(checksum({"digests": digests})):
+            raise ValueError("wrong checksum")
+    return digests
 
 
 def checksum(tensors: dict[str, np.ndarray]) -> str:

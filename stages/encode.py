@@ -57,8 +57,9 @@ def main(
     share = cluster.share()
     device = pick_device(share.device(settings.device), "encode.device")
     source = encoding.Weights(recipe, device, pick_dtype(settings.dtype, device))
-    if estimate:
+    if estimate and not share.rank:
         print(estimated(corpus, recipe, source, paths.ENCODE_WORK, tflops))
+    if estimate:
         return
     if share.rank:
         encoding.write_share(corpus, source, recipe, paths.ENCODE_WORK, share.rank, share.ranks)

@@ -20,11 +20,25 @@ from iadsr.errors import UserError
             {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "3"},
             Share(2, 3, 0),
         ),
+        (
+            {
+                "SLURM_PROCID": "3",
+                "SLURM_NTASKS": "4",
+                "SLURM_LOCALID": "3",
+                "SLURM_ARRAY_TASK_ID": "1",
+                "SLURM_ARRAY_TASK_COUNT": "2",
+            },
+            Share(7, 8, 3),
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+            Share(1, 2, 1),
+        ),
         ({"RANK": "3"}, Share(0, 1, 0)),
     ],
 )
 def test_shares(environment: dict[str, str], expected: Share) -> None:
-    """torchrun, an array that starts at 1, srun, an array whose tasks run under srun, and half an environment."""
+    """torchrun, an array from 1 on, srun, an array of one and of four tasks each, torchrun within, half of it all."""
     assert share(environment) == expected
 
 

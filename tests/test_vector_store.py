@@ -17,7 +17,8 @@ from test_encoding import Letters
 from iadsr import vector_store
 from iadsr.encoding import fill, releasing
 from iadsr.errors import UserError
-from iadsr.vector_store import Plan, Store, claimed, read_shard, text_digests, write_shard
+from iadsr.text_encoding import Encoded
+from iadsr.vector_store import DamagedShard, Plan, Store, claimed, discard, read_shard, text_digests, write_shard
 
 MANIFEST = Letters().identity
 TEXTS = ["a", "bb", "ccc", "abcd", "dd", "ba"]
@@ -83,6 +84,58 @@ def test_a_damaged_shard_of_other_texts_too(tmp_path: Path) -> None:
     again = filled(tmp_path, ["a", "ba", "bb"], encoder)
     assert encoder.encoded == ["a", "ba"] and len(second.shards) == len(again.shards) == 1
     assert vectors(again, tmp_path) == expected(["a", "ba", "bb"])
+
+
+def test_damage_that_shows_only_at_the_end_is_mended_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bit of a vector flips, which opening a store does not look at: the shard goes, and is made again."""
+    plan = filled(tmp_path)
+    path = plan.path(1)
+    good = path.read_bytes()
+    at = good.index(read_shard(path)[1].vectors.tobytes())
+    path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    store = Store(tmp_path, MANIFEST)
+    with pytest.raises(DamagedShard, match="damaged; run the same command again"):
+        store.gathered(plan.digests, tmp_path / "vectors.npy")
+    assert not path.exists() and f"{path}: damaged (wrong checksum)" in capsys.readouterr().err
+    assert vectors(filled(tmp_path), tmp_path) == expected() and path.read_bytes() == good
+
+
+def test_a_shard_that_another_process_has_mended_stays(tmp_path: Path) -> None:
+    path = filled(tmp_path).path(0)
+    discard(path, ValueError("what it was a moment ago"))
+    assert path.exists()
+    path.unlink()
+    discard(path, FileNotFoundError())
+
+
+def test_the_own_shard_counts_where_a_text_is_in_two(tmp_path: Path) -> None:
+    """Two data sets that share `a` and were planned at the same time: each goes by what it wrote itself, ever after."""
+    one, other = (Store(tmp_path, MANIFEST).plan(texts) for texts in (["a", "bb"], ["a", "ccc"]))
+    fill(one, Letters())
+    claim = claimed(other.path(0), other.texts_of(0), wait=False)
+    assert claim is not None and claim.texts == ["a", "ccc"]
+    claim.write(Encoded(np.full((2, 2), 9, np.float16), np.ones(2, np.int32), np.zeros(2, bool)))
+    for plan, value in ((one, 1), (other, 9)):
+        for _ in range(2):
+            again = Store(tmp_path, MANIFEST)
+            found = again.gathered(plan.digests, tmp_path / "vectors.npy", again.plan(list(plan.texts)).folder)
+            assert found.vectors[0].tolist() == [value, value]
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_an_unreadable_plan_is_made_again(tmp_path: Path, content: bytes | None) -> None:
+    folder = Store(tmp_path, MANIFEST).plan(TEXTS).folder
+    if content is None:
+        np.save(folder / "plan.npy", text_digests(["of", "others"]))
+    else:
+        (folder / "plan.npy").write_bytes(content)
+    assert vectors(filled(tmp_path), tmp_path) == expected()
+
+
+def test_an_unreadable_manifest_is_named(tmp_path: Path) -> None:
+    (Store(tmp_path, MANIFEST).folder / "manifest.json").write_text("")
+    with pytest.raises(UserError, match=r"manifest.json: not valid JSON; delete the folder"):
+        Store(tmp_path, MANIFEST)
 
 
 def test_a_manifest_of_another_encoder_is_refused(tmp_path: Path) -> None:

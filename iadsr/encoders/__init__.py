@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from iadsr.device import is_out_of_memory
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, group, lookup
 
@@ -86,13 +87,19 @@ def encoder_params(params: Params, name: str) -> EncoderParams:
 
 def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype) -> Encoder:
     """Load the encoder that `spec` describes; UserError when its weights are not to be had or do not fit its kind."""
-    if isinstance(spec, TransformerParams):
-        from iadsr.encoders.transformer import TransformerEncoder
+    from iadsr.encoders import llm2vec, transformer
 
-        return TransformerEncoder(spec, device, dtype)
-    from iadsr.encoders import llm2vec
-
-    return llm2vec.opened(spec, device, dtype)
+    try:
+        if isinstance(spec, TransformerParams):
+            return transformer.TransformerEncoder(spec, device, dtype)
+        return llm2vec.opened(spec, device, dtype)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{spec.model}: too large for the memory of {device} in {str(dtype).removeprefix('torch.')}; use a larger "
+            "device, or encode.dtype: bfloat16"
+        ) from None
 
 
 def identity(spec: EncoderParams) -> Identity:

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, cache_utils
+from transformers import AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
+from iadsr.device import is_out_of_memory
 from iadsr.encoders import Identity, Llm2VecParams, Tokens, weights
 from iadsr.encoders.weights import (
     attention_mask,
@@ -26,6 +27,7 @@ from iadsr.encoders.weights import (
     find_model,
     is_decoder,
     load,
+    load_model,
     model_config,
     moved,
     silence_progress,
@@ -89,6 +91,11 @@ def identity(spec: Llm2VecParams) -> Identity:
     """UserError for a model that is no decoder."""
     models = [find_model(name) for name in (spec.model, *spec.adapters)]
     check_context(_config_of_decoder(models[0]), spec)
+    if spec.adapters:
+        from peft import PeftConfig
+
+        for adapter in models[1:]:
+            load(PeftConfig.from_pretrained, name=adapter)  # so that its commit is known before its weights are
     return weights.identity(models)
 
 
@@ -104,7 +111,7 @@ def bidirectional(model: str, dtype: torch.dtype) -> PreTrainedModel:
     config = _config_of_decoder(model)
     config.is_causal = False  # on the object: an argument of from_pretrained is lost on the way
     config.use_cache = False  # nothing is generated, so keys and values need not be kept
-    return load(AutoModel.from_pretrained, name=model, config=config, dtype=dtype, trust_remote_code=False)
+    return load_model(model, config=config, dtype=dtype, trust_remote_code=False)
 
 
 def merged(model: PreTrainedModel, adapters: list[str]) -> PreTrainedModel:
@@ -121,6 +128,8 @@ def merged(model: PreTrainedModel, adapters: list[str]) -> PreTrainedModel:
             try:
                 model = load(PeftModel.from_pretrained, model, name=adapter).merge_and_unload()
             except (UserWarning, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise UserError(f"{adapter}: does not fit the model: {str(error)[:300]}") from None
     return model
 

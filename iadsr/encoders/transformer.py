@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
 from iadsr.encoders import Identity, Tokens, TransformerParams, weights
 from iadsr.encoders.weights import (
@@ -18,6 +18,7 @@ from iadsr.encoders.weights import (
     find_model,
     is_decoder,
     load,
+    load_model,
     model_config,
     moved,
     silence_progress,
@@ -39,7 +40,9 @@ class TransformerEncoder:
         self.tokenizer = load(
             AutoTokenizer.from_pretrained, name=folder, trust_remote_code=False, truncation_side="left"
         )
-        self.model = load(AutoModel.from_pretrained, name=folder, trust_remote_code=False, dtype=dtype)
+        if not self.tokenizer.is_fast:
+            raise UserError(f"{spec.model}: has no fast tokenizer (tokenizer.json), which is needed to cut texts")
+        self.model = load_model(folder, trust_remote_code=False, dtype=dtype)
         self.model.to(device).eval()
         self.dim: int = self.model.config.hidden_size
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from iadsr.artifacts import text_digest
+from iadsr.device import is_out_of_memory
 from iadsr.encoders import EncoderParams, Identity
 from iadsr.errors import UserError
 
 Loaded = TypeVar("Loaded")
 WEIGHTS = ("*.safetensors", "*.bin")
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "esm")
 
 
 def find_model(name: str) -> str:
@@ -48,13 +50,29 @@ def load(from_pretrained: Callable[..., Loaded], *first: Any, name: str, **optio
     """
     try:
         return from_pretrained(*first, name, local_files_only=True, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # broken files have many ways to fail
+        if is_out_of_memory(error) or isinstance(error, UserWarning):
+            raise
         if Path(name).is_dir():
             raise UserError(f"{name}: not a model that can be loaded: {_first_line(error)}") from None
+        if not isinstance(error, OSError | ValueError):
+            raise
     try:
         return from_pretrained(*first, name, **options)
     except (OSError, ValueError) as error:
         raise UserError(_how_to_get(name, error)) from None
+
+
+def load_model(name: str, **options: Any) -> Any:
+    """The model, all of whose weights are in its files; UserError where some are missing, which would be random."""
+    model, found = load(transformers.AutoModel.from_pretrained, name=name, output_loading_info=True, **options)
+    missing = sorted(key for key in found["missing_keys"] if "pooler" not in key)  # no pooling here uses that layer
+    if missing:
+        raise UserError(
+            f"{name}: {len(missing)} weights are missing in its files, such as {missing[0]}, and would be random; is "
+            "it an adapter, or saved from a wrapper? Give the whole model, and adapters under `adapters`"
+        )
+    return model
 
 
 def model_config(model: str) -> Any:
@@ -70,7 +88,9 @@ def is_decoder(config: Any) -> bool:
 
 def check_context(config: Any, spec: EncoderParams) -> None:
     """UserError where a text may have more tokens than the model has positions."""
-    positions = getattr(config, "max_position_embeddings", spec.max_tokens)
+    positions = getattr(config, "max_position_embeddings", None) or spec.max_tokens
+    if config.model_type in COUNTED_FROM_PADDING:
+        positions -= config.pad_token_id + 1
     if spec.max_tokens > positions:
         raise UserError(f"params.yaml: max_tokens {spec.max_tokens}, but {spec.model} has only {positions} positions")
 
@@ -87,7 +107,10 @@ def identity(models: list[str]) -> Identity:
 def _commit(model: str) -> str | None:
     """On the hub, of what this machine's cache holds of it."""
     for name in ("config.json", "adapter_config.json"):
-        cached = None if Path(model).is_dir() else try_to_load_from_cache(model, name)
+        try:
+            cached = None if Path(model).is_dir() else try_to_load_from_cache(model, name)
+        except ValueError:  # no name that the hub could have
+            return None
         if isinstance(cached, str):
             return Path(cached).parent.name
     return None

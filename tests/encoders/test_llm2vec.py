@@ -224,6 +224,43 @@ def test_an_adapter_of_another_model_is_refused(tiny_decoder: Build, tmp_path: P
         opened(base, adapters=[str(fits)])
 
 
+def test_missing_weights_are_refused(tiny_decoder: Build) -> None:
+    """transformers would draw them at random: one that is gone, and all under a wrapper's names."""
+    folder = tiny_decoder(LlamaConfig)
+    path = Path(folder) / "model.safetensors"
+    whole = load_file(path)
+    gone = "layers.1.self_attn.q_proj.weight"
+    save_file({name: value for name, value in whole.items() if name != gone}, path, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"1 weights are missing in its files, such as {gone}, and would be random"):
+        opened(folder)
+    save_file({f"base_model.model.{name}": value for name, value in whole.items()}, path, {"format": "pt"})
+    with pytest.raises(UserError, match="weights are missing in its files"):
+        opened(folder)
+
+
+def test_a_broken_file_of_weights_is_named(tiny_decoder: Build) -> None:
+    folder = tiny_decoder(LlamaConfig)
+    (Path(folder) / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match=f"{folder}: not a model that can be loaded"):
+        opened(folder)
+
+
+def test_a_model_too_large_for_the_memory(tiny_decoder: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.to", full)
+    with pytest.raises(UserError, match=r"too large for the memory of cpu in float32; use a larger device"):
+        opened(tiny_decoder(LlamaConfig))
+
+
+@pytest.mark.parametrize("name", ["/no/such/adapter", "../adapter"])
+def test_adapter_folders_that_are_not_there(tiny_decoder: Build, name: str) -> None:
+    spec = Llm2VecParams(kind="llm2vec", model=tiny_decoder(LlamaConfig), adapters=[name], max_tokens=48)
+    with pytest.raises(UserError, match="neither on this machine nor"):
+        identity(spec)
+
+
 def test_absent_adapters_say_how_to_get_them(tiny_decoder: Build, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights of 'some/adapter' are neither on this machine nor"):
         opened(tiny_decoder(LlamaConfig), adapters=["some/adapter"])

@@ -107,9 +107,21 @@ def test_two_nodes_write_the_bytes_of_one_process(
 
 def test_nodes_with_another_encoder_are_refused(tiny_bert: str) -> None:
     recipe, source = weights(tiny_bert)
-    ShardEncoder(recipe, source.identity)
+    ShardEncoder(recipe, source.identity).opened()
     with pytest.raises(UserError, match=r"another encoder than the driver \(weights differ\)"):
-        ShardEncoder(recipe, source.identity | {"weights": "others"})
+        ShardEncoder(recipe, source.identity | {"weights": "others"}).opened()
+
+
+class Failing(ShardEncoder):
+    def opened(self) -> Any:
+        raise UserError("the vector of a text is not finite")
+
+
+def test_an_error_of_an_actor_is_the_user_s(tiny_bert: str, corpus: Corpus, cluster: Any, tmp_path: Path) -> None:
+    recipe, source = weights(tiny_bert)
+    with pytest.raises(UserError, match=r"^the vector of a text is not finite$"):
+        write_encoded(tmp_path / "out", corpus, source, recipe, tmp_path / "work", RayEngine(recipe, Failing))
+    assert not list(tmp_path.rglob("*.parquet")) and not (tmp_path / "out").exists()
 
 
 def test_more_actors_than_the_cluster_has_room_for(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, PretrainedConfig, T5Config
+from small_encoders import save_model
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, PretrainedConfig, RobertaConfig, T5Config
 
 from iadsr.encoders import Encoder, TransformerParams, encoder_params, open_encoder
 from iadsr.encoders.transformer import masked_mean
@@ -121,6 +122,15 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
 def test_more_tokens_than_positions_are_refused(tiny_bert: str) -> None:
     with pytest.raises(UserError, match=r"max_tokens 65, but .* has only 64 positions"):
         opened(tiny_bert, max_tokens=65)
+
+
+def test_positions_that_begin_after_the_padding(tmp_path: Path) -> None:
+    """A RoBERTa of 64 positions with padding number 0 reads 63 tokens."""
+    folder = save_model(tmp_path / "roberta", RobertaConfig, "<s> $A </s>", max_position_embeddings=64)
+    with pytest.raises(UserError, match=r"max_tokens 64, but .* has only 63 positions"):
+        opened(folder, max_tokens=64)
+    encoder = opened(folder, max_tokens=63)
+    assert encoder.vectors(encoder.tokenize(["x" * 100])).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "json"])
