@@ -8,6 +8,7 @@ starts another and gives it the file again.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,22 @@ class RayEngine:
         if not ray.is_initialized():
             ray.init(runtime_env={"env_vars": {"PYTHONPATH": _import_path()}}, log_to_driver=False)
         gpu = source.identity["device"] == "cuda"
-        total = ray.cluster_resources()
         kind = "GPU" if gpu else "CPU"
-        most = int(total.get(kind, 0))
-        nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
-        actors = self.recipe.settings.actors or (most if gpu else nodes)
+        most = int(ray.cluster_resources().get(kind, 0))
+        cpus = [count for node in ray.nodes() if node["Alive"] and (count := int(node["Resources"].get("CPU", 0)))]
+        actors = self.recipe.settings.actors or (most if gpu else len(cpus))
         if not 0 < actors <= most:
             raise UserError(f"params.yaml: encode.actors: {actors}, but the cluster has {most} {kind}s")
+        threads = 1 if gpu else max(1, min([*cpus, most // actors]))
         files = [{"path": str(_write_texts(plan, number))} for number in pending]
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = sys.stderr.isatty()
         work = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
             self.actor,
             fn_constructor_kwargs={"recipe": self.recipe, "identity": source.identity},
             batch_size=1,
             concurrency=min(actors, len(pending)),
-            num_cpus=1,
+            num_cpus=threads,
             num_gpus=1 if gpu else 0,
         )
         try:
