@@ -195,9 +195,14 @@ def write_encoded(
     return Written(counts, new, found.vectors.shape[1])
 
 
-def write_share(corpus: Corpus, source: Source, recipe: Recipe, work: Path, rank: int, ranks: int) -> None:
-    """Encode only, as one of several processes; the first one writes the arrays."""
-    fill(Store(work, source.identity).plan(distinct(all_texts(corpus, recipe))[0]), source, rank, ranks)
+def write_share(corpus: Corpus, source: Source, recipe: Recipe, work: Path, rank: int, ranks: int) -> Path:
+    """Encode only, as one of several processes, into the store that is returned; the first one writes the arrays.
+
+    Processes with other weights, versions or number formats fill other stores, and so work for nothing.
+    """
+    store = Store(work, source.identity)
+    fill(store.plan(distinct(all_texts(corpus, recipe))[0]), source, rank, ranks)
+    return store.folder
 
 
 @contextmanager

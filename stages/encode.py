@@ -62,8 +62,8 @@ def main(
     if estimate:
         return
     if share.rank:
-        encoding.write_share(corpus, source, recipe, paths.ENCODE_WORK, share.rank, share.ranks)
-        print(f"{name} on {device.type}: process {share.rank + 1} of {share.ranks} has done its share")
+        store = encoding.write_share(corpus, source, recipe, paths.ENCODE_WORK, share.rank, share.ranks)
+        print(f"{name} on {device.type}: process {share.rank + 1} of {share.ranks} has done its share in {store}")
         return
     engine: encoding.Engine = encoding.in_this_process(share.ranks)
     if settings.engine == "ray":
