@@ -27,7 +27,7 @@ from iadsr.artifacts import new_memory_map, read_json, replacing, text_digest, w
 from iadsr.errors import UserError
 from iadsr.text_encoding import Encoded
 
-SHARD = 512  # texts; a kill loses the work on one shard
+SHARD = 512  # texts; a kill loses the work on one shard, and on one that is just being written
 DIGEST_BYTES = 16
 Digests = UInt8[np.ndarray, "texts 16"]
 
