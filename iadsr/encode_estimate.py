@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from iadsr.encoders import Encoder
-from iadsr.encoding import Recipe, Source, all_texts, distinct
-from iadsr.text_encoding import Budget, batches, encoded
+from iadsr.encoding import Recipe, Source, all_texts, distinct, store_of
+from iadsr.text_encoding import Budget, batches, encoded, sequences
 from iadsr.texts import Corpus
-from iadsr.vector_store import SHARD, Store
+from iadsr.vector_store import SHARD
 
-TOKENIZED_AT_ONCE = 1024
 SAMPLE_SECONDS, PIECES = 10.0, 8  # of measured encoding, at least
+LARGER_PIECES = 8  # times, where texts are computed together: those of a history stand in a row
 EFFICIENCY = 0.5  # of a rented device's dense rate; an assumption, not a measurement
 
 
@@ -25,30 +25,34 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
     Tokenizes everything and encodes a sample of all lengths; no vector is kept.
     """
     texts, numbers = distinct(all_texts(corpus, recipe))
-    new = np.flatnonzero(~Store(work, source.identity).holds_texts(texts))
+    store = store_of(work, source.identity)
+    held = store.holds_texts(texts)
+    new = store.ordered(texts, np.flatnonzero(~held).tolist())
     encoder, budget = source.open(), source.budget()
-    lengths, cut = token_counts(encoder, texts)
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    lengths[new], new_cut, padded = counted(encoder, [texts[number] for number in new], budget.tokens)
+    lengths[held], held_cut, _ = counted(encoder, [texts[number] for number in np.flatnonzero(held)], budget.tokens)
     row = 2 * encoder.dim
-    joint = recipe.settings.prefixes == "joint"
-    prefixes = len(np.unique(numbers[len(corpus.titles) :])) if joint else np.count_nonzero(corpus.usable)
-    by_size = np.array(sorted(new.tolist(), key=lambda number: (len(texts[number]), texts[number])), dtype=np.int64)
-    padded = padded_tokens(lengths[by_size], budget.tokens)
+    asked = numbers[len(corpus.titles) :]
+    prefixes = len(np.unique(asked)) if recipe.prefixes_are_texts else np.count_nonzero(corpus.usable)
+    together = ", a history's prefixes computed together" if recipe.settings.shared_by else ""
     lines = [
         f"texts            {len(numbers):>15,}   distinct {len(texts):,}, not encoded yet {len(new):,}",
         f"tokens           {int(lengths[numbers].sum()):>15,}   of distinct texts {int(lengths.sum()):,}, "
         f"not encoded yet {int(lengths[new].sum()):,}",
-        f"with padding     {padded:>15,}   in batches of at most {budget.tokens:,} tokens",
-        f"cut texts        {cut:>15,}   to their newest {recipe.spec.max_tokens:,} tokens",
+        f"with padding     {padded:>15,}   in batches of at most {budget.tokens:,} tokens{together}",
+        f"cut texts        {new_cut + held_cut:>15,}   to their newest {recipe.spec.max_tokens:,} tokens",
         f"bytes            {row * len(texts):>15,}   in the store, {encoder.dim} dimensions in float16; meanwhile "
         f"twice that, and {row * (len(corpus.titles) + 1 + prefixes):,} in data/encoded",
     ]
-    if not len(new):
+    if not new:
         return "\n".join([*lines, "nothing is left to encode"])
-    rate = measured_rate(encoder, [texts[number] for number in by_size], lengths[by_size], budget)
+    size = budget.tokens * (LARGER_PIECES if together else 1)
+    rate = measured_rate(encoder, [texts[number] for number in new], lengths[new], budget, size)
     hours = lengths[new].sum() / rate / 3600
     lines.append(f"hours here       {hours:>15,.3f}   at {rate:,.0f} tokens a second on {device_name(encoder.device)}")
     if tflops:
-        flops = 2 * parameters(encoder) * rate
+        flops = 2 * parameters(encoder) * rate * padded / lengths[new].sum()
         rented = hours * flops / (tflops * 1e12 * EFFICIENCY)
         lines.append(
             f"hours there      {rented:>15,.3f}   with {tflops:g} TFLOP/s, of which this code is taken to reach "
@@ -57,32 +61,23 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
     return "\n".join(lines)
 
 
-def token_counts(encoder: Encoder, texts: list[str]) -> tuple[np.ndarray, int]:
-    """Tokens of each text, and how many texts are cut."""
-    lengths, cut = np.empty(len(texts), dtype=np.int64), 0
-    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-        some = encoder.tokenize(texts[start : start + TOKENIZED_AT_ONCE])
-        lengths[start : start + len(some)] = [len(each.ids) for each in some]
-        cut += sum(each.truncated for each in some)
-    return lengths, cut
+def counted(encoder: Encoder, texts: list[str], budget: int) -> tuple[np.ndarray, int, int]:
+    """Of texts in the order of their shards: tokens of each, how many are cut, and places in the batches of all."""
+    lengths, cut, places = np.empty(len(texts), dtype=np.int64), 0, 0
+    for start in range(0, len(texts), SHARD):
+        shard = encoder.tokenize(texts[start : start + SHARD])
+        lengths[start : start + len(shard)] = [len(each.ids) for each in shard]
+        cut += sum(each.truncated for each in shard)
+        sizes = [part.length for part in sequences(shard)]
+        places += sum((part.stop - part.start) * sizes[part.stop - 1] for part in batches(sizes, budget))
+    return lengths, cut, places
 
 
-def padded_tokens(lengths: np.ndarray, budget: int) -> int:
-    """Places in the batches of all shards, of texts in the order in which they are cut into shards."""
-    total = 0
-    for start in range(0, len(lengths), SHARD):
-        shard = np.sort(lengths[start : start + SHARD]).tolist()
-        total += sum((part.stop - part.start) * shard[part.stop - 1] for part in batches(shard, budget))
-    return total
-
-
-def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budget: Budget) -> float:
-    """Tokens a second. Pieces of a batch's size come from each eighth of all tokens, again and again for a while."""
+def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budget: Budget, size: int) -> float:
+    """Tokens a second. Pieces of so many tokens come from each eighth of all, again and again for a while."""
     ends = lengths.cumsum()
     firsts = np.searchsorted(ends, np.linspace(0, ends[-1], PIECES, endpoint=False), side="right")
-    pieces = [
-        texts[first : max(first + 1, int(np.searchsorted(ends, ends[first] + budget.tokens)))] for first in firsts
-    ]
+    pieces = [texts[first : max(first + 1, int(np.searchsorted(ends, ends[first] + size)))] for first in firsts]
     encoded(encoder, pieces[0], budget)  # warms up
     tokens, began = 0, time.perf_counter()
     while True:

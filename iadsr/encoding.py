@@ -21,6 +21,7 @@ from tqdm import tqdm
 from iadsr import encoders
 from iadsr.artifacts import file_digest, new_memory_map, replacing_folder, write_array, write_json
 from iadsr.encoders import Encoder, EncoderParams, Tokens
+from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.text_encoding import Budget, Encoded, encoded
 from iadsr.texts import TITLE_MARK, TITLES_MARK, Corpus, Wording, prefix_texts
@@ -28,12 +29,13 @@ from iadsr.vector_store import Claim, DamagedShard, Plan, Store, locked
 
 T = TypeVar("T")
 ROWS_AT_ONCE = 8192  # of an output array
+SHARED_BY = "shared_by"  # of a source's identity, where it computes texts together
 
 
 class EncodeParams(Group):
     """`encode` of params.yaml."""
 
-    prefixes: Literal["joint", "mean"]
+    prefixes: Literal["joint", "shared", "mean"]
     item_template: str = TITLE_MARK
     prefix_template: str = TITLES_MARK
     separator: str
@@ -49,6 +51,11 @@ class EncodeParams(Group):
         for name, mark in (("item_template", TITLE_MARK), ("prefix_template", TITLES_MARK)):
             if mark not in getattr(self, name):
                 raise ValueError(f"{name} has no {mark}, where the text of the data goes")
+        if self.prefixes == "shared" and not (self.separator and self.prefix_template.endswith(TITLES_MARK)):
+            raise ValueError(
+                f"prefixes: shared needs a separator, and a prefix_template that ends with {TITLES_MARK}: the text of "
+                "a prefix must begin that of the next one"
+            )
         return self
 
     @property
@@ -60,6 +67,11 @@ class EncodeParams(Group):
     def wording(self) -> Wording:
         return wording_of(self.templates)
 
+    @property
+    def shared_by(self) -> str:
+        """The separator behind which texts go on that are computed together; empty: each is computed by itself."""
+        return separator_of({"prefixes": self.prefixes, **self.templates})
+
     def budget(self, device: str) -> int:
         """Tokens in a batch; chosen here, a CPU's batch stays within its caches (1024: 1.4 times 8192's speed)."""
         return self.batch_tokens or (1024 if device == "cpu" else 16384)
@@ -67,6 +79,12 @@ class EncodeParams(Group):
 
 def wording_of(manifest: dict[str, Any]) -> Wording:
     return Wording(manifest["item_template"], manifest["prefix_template"], manifest["separator"])
+
+
+def separator_of(manifest: dict[str, Any]) -> str:
+    """For `open_encoder`."""
+    separator: str = manifest["separator"] if manifest["prefixes"] == "shared" else ""
+    return separator
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,17 @@ class Recipe:
     spec: EncoderParams
     settings: EncodeParams
     max_length: int
+
+    def __post_init__(self) -> None:
+        if self.settings.shared_by and self.spec.pooling == "cls":
+            raise UserError(
+                f"params.yaml: encode.prefixes: shared, but encoders.{self.name}.pooling is cls, and the first token "
+                "sees the first item alone; use pooling: mean, or prefixes: joint"
+            )
+
+    @property
+    def prefixes_are_texts(self) -> bool:
+        return self.settings.prefixes != "mean"
 
 
 @dataclass(frozen=True)
@@ -126,13 +155,16 @@ class Weights:
             "dtype": str(dtype).removeprefix("torch."),
             "device": device.type,
         }
+        if recipe.settings.shared_by:
+            self.identity[SHARED_BY] = recipe.settings.shared_by
         self._encoder: Encoder | None = None
         self._opening = threading.Lock()  # a shard is tokenized while another is computed
 
     def open(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
-                self._encoder = encoders.open_encoder(self.recipe.spec, self.device, self.dtype)
+                separator = self.recipe.settings.shared_by
+                self._encoder = encoders.open_encoder(self.recipe.spec, self.device, self.dtype, separator)
             return self._encoder
 
     def budget(self) -> Budget:
@@ -151,7 +183,7 @@ def all_texts(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
     """What must be encoded: the titles, and behind them the prefixes unless they are means."""
     wording = recipe.settings.wording
     yield from map(wording.of_item, corpus.titles)
-    if recipe.settings.prefixes == "joint":
+    if recipe.prefixes_are_texts:
         yield from prefix_texts(corpus, recipe.max_length, wording)
 
 
@@ -169,7 +201,7 @@ def write_encoded(
     texts of the same encoder cost only what is new in them.
     """
     texts, numbers = distinct(all_texts(corpus, recipe))
-    store = Store(work, source.identity)
+    store = store_of(work, source.identity)
     plan = store.plan(texts)
     new = sum(len(plan.shards[number]) for number in plan.pending())
     (engine or in_this_process())(plan, source)
@@ -186,7 +218,7 @@ def write_encoded(
         of_item, of_prefix = np.split(numbers, [len(corpus.titles)])
         with replacing_folder(folder) as into:
             _write_items(into, found.vectors, of_item)
-            if recipe.settings.prefixes == "joint":
+            if recipe.prefixes_are_texts:
                 _write_prefixes(into, corpus, found.vectors, of_prefix)
             else:
                 _write_means(into, corpus, recipe.max_length)
@@ -195,12 +227,17 @@ def write_encoded(
     return Written(counts, new, found.vectors.shape[1])
 
 
+def store_of(work: Path, identity: dict[str, Any]) -> Store:
+    """Of the vectors that a source makes; texts that are computed together are to stand in one shard."""
+    return Store(work, identity, alphabetical=SHARED_BY in identity)
+
+
 def write_share(corpus: Corpus, source: Source, recipe: Recipe, work: Path, rank: int, ranks: int) -> Path:
     """Encode only, as one of several processes, into the store that is returned; the first one writes the arrays.
 
     Processes with other weights, versions or number formats fill other stores, and so work for nothing.
     """
-    store = Store(work, source.identity)
+    store = store_of(work, source.identity)
     fill(store.plan(distinct(all_texts(corpus, recipe))[0]), source, rank, ranks)
     return store.folder
 

@@ -15,7 +15,7 @@ from iadsr import saved_model
 from iadsr.artifacts import read_columns
 from iadsr.device import pick_dtype
 from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
-from iadsr.encoding import described, prefix_means, wording_of
+from iadsr.encoding import described, prefix_means, separator_of, wording_of
 from iadsr.errors import UserError
 from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
@@ -143,7 +143,8 @@ class Server:
                 raise UserError("the model's masks need the text encoder that it was trained with; none was given")
             assert self.config.semantic is not None
             dtype = pick_dtype(self.config.semantic["computed_in"], torch.device("cpu"))  # as in training
-            self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), dtype)
+            separator = separator_of(self.config.semantic)
+            self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), dtype, separator)
         return self._encoder
 
 

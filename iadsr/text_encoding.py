@@ -1,4 +1,7 @@
-"""Texts -> vectors in memory: sorted by length, in batches of so many tokens, which halve where memory is too small."""
+"""Texts -> vectors in memory: sorted by length, in batches of so many tokens, which halve where memory is too small.
+
+What is computed is a sequence: one text, or a chain of texts that begin one another (encoders/prefix_sharing.py).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float16, Int32
 
 from iadsr.device import is_out_of_memory
-from iadsr.encoders import Encoder, Tokens
+from iadsr.encoders import Encoder, Tokens, prefix_sharing
 from iadsr.errors import UserError
 
 
@@ -42,9 +45,10 @@ def encoded(
     Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
     """
     tokens = encoder.tokenize(texts) if tokens is None else tokens
-    order = np.argsort([len(each.ids) for each in tokens], kind="stable")
+    parts = sequences(tokens)
+    order = np.concatenate([part.texts for part in parts])
     halves, largest = [], []
-    for batch in _computed(encoder, [texts[n] for n in order], [tokens[n] for n in order], budget, advance):
+    for batch in _computed(encoder, texts, tokens, parts, budget, advance):
         halves.append(batch.to(torch.float16))
         largest.append(batch.abs().amax(1))
     vectors = np.empty((len(texts), halves[0].shape[1]), dtype=np.float16)
@@ -57,26 +61,47 @@ def encoded(
     )
 
 
+class Computed(NamedTuple):
+    """The numbers of the texts that are computed as one sequence, and its tokens."""
+
+    texts: list[int]
+    length: int
+
+
+def sequences(tokens: Sequence[Tokens]) -> list[Computed]:
+    """What is computed of these texts, the shortest sequence first."""
+    if tokens[0].blocks is None:
+        found = [Computed([number], len(each.ids)) for number, each in enumerate(tokens)]
+    else:
+        chains = prefix_sharing.chains(tokens)
+        found = [Computed(chain, prefix_sharing.length([tokens[number] for number in chain])) for chain in chains]
+    return sorted(found, key=lambda sequence: sequence.length)
+
+
 def _computed(
     encoder: Encoder,
     texts: Sequence[str],
     tokens: Sequence[Tokens],
+    parts: Sequence[Computed],
     budget: Budget,
     advance: Callable[[int], object],
 ) -> Iterator[torch.Tensor]:
-    lengths = [len(each.ids) for each in tokens]
+    lengths = [part.length for part in parts]
     start = 0
-    while start < len(tokens):
+    while start < len(parts):
         stop = batch_end(lengths, start, budget.tokens)
+        batch = [[tokens[number] for number in part.texts] for part in parts[start:stop]]
         try:
-            vectors = encoder.vectors(tokens[start:stop])
+            together = tokens[0].blocks is not None
+            vectors = encoder.together(batch) if together else encoder.vectors([one for (one,) in batch])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             if stop == start + 1:
+                text = texts[parts[start].texts[-1]][:200]
                 raise UserError(
-                    f"no memory for one text of {lengths[start]:,} tokens: {texts[start][:200]!r}; lower max_tokens "
-                    "of the encoder, or use a device with more memory"
+                    f"no memory for one text of {lengths[start]:,} tokens: {text!r}; lower max_tokens of the encoder, "
+                    "or use a device with more memory"
                 ) from None
             vectors = None  # and out of the handler, which holds the failed batch's memory, before the next try
         if vectors is None:
@@ -85,7 +110,7 @@ def _computed(
                 torch.cuda.empty_cache()
             continue
         yield vectors
-        advance(sum(len(text) for text in texts[start:stop]))
+        advance(sum(len(texts[number]) for part in parts[start:stop] for number in part.texts))
         start = stop
 
 

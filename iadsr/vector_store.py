@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -88,7 +88,9 @@ def _planned(path: Path) -> list[bytes]:
 class Store:
     """What one encoder made of texts; `manifest` says which encoder, and differs between any two."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], alphabetical: bool = False) -> None:
+        """Shards are of texts of like length, or `alphabetical`: of texts that begin alike."""
+        self.alphabetical = alphabetical
         self.folder = folder / text_digest(json.dumps(manifest, sort_keys=True))[:16]
         path = self.folder / "manifest.json"
         with locked(self.folder / "lock"):
@@ -151,9 +153,15 @@ class Store:
             planned = [numbers[digest] for digest in _planned(path) if digest in numbers]
             missing = set(np.flatnonzero(~self.holds(digests)).tolist())
             if missing - set(planned):
-                planned = sorted(missing, key=lambda number: (len(texts[number]), texts[number]))
+                planned = self.ordered(texts, missing)
                 write_array(path, digests[planned])
         return Plan(self, folder, texts, digests, [planned[at : at + SHARD] for at in range(0, len(planned), SHARD)])
+
+    def ordered(self, texts: Sequence[str], numbers: Iterable[int]) -> list[int]:
+        """The numbers of texts, neighbours of which come into one shard."""
+        if self.alphabetical:
+            return sorted(numbers, key=lambda number: texts[number])
+        return sorted(numbers, key=lambda number: (len(texts[number]), texts[number]))
 
     def gathered(self, digests: Digests, path: Path, first: Path | None = None) -> Encoded:
         """What the shards say of texts that they all hold; the vectors are a new memory map at `path`.
@@ -186,7 +194,7 @@ class Store:
 
 
 class Plan:
-    """The texts that were missing when the plan was made, shortest first, cut into shards."""
+    """The texts that were missing when the plan was made, in the store's order, cut into shards."""
 
     def __init__(
         self, store: Store, folder: Path, texts: Sequence[str], digests: Digests, shards: list[list[int]]
@@ -198,7 +206,7 @@ class Plan:
         return self.folder / f"{named(self.digests[self.shards[number]])}.safetensors"
 
     def pending(self) -> list[int]:
-        """Shards with a text that is in none, the longest texts first: what does not fit the memory shows at once."""
+        """Shards with a text that is in none, last first: by length what does not fit the memory shows at once."""
         return [
             number
             for number in reversed(range(len(self.shards)))

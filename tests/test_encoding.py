@@ -44,6 +44,9 @@ class Letters:
         ids = [np.array([ord(letter) - 96 for letter in text if letter.isalpha()], dtype=np.int32) for text in texts]
         return [Tokens(each[-4:], min(len(each), 4), len(each) > 4) for each in ids]
 
+    def together(self, batch: Sequence[Sequence[Tokens]]) -> Tensor:
+        raise AssertionError("no text has blocks")
+
     def vectors(self, batch: Sequence[Tokens]) -> Tensor:
         if self.life == 0:
             raise KeyboardInterrupt

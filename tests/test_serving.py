@@ -25,6 +25,7 @@ from small_models import (
 
 from iadsr import serving
 from iadsr.denoisers import DENOISERS
+from iadsr.encoders import TransformerParams
 from iadsr.errors import UserError
 from iadsr.ranking import rank_targets
 from iadsr.saved_model import ModelConfig, build, save
@@ -73,7 +74,7 @@ def make(tmp_path: Path) -> Make:
         save(tmp_path / "model", model, config)
         pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
         vectors = changes.pop("item_vectors", tmp_path / "encoded" / "items.npy")
-        return Server(tmp_path / "model", tmp_path / "items.parquet", None, vectors)
+        return Server(tmp_path / "model", tmp_path / "items.parquet", changes.pop("encoder", None), vectors)
 
     return server
 
@@ -150,6 +151,9 @@ class Lengths:
         self.read += texts
         return [Tokens(np.zeros(len(text), dtype=np.int32), len(text), False) for text in texts]
 
+    def together(self, batch: list[Any]) -> torch.Tensor:
+        raise AssertionError("no text has blocks")
+
     def vectors(self, batch: list[Any]) -> torch.Tensor:
         return torch.stack([torch.sin(torch.arange(1, WIDTH + 1) * len(tokens.ids)) for tokens in batch])
 
@@ -165,6 +169,24 @@ def test_texts_of_prefixes_are_those_of_encode(make: Make, monkeypatch: pytest.M
         "title 1; title 2; title 3; title 4",
         "title 2; title 3; title 4; title 5",
     ]
+
+
+@pytest.mark.parametrize(("prefixes", "separator"), [("joint", ""), ("shared", "; ")])
+def test_the_encoder_computes_prefixes_as_encode_did(
+    make: Make, monkeypatch: pytest.MonkeyPatch, prefixes: str, separator: str
+) -> None:
+    """On a history's own titles, together where that was so in training."""
+    semantic = {"prefixes": prefixes, "computed_in": "float32"}
+    spec = TransformerParams(kind="transformer", model="some", max_tokens=8)
+    server, asked = make(semantic=semantic, encoder=spec), list[Any]()
+
+    def opened(*arguments: Any) -> Lengths:
+        asked.append(arguments)
+        return Lengths()
+
+    monkeypatch.setattr(serving, "open_encoder", opened)
+    server.recommend([["id1", "id2"]], 3)
+    assert asked == [(spec, torch.device("cpu"), torch.float32, separator)]
 
 
 def test_titles_replace_those_of_the_catalogue(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

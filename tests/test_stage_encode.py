@@ -79,7 +79,9 @@ def test_writes_vectors_that_training_reads(project: Path) -> None:
     assert run()[1].startswith("minilm on cpu (float32): 6 texts, 5 distinct, 0 of them new, ")
 
 
-def test_twice_gives_the_same_bytes(project: Path) -> None:
+@pytest.mark.parametrize("prefixes", ["joint", "shared"])
+def test_twice_gives_the_same_bytes(project: Path, prefixes: str) -> None:
+    change(project, "joint", prefixes)
     first, second = (
         {path.name: file_digest(path) for path in (project / "data/encoded").iterdir()}
         for _ in range(2)
@@ -87,6 +89,29 @@ def test_twice_gives_the_same_bytes(project: Path) -> None:
     )
     assert first == second
     assert sorted(first) == ["items.npy", "manifest.json", "prefixes.npy", "rows.npy"]
+
+
+def test_prefixes_computed_together(project: Path) -> None:
+    """The first prefix, of one title, is exact, as the titles are; the others are near; joint ones stay apart."""
+    change(project, "max_length: 2", "max_length: 3")
+    found = {}
+    for prefixes in ("joint", "shared"):
+        change(project, "prefixes: joint", f"prefixes: {prefixes}")
+        assert run()[1].startswith("minilm on cpu (float32): 6 texts, 5 distinct, 5 of them new, ")
+        found[prefixes] = [np.load(project / f"data/encoded/{name}.npy") for name in ("items", "prefixes")]
+    (items, exact), (shared_items, shared) = (found[prefixes] for prefixes in ("joint", "shared"))
+    np.testing.assert_allclose(shared_items, items, atol=1e-3)
+    cosines = (exact.astype(np.float32) * shared).sum(1)
+    assert cosines[0] > 0.999 and (cosines[1:] > 0.8).all() and (cosines[1:] < 0.9995).all(), cosines
+    manifest = read_json(project / "data/encoded/manifest.json")
+    assert manifest["prefixes"] == "shared" and manifest["tokens"] == 27
+
+
+def test_the_first_token_sees_too_little_to_be_computed_together(project: Path) -> None:
+    change(project, "prefixes: joint", "prefixes: shared")
+    change(project, "pooling: mean", "pooling: cls")
+    code, _, error = run()
+    assert code == 1 and "encoders.minilm.pooling is cls" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -100,6 +125,13 @@ def test_twice_gives_the_same_bytes(project: Path) -> None:
         ("threads: 1", "item_template: title", "item_template has no {title}, where the text of the data goes"),
         ("threads: 1", "prefix_template: '{title}'", "prefix_template has no {titles}"),
         ("threads: 1", "actors: -1", "encode.actors: "),
+        ("joint", "all", "encode.prefixes: "),
+        (
+            'joint, separator: "; "',
+            'shared, separator: ""',
+            "prefixes: shared needs a separator, and a prefix_template",
+        ),
+        ("joint", "shared, prefix_template: '{titles}.'", "a prefix_template that ends with {titles}"),
         ("dtype: float32", "dtype: int8", "encode.dtype: "),
         ("max_length: 2", "max_length: 0", "datasets.tiny.max_length: expected a whole number of at least 1, found 0"),
         ("device: cpu", "device: tpu", "device 'tpu' is not available here"),
@@ -197,6 +229,20 @@ def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (project / "data/encoded").exists()
     assert run()[0] == 0
     assert run("--estimate")[1].splitlines()[-1] == "nothing is left to encode"
+
+
+def test_estimate_of_prefixes_computed_together(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three titles have 4, 4 and 3 tokens, the prefixes but the first 7 and 9: computed as one sequence, 8 tokens
+    and a [SEP] for each. One shard holds all, and in a batch of at most 64 tokens all four are padded to 10.
+    """
+    monkeypatch.setattr(encode_estimate, "SAMPLE_SECONDS", 0.1)
+    change(project, "max_length: 2", "max_length: 3")
+    change(project, "prefixes: joint", "prefixes: shared")
+    code, said, error = run("--estimate", "--tflops", "100")
+    assert code == 0, error
+    lines = [line.split() for line in said.splitlines()]
+    assert [next(word for word in line if word[0].isdigit()) for line in lines][:4] == ["6", "31", "40", "0"], said
+    assert "a history's prefixes computed together" in said
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

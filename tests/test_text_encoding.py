@@ -28,6 +28,9 @@ class Small:
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         return [Tokens(np.zeros(len(text), dtype=np.int32), len(text), len(text) > 4) for text in texts]
 
+    def together(self, batch: Sequence[Sequence[Tokens]]) -> Tensor:
+        raise AssertionError("no text has blocks")
+
     def vectors(self, batch: Sequence[Tokens]) -> Tensor:
         if len(batch) * len(batch[-1].ids) > self.room:
             raise self.error(self.message)

@@ -50,6 +50,8 @@ class Tokens(NamedTuple):
     ids: Int[np.ndarray, " length"]
     pooled: int
     truncated: bool
+    # where texts are computed together (iadsr/encoders/prefix_sharing.py): of each id but those behind the text
+    blocks: Int[np.ndarray, " body"] | None = None
 
 
 class Identity(NamedTuple):
@@ -76,6 +78,10 @@ class Encoder(Protocol):
         """One float32 vector a text, whatever the precision of the computation, on the encoder's device."""
         ...
 
+    def together(self, batch: Sequence[Sequence[Tokens]]) -> Float[Tensor, "texts dim"]:
+        """The same of chains of texts that begin one another, if the encoder was opened with a separator."""
+        ...
+
 
 def encoder_params(params: Params, name: str) -> EncoderParams:
     """`encoders.<name>`, checked as its `kind` demands; UserError with the path of a wrong key."""
@@ -85,14 +91,22 @@ def encoder_params(params: Params, name: str) -> EncoderParams:
     return group(params, f"encoders.{name}", KINDS[kind])
 
 
-def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype) -> Encoder:
-    """Load the encoder that `spec` describes; UserError when its weights are not to be had or do not fit its kind."""
-    from iadsr.encoders import llm2vec, transformer
+def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Encoder:
+    """Load the encoder that `spec` describes; with a separator it computes texts together that go on behind one.
+
+    UserError when its weights are not to be had, do not fit its kind, or cannot compute texts together.
+    """
+    from iadsr.encoders import llm2vec, prefix_sharing, transformer
 
     try:
+        encoder: Encoder
         if isinstance(spec, TransformerParams):
-            return transformer.TransformerEncoder(spec, device, dtype)
-        return llm2vec.opened(spec, device, dtype)
+            encoder = transformer.TransformerEncoder(spec, device, dtype, separator)
+        else:
+            encoder = llm2vec.opened(spec, device, dtype, separator)
+        if separator:
+            prefix_sharing.assert_shares(encoder, spec.model)
+        return encoder
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

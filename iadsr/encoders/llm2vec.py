@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
 from iadsr.device import is_out_of_memory
-from iadsr.encoders import Identity, Llm2VecParams, Tokens, weights
+from iadsr.encoders import Identity, Llm2VecParams, Tokens, prefix_sharing, weights
 from iadsr.encoders.weights import (
     attention_mask,
     check_context,
@@ -41,8 +41,9 @@ ATTENTION_CLASSES = {"llama": "Llama", "mistral": "Mistral", "gemma": "Gemma", "
 class Llm2VecEncoder:
     """The last hidden states of a decoder without its causal mask, pooled over the text but not its instruction."""
 
-    def __init__(self, spec: Llm2VecParams, model: Any, tokenizer: Any) -> None:
+    def __init__(self, spec: Llm2VecParams, model: Any, tokenizer: Any, separator: str = "") -> None:
         """Around a loaded model; UserError unless it looks both ways."""
+        self.separator = separator
         model.eval()
         assert_bidirectional(model, spec.model)
         self.spec, self.model, self.device = spec, model, model.device
@@ -55,9 +56,17 @@ class Llm2VecEncoder:
         instruction = f"{self.spec.instruction.strip()} " if self.spec.instruction else ""
         marked = [self.library.prepare_for_tokenization(f"{instruction}{MARK}{text}") for text in texts]
         parts = [text.split(MARK, 1) for text in marked]
-        whole = self.library.tokenizer([head + tail for head, tail in parts])["input_ids"]
+        whole = self.library.tokenizer([head + tail for head, tail in parts])
         tails = self.library.tokenizer([tail for _, tail in parts], add_special_tokens=False)["input_ids"]
-        return [self._cut(ids, len(tail), text) for ids, tail, text in zip(whole, tails, texts, strict=True)]
+        found = [
+            self._cut(ids, len(tail), text) for ids, tail, text in zip(whole["input_ids"], tails, texts, strict=True)
+        ]
+        if not self.separator:
+            return found
+        return [
+            self._in_blocks(tokens, encoding, part[0], part[1], text)
+            for tokens, encoding, part, text in zip(found, whole.encodings, parts, texts, strict=True)
+        ]
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
         ids, real, pooled = left_padded(batch, self.library.tokenizer.pad_token_id or 0)
@@ -65,6 +74,10 @@ class Llm2VecEncoder:
             attended = attention_mask(real, self.device)
             hidden = self.model(input_ids=moved(ids, self.device), attention_mask=attended).last_hidden_state
             return pool(hidden.float(), moved(pooled, self.device), self.spec.pooling)
+
+    def together(self, batch: Sequence[prefix_sharing.Chain]) -> Float[Tensor, "texts dim"]:
+        pad = self.library.tokenizer.pad_token_id or 0
+        return prefix_sharing.vectors(self.model, batch, pad, self.spec.pooling, self.device)
 
     def _cut(self, ids: list[int], pooled: int, text: str) -> Tokens:
         """The library's own limits cut the end of a text, which is the newest items of a history; this the oldest."""
@@ -77,14 +90,25 @@ class Llm2VecEncoder:
         kept = ids if over <= 0 else ids[:head] + ids[head + over :]
         return Tokens(np.asarray(kept, dtype=np.int32), len(kept) - head, over > 0)
 
+    def _in_blocks(self, tokens: Tokens, encoding: Any, head: str, tail: str, text: str) -> Tokens:
+        """With the blocks of what stands before the end of the text itself; the instruction is of the first."""
+        end = len(head) + tail.rindex(text.strip()) + len(text.strip())
+        inside = [start < end and start != stop for start, stop in encoding.offsets]
+        size = len(inside) - inside[::-1].index(True)
+        starts = np.array([start for start, _ in encoding.offsets[:size]])
+        found = prefix_sharing.blocks(starts - len(head), tail[: end - len(head)], self.separator)
+        cut = len(inside) - len(tokens.ids)  # of the oldest tokens of the text
+        first = len(tokens.ids) - tokens.pooled
+        return tokens._replace(blocks=np.concatenate([found[:first], found[first + cut :]]))
 
-def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype) -> Llm2VecEncoder:
+
+def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Llm2VecEncoder:
     """The encoder that `spec` describes, its adapters merged."""
     silence_progress()
     folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
     check_context(_config_of_decoder(folder), spec)
     model: Any = merged(bidirectional(folder, dtype), adapters)
-    return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder))
+    return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder), separator)
 
 
 def identity(spec: Llm2VecParams) -> Identity:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from iadsr.encoders import Identity, Tokens, TransformerParams, weights
+from iadsr.encoders import Identity, Tokens, TransformerParams, prefix_sharing, weights
 from iadsr.encoders.weights import (
     attention_mask,
     check_context,
@@ -32,8 +32,9 @@ class TransformerEncoder:
     Source: the model card of sentence-transformers/all-MiniLM-L6-v2.
     """
 
-    def __init__(self, spec: TransformerParams, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, spec: TransformerParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> None:
         silence_progress()
+        self.separator = separator
         folder = find_model(spec.model)
         _check(model_config(folder), spec)
         self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
@@ -50,8 +51,13 @@ class TransformerEncoder:
         """Ids with special tokens; a text that is too long loses its oldest tokens, never its special ones."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)
         return [
-            Tokens(np.asarray(encoding.ids, dtype=np.int32), len(encoding.ids), bool(encoding.overflowing))
-            for encoding in encoded.encodings
+            Tokens(
+                np.asarray(encoding.ids, dtype=np.int32),
+                len(encoding.ids),
+                bool(encoding.overflowing),
+                self._blocks(encoding, text) if self.separator else None,
+            )
+            for encoding, text in zip(encoded.encodings, texts, strict=True)
         ]
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
@@ -61,7 +67,20 @@ class TransformerEncoder:
         with torch.inference_mode():
             hidden = self.model(input_ids=ids, attention_mask=attended).last_hidden_state.float()
             pooled = masked_mean(hidden, mask) if self.spec.pooling == "mean" else hidden[:, 0]
-            return torch.nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
+            return self._scaled(pooled)
+
+    def together(self, batch: Sequence[prefix_sharing.Chain]) -> Float[Tensor, "texts dim"]:
+        pad = self.tokenizer.pad_token_id or 0
+        return self._scaled(prefix_sharing.vectors(self.model, batch, pad, self.spec.pooling, self.device))
+
+    def _scaled(self, pooled: Float[Tensor, "texts dim"]) -> Float[Tensor, "texts dim"]:
+        return torch.nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
+
+    def _blocks(self, encoding: Any, text: str) -> Int[np.ndarray, " body"]:
+        size = len(encoding.ids)
+        while size and encoding.special_tokens_mask[size - 1]:
+            size -= 1
+        return prefix_sharing.blocks([start for start, _ in encoding.offsets[:size]], text, self.separator)
 
 
 def identity(spec: TransformerParams) -> Identity:
