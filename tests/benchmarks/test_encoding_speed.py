@@ -56,6 +56,29 @@ def test_every_field_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert found["tokens_per_second"] == pytest.approx(found["tokens"] / own, rel=0.05)
 
 
+def test_prefixes_of_whole_histories_computed_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fewer tokens than all have, near to the exact vectors, and the ratio is that of the seconds."""
+    monkeypatch.setattr(encoding, "Child", Here)
+    monkeypatch.setattr(machine, "SIZES", {"cpu": 64, "cuda": 64, "mps": 64})
+    monkeypatch.setattr(prepared, "CACHE", tmp_path)
+    options = "--model llama-tiny --dataset demo --quick --shared --dtype float32 --threads 1 --json"
+    result = CliRunner().invoke(encoding.app, options.split())
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert 0.2 < found["shared_computed"] < 0.6
+    assert 0.7 < found["shared_cosine_least"] < found["shared_cosine_mean"] < 1
+    exact, shared, theirs = (found["seconds"][name][0] for name in ("ours", "shared", "library"))
+    assert found["shared_ratio"] == pytest.approx(theirs / shared, rel=0.05)
+    assert found["shared_over_ours"] == pytest.approx(exact / shared, rel=0.05)
+
+
+def test_whole_histories_by_hand() -> None:
+    """Four users of three items, the last for test; of two of them, the first and the last, two prefixes each."""
+    items, positions = np.array([1, 2, 3, 3, 2, 1, 2, 3, 1, 3, 1, 2]), np.tile(np.arange(3), 4)
+    corpus = Corpus(["a", "b", "c"], items, positions, positions < 2)
+    assert encoding.whole_histories(corpus, 5, 4) == ["a", "c", "a; b", "c; a"]
+
+
 def test_all_ways_give_the_same_vectors(encoder: Llm2VecEncoder) -> None:
     texts = [title[: 5 + number % 17] for number, title in enumerate(TITLES)]
     ours = encoding.in_shards(encoder, texts, 64).vectors
