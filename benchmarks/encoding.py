@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from benchmarks.processes import Child
 from benchmarks.random_decoder import SHAPES, decoder, tokenizer
 from iadsr.device import pick_device, pick_dtype, set_threads
 from iadsr.encode_estimate import parameters as weights_of
-from iadsr.encoders import Encoder, Llm2VecParams, TransformerParams, open_encoder
+from iadsr.encoders import Encoder, Llm2VecParams, Tokens, TransformerParams, open_encoder
 from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
 from iadsr.encoding import EncodeParams, distinct
 from iadsr.text_encoding import Budget, Encoded, batches, encoded, sequences
@@ -33,10 +33,10 @@ app = new_app()
 
 LIBRARY_BATCH = 32  # llm2vec's own default
 PREFIXES, QUICK = 10_000, 64
-# Ours; ours in batches of equal lengths, or with --shared the approximation encode.prefixes: shared; the library as it
-# comes; and the library with our settings of the memory (see set_threads), without which every large block is given
-# back to the system, and costs page faults to get again.
-WAYS = ("ours", "equal_lengths", "library", "library_tuned")
+# Ours; ours in batches of equal lengths, and packed, which both pad nothing, or with --shared the approximation
+# encode.prefixes: shared; the library as it comes; and the library with our settings of the memory (see set_threads),
+# without which every large block is given back to the system, and costs page faults to get again.
+WAYS = ("ours", "equal_lengths", "packed", "library", "library_tuned")
 WAYS_SHARED = ("ours", "shared", "library", "library_tuned")
 COMPARED = 256  # texts whose vectors are compared with exact ones
 Fields = dict[str, Any]
@@ -153,6 +153,7 @@ def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
         "ours": lambda some: in_shards(encoder, some, budget).vectors,
         "shared": lambda some: in_shards(encoder, some, budget).vectors,
         "equal_lengths": lambda some: equal_lengths(encoder, some, budget),
+        "packed": lambda some: packed(encoder, some, budget),
         "library": lambda some: by_library(library, some),
         "library_tuned": lambda some: by_library(library, some),
     }
@@ -254,6 +255,37 @@ def equal_lengths(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray
     return torch.cat(found).cpu().numpy()
 
 
+def packed(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray:
+    """Texts one behind another in one sequence, under a mask that keeps them apart; the mean of each one's states."""
+    tokens = sorted(encoder.tokenize(texts), key=lambda each: len(each.ids))
+    ends = np.cumsum([len(each.ids) for each in tokens])
+    found, start = [], 0
+    while start < len(tokens):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        found.append(packed_vectors(encoder, tokens[start:stop]).to(torch.float16))
+        start = stop
+    return torch.cat(found).cpu().numpy()
+
+
+def packed_vectors(encoder: Encoder, batch: Sequence[Tokens]) -> torch.Tensor:
+    """[texts, dim]."""
+    sizes = [len(each.ids) for each in batch]
+    owner = torch.from_numpy(np.repeat(np.arange(len(batch)), sizes)).to(encoder.device)
+    places = torch.from_numpy(np.concatenate([np.arange(size) for size in sizes])).to(encoder.device)
+    ids = torch.from_numpy(np.concatenate([each.ids for each in batch])).long().to(encoder.device)
+    counted = np.concatenate([np.arange(len(each.ids)) >= len(each.ids) - each.pooled for each in batch])
+    pooled = torch.from_numpy(counted).to(encoder.device)
+    barred = torch.zeros(len(ids), len(ids), dtype=encoder.model.dtype, device=encoder.device)
+    barred.masked_fill_(owner[:, None] != owner, torch.finfo(barred.dtype).min)
+    with torch.inference_mode():
+        given = {"input_ids": ids[None], "position_ids": places[None], "attention_mask": barred[None, None]}
+        hidden = encoder.model(**given).last_hidden_state[0].float()
+        sums = hidden.new_zeros(len(batch), hidden.shape[1]).index_add_(0, owner[pooled], hidden[pooled])
+        found: torch.Tensor = sums / torch.bincount(owner[pooled])[:, None]
+    return found
+
+
 def by_library(library: Any, texts: list[str]) -> np.ndarray:
     found = library.encode([["", text] for text in texts], batch_size=LIBRARY_BATCH, show_progress_bar=False)
     vectors: np.ndarray = found.float().numpy()
@@ -328,7 +360,8 @@ def in_words(result: Fields) -> str:
             f"{result['shared_ratio']:.2f} times llm2vec's; cosine with the exact vectors "
             f"{result['shared_cosine_mean']:.3f}, the least {result['shared_cosine_least']:.3f}"
             if shared
-            else f"  in batches of equal lengths {result['equal_lengths_tokens_per_second']:,.0f} tokens a second",
+            else f"  in batches of equal lengths {result['equal_lengths_tokens_per_second']:,.0f} tokens a second, "
+            f"packed {result['packed_tokens_per_second']:,.0f}",
         ]
     )
 
