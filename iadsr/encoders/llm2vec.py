@@ -92,14 +92,15 @@ class Llm2VecEncoder:
 
     def _in_blocks(self, tokens: Tokens, encoding: Any, head: str, tail: str, text: str) -> Tokens:
         """With the blocks of what stands before the end of the text itself; the instruction is of the first."""
+        if tokens.truncated:
+            return tokens._replace(blocks=np.zeros(len(tokens.ids), dtype=np.int32))
         end = len(head) + tail.rindex(text.strip()) + len(text.strip())
         inside = [start < end and start != stop for start, stop in encoding.offsets]
         size = len(inside) - inside[::-1].index(True)
         starts = np.array([start for start, _ in encoding.offsets[:size]])
-        found = prefix_sharing.blocks(starts - len(head), tail[: end - len(head)], self.separator)
-        cut = len(inside) - len(tokens.ids)  # of the oldest tokens of the text
-        first = len(tokens.ids) - tokens.pooled
-        return tokens._replace(blocks=np.concatenate([found[:first], found[first + cut :]]))
+        return tokens._replace(
+            blocks=prefix_sharing.blocks(starts - len(head), tail[: end - len(head)], self.separator)
+        )
 
 
 def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Llm2VecEncoder:

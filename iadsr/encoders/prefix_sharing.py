@@ -3,8 +3,9 @@
 A text is cut into blocks, each of which but the first begins at a separator. A token sees its own block and those
 before it, in both directions, but none after it, so that a text's states serve all texts that go on with another block.
 Computed by itself, as `encode.prefixes: joint` does, an older block would see the newer ones, too. The tokens that an
-encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. A text of one block is exact. The
-vector of a text depends on that text alone, whatever is computed together with it.
+encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. A text of one block is exact, and
+so is one that is too long: what is left of it begins no other, so that it counts as one block. The vector of a text
+depends on that text alone, whatever is computed together with it.
 """
 
 from __future__ import annotations

@@ -78,6 +78,8 @@ class TransformerEncoder:
 
     def _blocks(self, encoding: Any, text: str) -> Int[np.ndarray, " body"]:
         size = len(encoding.ids)
+        if encoding.overflowing:
+            return np.zeros(size, dtype=np.int32)
         while size and encoding.special_tokens_mask[size - 1]:
             size -= 1
         return prefix_sharing.blocks([start for start, _ in encoding.offsets[:size]], text, self.separator)

@@ -153,17 +153,18 @@ def test_what_a_prompt_puts_behind_a_text_is_not_of_it(tiny_decoder: Build) -> N
     )
 
 
-@pytest.mark.parametrize("instruction", ["", "Say:"])
-def test_cut_texts_are_computed_by_themselves(tiny_decoder: Build, instruction: str) -> None:
-    encoder: Any = decoder(tiny_decoder(LlamaConfig), max_tokens=20, instruction=instruction)
+@pytest.mark.parametrize("build", ["decoder", "instructed", "bert"])
+def test_cut_texts_are_exact(tiny_decoder: Build, tiny_bert: str, build: str) -> None:
+    if build == "bert":
+        encoder: Any = bert(tiny_bert, max_tokens=22, normalize=False)
+    else:
+        instruction = "Say:" if build == "instructed" else ""
+        encoder = decoder(tiny_decoder(LlamaConfig), max_tokens=22, instruction=instruction)
     tokens = encoder.tokenize(HISTORY)
-    head = len(tokens[3].ids) - tokens[3].pooled
-    assert [each.truncated for each in tokens] == [False, bool(instruction), True, True]
-    newest = HISTORY[3][-(20 - head) :]
-    starts = [n for n in range(len(HISTORY[3])) if HISTORY[3][n : n + 2] == "; "]
-    expected = [sum(start <= len(HISTORY[3]) - len(newest) + n for start in starts) for n in range(len(newest))]
-    assert tokens[3].blocks[head:].tolist() == expected and not tokens[3].blocks[:head].any()
-    assert [2] in chains(tokens) and [3] in chains(tokens)
+    cut = [number for number, each in enumerate(tokens) if each.truncated]
+    assert cut == [1, 2, 3] if build == "instructed" else cut == [2, 3]
+    found, exact = together(encoder, HISTORY)[cut], encoder.vectors([tokens[number] for number in cut])
+    np.testing.assert_allclose(found, exact, atol=1e-5)
 
 
 def test_a_model_that_heeds_no_mask_is_refused(tiny_bert: str) -> None:
