@@ -23,7 +23,7 @@ from iadsr.encode_estimate import parameters as weights_of
 from iadsr.encoders import Encoder, Llm2VecParams, Tokens, TransformerParams, open_encoder
 from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
 from iadsr.encoding import EncodeParams, distinct
-from iadsr.text_encoding import Budget, Encoded, batches, encoded, sequences
+from iadsr.text_encoding import Budget, Encoded, encoded, places, units
 from iadsr.texts import Corpus, Wording, prefix_texts, read_corpus
 from iadsr.vector_store import SHARD
 from stages import paths
@@ -234,7 +234,7 @@ def around(encoder: Encoder, max_tokens: int) -> Any:
 
 def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
     """As the stage does it: shards of neighbours in length, or of texts that begin alike, each sorted by tokens."""
-    together = encoder.tokenize(texts[:1])[0].blocks is not None
+    together = bool(encoder.separator)  # type: ignore[attr-defined]  # both kinds have one
     order = sorted(range(len(texts)), key=lambda number: texts[number] if together else len(texts[number]))
     shards = [[texts[number] for number in order[at : at + SHARD]] for at in range(0, len(order), SHARD)]
     parts = [encoded(encoder, shard, Budget(budget)) for shard in shards]
@@ -303,7 +303,7 @@ def padding_share(who: str, texts: list[str], lengths: np.ndarray, budget: int) 
     elif who == "ours":
         for at in range(0, len(order), SHARD):
             part = np.sort(lengths[order[at : at + SHARD]])
-            padded += sum((cut.stop - cut.start) * int(part[cut.stop - 1]) for cut in batches(part.tolist(), budget))
+            padded += places(part.tolist(), budget)
     else:
         padded = int(lengths.sum())
     return 1 - lengths.sum() / padded
@@ -332,7 +332,7 @@ def deviation(encoder: Encoder, texts: list[str], budget: int) -> Fields:
     alike = sorted(texts)
     shards = [encoder.tokenize(alike[at : at + SHARD]) for at in range(0, len(alike), SHARD)]
     return {
-        "computed": sum(part.length for shard in shards for part in sequences(shard)),
+        "computed": sum(unit.length for shard in shards for kind in units(shard) for unit in kind),
         "cosine": round(float(found.min()), 5),
         "cosine_mean": round(float(found.mean()), 5),
     }

@@ -10,12 +10,11 @@ import torch
 
 from iadsr.encoders import Encoder
 from iadsr.encoding import Recipe, Source, all_texts, distinct, store_of
-from iadsr.text_encoding import Budget, batches, encoded, sequences
+from iadsr.text_encoding import Budget, encoded, places, units
 from iadsr.texts import Corpus
 from iadsr.vector_store import SHARD
 
 SAMPLE_SECONDS, PIECES = 10.0, 8  # of measured encoding, at least
-LARGER_PIECES = 8  # times, where texts are computed together: those of a history stand in a row
 EFFICIENCY = 0.5  # of a rented device's dense rate; an assumption, not a measurement
 
 
@@ -35,7 +34,7 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
     row = 2 * encoder.dim
     asked = numbers[len(corpus.titles) :]
     prefixes = len(np.unique(asked)) if recipe.prefixes_are_texts else np.count_nonzero(corpus.usable)
-    together = ", a history's prefixes computed together" if recipe.settings.shared_by else ""
+    together = ", a history's prefixes computed together" if recipe.settings.sharing_separator else ""
     lines = [
         f"texts            {len(numbers):>15,}   distinct {len(texts):,}, not encoded yet {len(new):,}",
         f"tokens           {int(lengths[numbers].sum()):>15,}   of distinct texts {int(lengths.sum()):,}, "
@@ -47,8 +46,7 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
     ]
     if not new:
         return "\n".join([*lines, "nothing is left to encode"])
-    size = budget.tokens * (LARGER_PIECES if together else 1)
-    rate = measured_rate(encoder, [texts[number] for number in new], lengths[new], budget, size)
+    rate = measured_rate(encoder, [texts[number] for number in new], lengths[new], budget, whole_shards=bool(together))
     hours = lengths[new].sum() / rate / 3600
     lines.append(f"hours here       {hours:>15,.3f}   at {rate:,.0f} tokens a second on {device_name(encoder.device)}")
     if tflops:
@@ -63,21 +61,27 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
 
 def counted(encoder: Encoder, texts: list[str], budget: int) -> tuple[np.ndarray, int, int]:
     """Of texts in the order of their shards: tokens of each, how many are cut, and places in the batches of all."""
-    lengths, cut, places = np.empty(len(texts), dtype=np.int64), 0, 0
+    lengths, cut, total = np.empty(len(texts), dtype=np.int64), 0, 0
     for start in range(0, len(texts), SHARD):
         shard = encoder.tokenize(texts[start : start + SHARD])
         lengths[start : start + len(shard)] = [len(each.ids) for each in shard]
         cut += sum(each.truncated for each in shard)
-        sizes = [part.length for part in sequences(shard)]
-        places += sum((part.stop - part.start) * sizes[part.stop - 1] for part in batches(sizes, budget))
-    return lengths, cut, places
+        total += sum(places([unit.length for unit in kind], budget) for kind in units(shard))
+    return lengths, cut, total
 
 
-def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budget: Budget, size: int) -> float:
-    """Tokens a second. Pieces of so many tokens come from each eighth of all, again and again for a while."""
+def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budget: Budget, whole_shards: bool) -> float:
+    """Tokens a second. Pieces come from each eighth of all tokens, again and again for a while.
+
+    A piece is a batch, or a whole shard, where texts are computed together: many of those of a history are in it.
+    """
     ends = lengths.cumsum()
     firsts = np.searchsorted(ends, np.linspace(0, ends[-1], PIECES, endpoint=False), side="right")
-    pieces = [texts[first : max(first + 1, int(np.searchsorted(ends, ends[first] + size)))] for first in firsts]
+    if whole_shards:
+        pieces = [texts[at : at + SHARD] for at in np.unique(firsts // SHARD * SHARD)]
+    else:
+        stops = np.searchsorted(ends, ends[firsts] + budget.tokens)
+        pieces = [texts[first : max(first + 1, stop)] for first, stop in zip(firsts, stops, strict=True)]
     encoded(encoder, pieces[0], budget)  # warms up
     tokens, began = 0, time.perf_counter()
     while True:

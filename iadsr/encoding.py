@@ -21,6 +21,7 @@ from tqdm import tqdm
 from iadsr import encoders
 from iadsr.artifacts import file_digest, new_memory_map, replacing_folder, write_array, write_json
 from iadsr.encoders import Encoder, EncoderParams, Tokens
+from iadsr.encoders.prefix_sharing import METHOD
 from iadsr.errors import UserError
 from iadsr.params import Group
 from iadsr.text_encoding import Budget, Encoded, encoded
@@ -29,7 +30,7 @@ from iadsr.vector_store import Claim, DamagedShard, Plan, Store, locked
 
 T = TypeVar("T")
 ROWS_AT_ONCE = 8192  # of an output array
-SHARED_BY = "shared_by"  # of a source's identity, where it computes texts together
+SHARED = "shared"  # of a source's identity, where it computes texts together
 
 
 class EncodeParams(Group):
@@ -51,11 +52,14 @@ class EncodeParams(Group):
         for name, mark in (("item_template", TITLE_MARK), ("prefix_template", TITLES_MARK)):
             if mark not in getattr(self, name):
                 raise ValueError(f"{name} has no {mark}, where the text of the data goes")
-        if self.prefixes == "shared" and not (self.separator and self.prefix_template.endswith(TITLES_MARK)):
+        ends, times = self.prefix_template.endswith(TITLES_MARK), self.prefix_template.count(TITLES_MARK)
+        if self.prefixes == "shared" and not (self.separator and ends and times == 1):
             raise ValueError(
-                f"prefixes: shared needs a separator, and a prefix_template that ends with {TITLES_MARK}: the text of "
-                "a prefix must begin that of the next one"
+                f"prefixes: shared needs a separator, and a prefix_template that ends with {TITLES_MARK} and has it "
+                "once: the text of a prefix must begin that of the next one"
             )
+        if self.prefixes == "shared" and self.separator in self.item_template:
+            raise ValueError("prefixes: shared needs an item_template without the separator: items are to be exact")
         return self
 
     @property
@@ -68,7 +72,7 @@ class EncodeParams(Group):
         return wording_of(self.templates)
 
     @property
-    def shared_by(self) -> str:
+    def sharing_separator(self) -> str:
         """The separator behind which texts go on that are computed together; empty: each is computed by itself."""
         return separator_of({"prefixes": self.prefixes, **self.templates})
 
@@ -97,7 +101,7 @@ class Recipe:
     max_length: int
 
     def __post_init__(self) -> None:
-        if self.settings.shared_by and self.spec.pooling == "cls":
+        if self.settings.sharing_separator and self.spec.pooling == "cls":
             raise UserError(
                 f"params.yaml: encode.prefixes: shared, but encoders.{self.name}.pooling is cls, and the first token "
                 "sees the first item alone; use pooling: mean, or prefixes: joint"
@@ -155,15 +159,15 @@ class Weights:
             "dtype": str(dtype).removeprefix("torch."),
             "device": device.type,
         }
-        if recipe.settings.shared_by:
-            self.identity[SHARED_BY] = recipe.settings.shared_by
+        if recipe.settings.sharing_separator:
+            self.identity[SHARED] = {"separator": recipe.settings.sharing_separator, "method": METHOD}
         self._encoder: Encoder | None = None
         self._opening = threading.Lock()  # a shard is tokenized while another is computed
 
     def open(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
-                separator = self.recipe.settings.shared_by
+                separator = self.recipe.settings.sharing_separator
                 self._encoder = encoders.open_encoder(self.recipe.spec, self.device, self.dtype, separator)
             return self._encoder
 
@@ -229,7 +233,7 @@ def write_encoded(
 
 def store_of(work: Path, identity: dict[str, Any]) -> Store:
     """Of the vectors that a source makes; texts that are computed together are to stand in one shard."""
-    return Store(work, identity, alphabetical=SHARED_BY in identity)
+    return Store(work, identity, alphabetical=SHARED in identity)
 
 
 def write_share(corpus: Corpus, source: Source, recipe: Recipe, work: Path, rank: int, ranks: int) -> Path:

@@ -119,11 +119,11 @@ class Server:
     def _semantic(self, known: list[list[int]], texts: list[list[str]], width: int) -> Float[Tensor, "batch time dim"]:
         """The encoding of every prefix that ends in the newest `max_length` items of each history."""
         assert self.config.semantic is not None
-        of = self._means if self.config.semantic["prefixes"] == "mean" else self._joint
+        of = self._means if self.config.semantic["prefixes"] == "mean" else self._encoded
         parts = [torch.from_numpy(of(*pair).astype(np.float32)) for pair in zip(known, texts, strict=True)]
         return torch.stack([torch.nn.functional.pad(part, (0, 0, 0, width - len(part))) for part in parts])
 
-    def _joint(self, history: list[int], texts: list[str]) -> np.ndarray:
+    def _encoded(self, history: list[int], texts: list[str]) -> np.ndarray:
         assert self.config.semantic is not None
         length, wording = self.config.max_length, wording_of(self.config.semantic)
         everything = range(1, len(texts) + 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +46,13 @@ def encoded(
     Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
     """
     tokens = encoder.tokenize(texts) if tokens is None else tokens
-    parts = sequences(tokens)
-    order = np.concatenate([part.texts for part in parts])
+    alone, chains = units(tokens)
+    order = np.concatenate([part.texts for part in alone + chains])
     halves, largest = [], []
-    for batch in _computed(encoder, texts, tokens, parts, budget, advance):
+    for batch in chain(
+        _computed(encoder, texts, tokens, alone, False, budget, advance),
+        _computed(encoder, texts, tokens, chains, True, budget, advance),
+    ):
         halves.append(batch.to(torch.float16))
         largest.append(batch.abs().amax(1))
     vectors = np.empty((len(texts), halves[0].shape[1]), dtype=np.float16)
@@ -61,38 +65,38 @@ def encoded(
     )
 
 
-class Computed(NamedTuple):
-    """The numbers of the texts that are computed as one sequence, and its tokens."""
+class Unit(NamedTuple):
+    """The numbers of texts that are computed as one sequence, and its tokens."""
 
     texts: list[int]
     length: int
 
 
-def sequences(tokens: Sequence[Tokens]) -> list[Computed]:
-    """What is computed of these texts, the shortest sequence first."""
-    if tokens[0].blocks is None:
-        found = [Computed([number], len(each.ids)) for number, each in enumerate(tokens)]
-    else:
-        chains = prefix_sharing.chains(tokens)
-        found = [Computed(chain, prefix_sharing.length([tokens[number] for number in chain])) for chain in chains]
-    return sorted(found, key=lambda sequence: sequence.length)
+def units(tokens: Sequence[Tokens]) -> tuple[list[Unit], list[Unit]]:
+    """What is computed of these texts: those by themselves, and chains, the shortest of each first."""
+    alone = [Unit([number], len(each.ids)) for number, each in enumerate(tokens) if each.blocks is None]
+    others = [number for number, each in enumerate(tokens) if each.blocks is not None]
+    chained = [[others[place] for place in own] for own in prefix_sharing.chains([tokens[n] for n in others])]
+    chains = [Unit(own, prefix_sharing.length([tokens[number] for number in own])) for own in chained]
+    return sorted(alone, key=lambda unit: unit.length), sorted(chains, key=lambda unit: unit.length)
 
 
 def _computed(
     encoder: Encoder,
     texts: Sequence[str],
     tokens: Sequence[Tokens],
-    parts: Sequence[Computed],
+    parts: Sequence[Unit],
+    together: bool,
     budget: Budget,
     advance: Callable[[int], object],
 ) -> Iterator[torch.Tensor]:
+    """The vectors of all texts in the order of `parts`, which are chains if they are to be computed `together`."""
     lengths = [part.length for part in parts]
     start = 0
     while start < len(parts):
         stop = batch_end(lengths, start, budget.tokens)
         batch = [[tokens[number] for number in part.texts] for part in parts[start:stop]]
         try:
-            together = tokens[0].blocks is not None
             vectors = encoder.together(batch) if together else encoder.vectors([one for (one,) in batch])
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -100,8 +104,8 @@ def _computed(
             if stop == start + 1:
                 text = texts[parts[start].texts[-1]][:200]
                 raise UserError(
-                    f"no memory for one text of {lengths[start]:,} tokens: {text!r}; lower max_tokens of the encoder, "
-                    "or use a device with more memory"
+                    f"no memory for one sequence of {lengths[start]:,} tokens: {text!r}; lower max_tokens of the "
+                    "encoder, or use a device with more memory"
                 ) from None
             vectors = None  # and out of the handler, which holds the failed batch's memory, before the next try
         if vectors is None:
@@ -115,7 +119,7 @@ def _computed(
 
 
 def batch_end(lengths: Sequence[int], start: int, budget: int) -> int:
-    """Where the batch ends that begins at `start` of ascending `lengths`: with at most `budget` tokens, or one text."""
+    """Where the batch ends that begins at `start` of ascending `lengths`: at most `budget` tokens, or one sequence."""
     stop = start + 1
     while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= budget:
         stop += 1
@@ -129,6 +133,11 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[slice]:
         stop = batch_end(lengths, start, budget)
         yield slice(start, stop)
         start = stop
+
+
+def places(lengths: Sequence[int], budget: int) -> int:
+    """Tokens of all these batches, padding included."""
+    return sum((part.stop - part.start) * lengths[part.stop - 1] for part in batches(lengths, budget))
 
 
 def _check_finite(vectors: np.ndarray, order: np.ndarray, largest: np.ndarray, texts: Sequence[str]) -> None:

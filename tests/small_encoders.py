@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<|endoftext|>"]  # the last is of Qwen2's cl
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def save_tokenizer(folder: Path, template: str) -> int:
-    """One token a byte, in the way of GPT-2, Llama 3 and Qwen; returns the size of the vocabulary."""
+def save_tokenizer(folder: Path, template: str, merges: Sequence[tuple[str, str]] = ()) -> int:
+    """One token a byte, but for `merges`, in the way of GPT-2, Llama 3 and Qwen; returns the vocabulary's size."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet, *map("".join, merges)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(token, vocabulary[token]) for token in SPECIAL]
@@ -28,9 +29,11 @@ def save_tokenizer(folder: Path, template: str) -> int:
     return len(vocabulary)
 
 
-def save_model(folder: Path, config_class: Any, template: str, **more: object) -> str:
+def save_model(
+    folder: Path, config_class: Any, template: str, merges: Sequence[tuple[str, str]] = (), **more: object
+) -> str:
     torch.manual_seed(0)
-    vocabulary = save_tokenizer(folder, template)
+    vocabulary = save_tokenizer(folder, template, merges)
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = config_class(vocab_size=vocabulary, **SIZES, **ids, **more)
     AutoModel.from_config(config).save_pretrained(folder)

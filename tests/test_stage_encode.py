@@ -233,7 +233,7 @@ def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_estimate_of_prefixes_computed_together(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The three titles have 4, 4 and 3 tokens, the prefixes but the first 7 and 9: computed as one sequence, 8 tokens
-    and a [SEP] for each. One shard holds all, and in a batch of at most 64 tokens all four are padded to 10.
+    and a [SEP] for each, so 10. The titles are a batch of their own, padded to 4: 12.
     """
     monkeypatch.setattr(encode_estimate, "SAMPLE_SECONDS", 0.1)
     change(project, "max_length: 2", "max_length: 3")
@@ -241,7 +241,7 @@ def test_estimate_of_prefixes_computed_together(project: Path, monkeypatch: pyte
     code, said, error = run("--estimate", "--tflops", "100")
     assert code == 0, error
     lines = [line.split() for line in said.splitlines()]
-    assert [next(word for word in line if word[0].isdigit()) for line in lines][:4] == ["6", "31", "40", "0"], said
+    assert [next(word for word in line if word[0].isdigit()) for line in lines][:4] == ["6", "31", "22", "0"], said
     assert "a history's prefixes computed together" in said
 
 

@@ -67,7 +67,7 @@ def test_another_error_is_no_lack_of_memory() -> None:
 
 
 def test_a_text_that_is_too_large_alone_is_named() -> None:
-    with pytest.raises(UserError, match="no memory for one text of 5 tokens: 'eeeee'; lower max_tokens"):
+    with pytest.raises(UserError, match="no memory for one sequence of 5 tokens: 'eeeee'; lower max_tokens"):
         encoded(Small(4), TEXTS, Budget(100))
 
 

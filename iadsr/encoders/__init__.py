@@ -50,7 +50,7 @@ class Tokens(NamedTuple):
     ids: Int[np.ndarray, " length"]
     pooled: int
     truncated: bool
-    # where texts are computed together (iadsr/encoders/prefix_sharing.py): of each id but those behind the text
+    # of each id but those behind the text, if it may be computed with others (iadsr/encoders/prefix_sharing.py)
     blocks: Int[np.ndarray, " body"] | None = None
 
 

@@ -56,17 +56,16 @@ class Llm2VecEncoder:
         instruction = f"{self.spec.instruction.strip()} " if self.spec.instruction else ""
         marked = [self.library.prepare_for_tokenization(f"{instruction}{MARK}{text}") for text in texts]
         parts = [text.split(MARK, 1) for text in marked]
-        whole = self.library.tokenizer([head + tail for head, tail in parts])
+        whole = self.library.tokenizer([head + tail for head, tail in parts])["input_ids"]
         tails = self.library.tokenizer([tail for _, tail in parts], add_special_tokens=False)["input_ids"]
-        found = [
-            self._cut(ids, len(tail), text) for ids, tail, text in zip(whole["input_ids"], tails, texts, strict=True)
-        ]
+        found = [self._cut(ids, len(tail), text) for ids, tail, text in zip(whole, tails, texts, strict=True)]
         if not self.separator:
             return found
-        return [
-            self._in_blocks(tokens, encoding, part[0], part[1], text)
-            for tokens, encoding, part, text in zip(found, whole.encodings, parts, texts, strict=True)
-        ]
+        behind = self.library.prepare_for_tokenization(MARK).split(MARK, 1)[1]
+        pieces = [prefix_sharing.cut(tail.removesuffix(behind), self.separator) for _, tail in parts]
+        pieces = [[head + first, *others] for (head, _), (first, *others) in zip(parts, pieces, strict=True)]
+        backend = self.library.tokenizer.backend_tokenizer
+        return prefix_sharing.in_blocks(backend, pieces, found, self.spec.max_tokens, behind)
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
         ids, real, pooled = left_padded(batch, self.library.tokenizer.pad_token_id or 0)
@@ -90,24 +89,14 @@ class Llm2VecEncoder:
         kept = ids if over <= 0 else ids[:head] + ids[head + over :]
         return Tokens(np.asarray(kept, dtype=np.int32), len(kept) - head, over > 0)
 
-    def _in_blocks(self, tokens: Tokens, encoding: Any, head: str, tail: str, text: str) -> Tokens:
-        """With the blocks of what stands before the end of the text itself; the instruction is of the first."""
-        if tokens.truncated:
-            return tokens._replace(blocks=np.zeros(len(tokens.ids), dtype=np.int32))
-        end = len(head) + tail.rindex(text.strip()) + len(text.strip())
-        inside = [start < end and start != stop for start, stop in encoding.offsets]
-        size = len(inside) - inside[::-1].index(True)
-        starts = np.array([start for start, _ in encoding.offsets[:size]])
-        return tokens._replace(
-            blocks=prefix_sharing.blocks(starts - len(head), tail[: end - len(head)], self.separator)
-        )
-
 
 def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Llm2VecEncoder:
     """The encoder that `spec` describes, its adapters merged."""
     silence_progress()
     folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
     check_context(_config_of_decoder(folder), spec)
+    if separator:
+        prefix_sharing.check_window(_config_of_decoder(folder), spec.max_tokens, spec.model)
     model: Any = merged(bidirectional(folder, dtype), adapters)
     return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder), separator)
 

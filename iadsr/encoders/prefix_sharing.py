@@ -1,11 +1,13 @@
 """Texts that begin one another, such as the prefixes of a history, as one sequence: an approximation of each by itself.
 
-A text is cut into blocks, each of which but the first begins at a separator. A token sees its own block and those
-before it, in both directions, but none after it, so that a text's states serve all texts that go on with another block.
-Computed by itself, as `encode.prefixes: joint` does, an older block would see the newer ones, too. The tokens that an
-encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. A text of one block is exact, and
-so is one that is too long: what is left of it begins no other, so that it counts as one block. The vector of a text
+A text is cut into blocks before each separator, and each block is tokenized by itself. A token sees its own block and
+those before it, in both directions, but none after it, so that a text's states serve all texts that go on with another
+block. Computed by itself, as `encode.prefixes: joint` does, an older block would see the newer ones, too. The tokens
+that an encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. The vector of a text
 depends on that text alone, whatever is computed together with it.
+
+Texts of one block have no blocks here, nor have those that are too long, so that what is left of them begins no other:
+they are computed by themselves, exactly.
 """
 
 from __future__ import annotations
@@ -18,26 +20,51 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from iadsr.device import is_out_of_memory
 from iadsr.encoders import Encoder, Tokens
 from iadsr.encoders.weights import COUNTED_FROM_PADDING, moved
 from iadsr.errors import UserError
 
+METHOD = 1  # part of a store's identity: to be raised where vectors change
 Chain = Sequence[Tokens]  # each begins the next one
-TOLERANCE = 0.03  # of a vector's largest value, for bfloat16's sake
+TOLERANCES = {torch.float32: 1e-4}  # of a vector's largest value; other formats:
+TOLERANCE = 0.03
 
 
-def blocks(starts: Sequence[int] | Int[np.ndarray, " tokens"], text: str, separator: str) -> Int[np.ndarray, " tokens"]:
-    """The block of each token that begins at one of `starts`, characters of the text."""
-    found, at = [], text.find(separator)
-    while at >= 0:
-        found.append(at)
-        at = text.find(separator, at + len(separator))
-    return np.searchsorted(np.asarray(found, dtype=np.int64), np.asarray(starts), side="right").astype(np.int32)
+def cut(text: str, separator: str) -> list[str]:
+    """The blocks of a text: each but the first begins with the separator.
+
+    >>> cut("ab; c;; d", "; ")
+    ['ab', '; c;', '; d']
+    """
+    first, *others = text.split(separator)
+    return [first, *(separator + other for other in others)]
+
+
+def in_blocks(
+    tokenizer: Any, texts: Sequence[list[str]], plain: Sequence[Tokens], most: int, behind: str = ""
+) -> list[Tokens]:
+    """The tokens of each text, `plain`, but in blocks where it has several and at most so many tokens.
+
+    `texts` are cut, with an instruction before the first block; `behind` is what a prompt puts behind the last.
+    """
+    found = list(plain)
+    several = [number for number, pieces in enumerate(texts) if len(pieces) > 1 and not plain[number].truncated]
+    given = [[*texts[number], behind] if behind else texts[number] for number in several]
+    encodings = tokenizer.encode_batch(given, is_pretokenized=True)
+    for number, encoding in zip(several, encodings, strict=True):
+        words, last = encoding.word_ids, len(texts[number]) - 1
+        size = max((place for place, word in enumerate(words, 1) if word is not None and word <= last), default=0)
+        if size and len(words) <= most and not encoding.overflowing:
+            head = len(plain[number].ids) - plain[number].pooled
+            blocks = np.array([word or 0 for word in words[:size]], dtype=np.int32)
+            found[number] = Tokens(np.array(encoding.ids, dtype=np.int32), len(words) - head, False, blocks)
+    return found
 
 
 def body(tokens: Tokens) -> Int[np.ndarray, " body"]:
-    """All ids but those that are put behind a text; all ids of a text of one block."""
-    return tokens.ids if _one_block(tokens) else tokens.ids[: len(_blocks(tokens))]
+    """All ids but those that are put behind a text."""
+    return tokens.ids[: len(_blocks(tokens))]
 
 
 def length(chain: Chain) -> int:
@@ -64,24 +91,32 @@ def vectors(
     laid_out = [_Sequence(chain, pooling) for chain in batch]
     longest, most = max(len(each.ids) for each in laid_out), max(len(chain) for chain in batch)
     ids = np.full((len(batch), longest), pad, dtype=np.int64)
-    positions = np.zeros((len(batch), longest), dtype=np.int64)
-    seen = np.zeros((len(batch), longest, longest), dtype=bool)
-    seen[:, np.arange(longest), np.arange(longest)] = True
+    positions, level, owner = (np.zeros((len(batch), longest), dtype=np.int64) for _ in range(3))
     weights = np.zeros((len(batch), most, longest), dtype=np.float32)
-    asked = np.zeros((len(batch), most), dtype=bool)
     for row, each in enumerate(laid_out):
         size = len(each.ids)
         ids[row, :size], positions[row, :size] = each.ids, each.positions
-        seen[row, :size, :size] = each.seen()
+        level[row, :size], owner[row, :size], owner[row, size:] = each.level, each.owner, PADDING
         weights[row, : len(each.weights), :size] = each.weights
-        asked[row, : len(each.weights)] = True
-    positions += model.config.pad_token_id + 1 if model.config.model_type in COUNTED_FROM_PADDING else 0
-    given, placed, mask, share = (moved(torch.from_numpy(part), device) for part in (ids, positions, seen, weights))
+    positions += first_position(model.config)
+    rows = np.concatenate([row * most + np.arange(len(chain)) for row, chain in enumerate(batch)])
+    parts = (torch.from_numpy(part) for part in (ids, positions, level, owner, weights, rows))
+    given, placed, seeing, owned, share, asked = (moved(part, device) for part in parts)
     with torch.inference_mode():
-        barred = torch.zeros(mask.shape, dtype=model.dtype, device=device)
-        barred.masked_fill_(~mask, torch.finfo(model.dtype).min)
+        unseen = ~seen(seeing, owned)
+        barred = torch.zeros(unseen.shape, dtype=model.dtype, device=device)
+        barred.masked_fill_(unseen, torch.finfo(model.dtype).min)
         hidden = model(input_ids=given, attention_mask=barred[:, None], position_ids=placed).last_hidden_state
-        return (share @ hidden.float())[torch.from_numpy(asked)]
+        return (share @ hidden.float()).flatten(0, 1).index_select(0, asked)
+
+
+ALL, PADDING = 0, -1  # owners of a token that is no text's own
+
+
+def seen(level: Int[Tensor, "batch tokens"], owner: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
+    """Which token (the row) sees which: those of its blocks that are all texts', and its own text's."""
+    shared = (owner[:, None] == ALL) & (level[:, None] <= level[..., None])
+    return shared | ((owner[:, None] == owner[..., None]) & (owner[..., None] != ALL))
 
 
 def pooling_weights(tokens: Tokens, how: str) -> Float[np.ndarray, " tokens"]:
@@ -100,42 +135,71 @@ def pooling_weights(tokens: Tokens, how: str) -> Float[np.ndarray, " tokens"]:
 
 def assert_shares(encoder: Encoder, name: str) -> None:
     """UserError unless the model heeds a mask and positions of one's own: not all do."""
-    model, device = encoder.model, encoder.device
-
-    def vector(later: int) -> Tensor:
-        """Of a text that is computed with one that goes on with `later`."""
-        shorter, longer = _made_up([5, 6, 7, 8], [0, 0, 1, 1]), _made_up([5, 6, 7, 8, later, 4], [0, 0, 1, 1, 2, 2])
-        return encoder.together([[shorter, longer]])[0]
-
-    def states(positions: Tensor) -> Tensor:
-        with torch.inference_mode():
-            found: Tensor = model(input_ids=some, position_ids=positions).last_hidden_state
-        return found
-
-    some = torch.arange(4, 8, device=device)[None]
-    whole = _made_up([5, 6, 7], [0, 0, 0])
-    exact, alone = encoder.vectors([whole]), encoder.together([[whole]])
-    if (
-        not torch.equal(vector(3), vector(4))
-        or torch.equal(states(some), states(some.flip(1)))
-        or not bool(((exact - alone).abs() <= TOLERANCE * exact.abs().max()).all())
-    ):
+    try:
+        shares = _heeds_mask(encoder) and _heeds_positions(encoder)
+    except Exception as error:  # what a model does with a mask that it does not know
+        if is_out_of_memory(error):
+            raise
+        shares = False
+    if not shares:
         raise UserError(f"{name}: this kind of model cannot compute prefixes together; set encode.prefixes: joint")
 
 
-def _made_up(ids: list[int], in_blocks: list[int]) -> Tokens:
-    """With a token behind the text."""
-    return Tokens(np.array([*ids, 9], np.int32), 1 + len(ids), False, np.array(in_blocks, np.int32))
+def check_window(config: Any, most: int, name: str) -> None:
+    """UserError where some layers see fewer tokens around than a text may have: one's own mask would drop that."""
+    local = getattr(config, "local_attention", None)
+    windows = [window for window in (getattr(config, "sliding_window", None), local and local // 2) if window]
+    if windows and min(windows) < most:
+        raise UserError(
+            f"params.yaml: max_tokens {most}, but {name} has layers that see {min(windows)} tokens around, which "
+            "prefixes that are computed together would not heed; lower max_tokens, or set encode.prefixes: joint"
+        )
+
+
+def _heeds_mask(encoder: Encoder) -> bool:
+    """Does the text before it not see what comes later; and is a text that sees all of itself as without a mask?"""
+    whole = Tokens(np.array([5, 6, 7, 8], np.int32), 4, False, np.zeros(4, np.int32))
+    first, last = (_beside([later] * 12, encoder) for later in (3, 4))
+    dtype = encoder.model.dtype
+    return _near(first, last, dtype) and _near(encoder.together([[whole]]), encoder.vectors([whole]), dtype)
+
+
+def _beside(later: list[int], encoder: Encoder) -> Tensor:
+    """The vector of a text of two blocks that is computed with one that goes on with `later`."""
+    shorter = Tokens(np.array([5, 6, 7, 8, 9], np.int32), 5, False, np.array([0, 0, 1, 1], np.int32))
+    ids, blocks = [5, 6, 7, 8, *later, 9], [0, 0, 1, 1, *(2 for _ in later)]
+    longer = Tokens(np.array(ids, np.int32), len(ids), False, np.array(blocks, np.int32))
+    return encoder.together([[shorter, longer]])[0]
+
+
+def _heeds_positions(encoder: Encoder) -> bool:
+    """Are the states the same where tokens and positions change places together?"""
+    model, mixed = encoder.model, torch.tensor([3, 0, 5, 1, 4, 2], device=encoder.device)
+    plain = torch.arange(len(mixed), device=encoder.device)
+    with torch.inference_mode():
+        states, expected = (
+            model(input_ids=5 + order[None], position_ids=order[None] + first_position(model.config)).last_hidden_state
+            for order in (mixed, plain)
+        )
+    return _near(states[0], expected[0, mixed], model.dtype)
+
+
+def first_position(config: Any) -> int:
+    return config.pad_token_id + 1 if config.model_type in COUNTED_FROM_PADDING else 0
+
+
+def _near(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = TOLERANCES.get(dtype, TOLERANCE)
+    return bool((one - other).abs().amax() <= tolerance * other.abs().amax())
 
 
 class _Sequence:
     """The longest text of a chain, and behind it what is put behind each of its texts."""
 
     def __init__(self, chain: Chain, pooling: str) -> None:
-        longest = body(chain[-1])
+        longest, level = body(chain[-1]), _blocks(chain[-1])
         sizes = [len(body(tokens)) for tokens in chain]
         behind = [tokens.ids[size:] for tokens, size in zip(chain, sizes, strict=True)]
-        level = np.zeros(len(longest), np.int32) if _one_block(chain[-1]) else _blocks(chain[-1])
         self.ids = np.concatenate([longest, *behind])
         self.positions = np.concatenate(
             [np.arange(len(longest)), *(size + np.arange(len(ids)) for size, ids in zip(sizes, behind, strict=True))]
@@ -143,38 +207,25 @@ class _Sequence:
         lasts = [np.full(len(ids), level[size - 1]) for size, ids in zip(sizes, behind, strict=True)]
         self.level = np.concatenate([level, *lasts])  # the newest block that a token sees
         owners = [np.full(len(ids), text) for text, ids in enumerate(behind, 1)]
-        self.owner = np.concatenate([np.zeros(len(longest), np.int64), *owners])  # 0: all texts
+        self.owner = np.concatenate([np.full(len(longest), ALL), *owners])
         self.weights = np.zeros((len(chain), len(self.ids)), dtype=np.float32)
         for text, (tokens, size) in enumerate(zip(chain, sizes, strict=True)):
             own = pooling_weights(tokens, pooling)
             self.weights[text, :size] = own[:size]
             self.weights[text, self.owner == text + 1] = own[size:]
 
-    def seen(self) -> Bool[np.ndarray, "tokens tokens"]:
-        """Which token (row) sees which."""
-        shared = (self.owner == 0) & (self.level <= self.level[:, None])
-        return shared | ((self.owner == self.owner[:, None]) & (self.owner > 0))
-
 
 def _blocks(tokens: Tokens) -> Int[np.ndarray, " body"]:
-    assert tokens.blocks is not None, "the encoder was opened to compute each text by itself"
+    assert tokens.blocks is not None, "this text is computed by itself"
     return tokens.blocks
-
-
-def _one_block(tokens: Tokens) -> bool:
-    found = _blocks(tokens)
-    return bool(found[0] == found[-1])
 
 
 def _begins(one: Tokens, other: Tokens) -> bool:
     """Does `other` go on where `one` ends, with another block?"""
-    if _one_block(one):
-        return False
     size, own, others = len(body(one)), _blocks(one), _blocks(other)
     return bool(
         len(others) > size
         and others[size] > own[-1]
-        and len(one.ids) - one.pooled == len(other.ids) - other.pooled
         and np.array_equal(body(other)[:size], body(one))
         and np.array_equal(others[:size], own)
     )

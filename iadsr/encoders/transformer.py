@@ -37,6 +37,8 @@ class TransformerEncoder:
         self.separator = separator
         folder = find_model(spec.model)
         _check(model_config(folder), spec)
+        if separator:
+            prefix_sharing.check_window(model_config(folder), spec.max_tokens, spec.model)
         self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
         self.tokenizer = load(
             AutoTokenizer.from_pretrained, name=folder, trust_remote_code=False, truncation_side="left"
@@ -50,15 +52,14 @@ class TransformerEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Ids with special tokens; a text that is too long loses its oldest tokens, never its special ones."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.spec.max_tokens)
-        return [
-            Tokens(
-                np.asarray(encoding.ids, dtype=np.int32),
-                len(encoding.ids),
-                bool(encoding.overflowing),
-                self._blocks(encoding, text) if self.separator else None,
-            )
-            for encoding, text in zip(encoded.encodings, texts, strict=True)
+        found = [
+            Tokens(np.asarray(encoding.ids, dtype=np.int32), len(encoding.ids), bool(encoding.overflowing))
+            for encoding in encoded.encodings
         ]
+        if not self.separator:
+            return found
+        pieces = [prefix_sharing.cut(text, self.separator) for text in texts]
+        return prefix_sharing.in_blocks(self.tokenizer.backend_tokenizer, pieces, found, self.spec.max_tokens)
 
     def vectors(self, batch: Sequence[Tokens]) -> Float[Tensor, "batch dim"]:
         ids, mask = padded(batch, self.tokenizer.pad_token_id or 0)
@@ -75,14 +76,6 @@ class TransformerEncoder:
 
     def _scaled(self, pooled: Float[Tensor, "texts dim"]) -> Float[Tensor, "texts dim"]:
         return torch.nn.functional.normalize(pooled, dim=-1) if self.spec.normalize else pooled
-
-    def _blocks(self, encoding: Any, text: str) -> Int[np.ndarray, " body"]:
-        size = len(encoding.ids)
-        if encoding.overflowing:
-            return np.zeros(size, dtype=np.int32)
-        while size and encoding.special_tokens_mask[size - 1]:
-            size -= 1
-        return prefix_sharing.blocks([start for start, _ in encoding.offsets[:size]], text, self.separator)
 
 
 def identity(spec: TransformerParams) -> Identity:

