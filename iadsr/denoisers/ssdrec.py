@@ -6,17 +6,22 @@ of these three may go again (ssdrec_augmentation.py). HSD (hsd.py) judges and cl
 reads the graphs' embeddings and asks the graphs' embedding of the user, all else reads the plain ones. Where the model
 is used nothing is inserted, and the graphs' embeddings are those of the last epoch's end, saved with the model.
 
+By the formulas the pick of a position is nearly uniform, since two noise scores differ by less than 1, and so is the
+choice of items, whose logits are small beside their Gumbel noise: training sees histories with two nearly random items
+in them, which is what the method loses by (docs/rivals.md).
+
 The graphs hold training interactions alone. A user's embedding, and by its neighbours an item's, has seen the user's
 whole training history, though: in training they know that a target is among some hundred neighbours and items, as in
-any recommender with such graphs. A user that is not of the data set, and everybody who is served, has the mean of all
-users' embeddings. Training inserts items into every short history, so it never sees one of a single item.
+any recommender with such graphs. That departs from the rule that nothing in training looks past a prefix. A user that is
+not of the data set, and everybody who is served, has the mean of all users' embeddings. Training inserts items into
+every short history, so it never sees one of a single item.
 
 What the specification leaves open, or the released code decides otherwise:
 
 - `frequent` is 2 here and 10 there, which leaves nearly no edge in sparse data; where none is left training is refused.
   A pair is an item and another, though the released graph has an item that comes again as its own neighbour.
-- Its two last matrices are never initialised; here they are drawn like the others (Xavier), and there is dropout as on
-  other embeddings.
+- The two matrices that join neighbours of both kinds are never initialised there; here they are drawn like the others
+  (Xavier), and there is dropout as on other embeddings.
 - Its second LSTM pass for the queries has no start and end, and reads around the corner at a history's ends; here the
   queries are the states of the noise score.
 - In training its item's signal reads embeddings with the user's share and asks the target item, in use without that
@@ -27,11 +32,13 @@ What the specification leaves open, or the released code decides otherwise:
 - An item that is picked again really goes, and those behind it move up; there a zero stays. In this second look the
   inserted items have no user's share, and it has no gradient.
 - A user is its own neighbour in the positive graph, an item is not.
+- Losses of HSD count the inserted items; embeddings are clamped to (-1, 1) where the fit of items is compared.
 - The LSTM has biases, and `drop_rate` counts inserted items, too.
 
 Where the released code is at fault, the correct form is the default, and `quirks`, beside those of HSD, bring back:
 
-- `void_positions`: the noise score of padding is 1, the largest, so that most picks are void: nothing is inserted.
+- `void_positions`: the noise score of padding is 1, the largest, so that most picks are void: nothing is inserted. It
+  decides how often training sees inserted items: in few prefixes instead of nearly all.
 - `cut_tails`: as many items are judged and read as before the insertion, so the newest fall off.
 """
 

@@ -1,4 +1,8 @@
-"""SSDRec's first stage: embeddings of users and items that have looked at neighbours in graphs of interactions."""
+"""SSDRec's first stage: embeddings of users and items that have looked at neighbours in graphs of interactions.
+
+They are a large constant and a small part of their own, since a layer without bias reads a sigmoid. Products rounded to
+bfloat16 would drown that part, so these layers compute in float32 whatever `train.dtype` says.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor, nn
+from torch.nn import Linear
 from torch.nn import functional as F
 
 from iadsr import graphs
 from iadsr.dropout import Dropout
 from iadsr.errors import UserError
-from iadsr.products import Linear
 from iadsr.sequences import Sequences
 from iadsr.sparse_products import SparseMatrix, SparseRows
 

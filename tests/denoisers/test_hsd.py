@@ -85,6 +85,16 @@ def test_signals_equal_the_literal_reading() -> None:
         torch.testing.assert_close(found.rebuilding[row], error)
 
 
+def test_the_rebuilding_error_trains_both_passes_and_the_embeddings() -> None:
+    """Its gradients are those of the literal reading, in what is read, in what is to be rebuilt, and in the LSTM."""
+    model = hsd().eval()
+    weights = [model.items.weight, *model.rebuild.parameters()]
+    expected = torch.stack([literal_signals(model, items, model.users.weight[1])[2] for items in WINDOWS]).sum()
+    found = torch.autograd.grad(preferences(model).rebuilding.sum(), weights)
+    for own, literal in zip(found, torch.autograd.grad(expected, weights), strict=True):
+        torch.testing.assert_close(own, literal, atol=1e-5, rtol=1e-4)
+
+
 def test_verdicts_by_hand() -> None:
     """Preferences for noise (0.4, 0.2): dropped, score -0.2, kept with 1 - s(0.4) s(0.2); one against it: kept.
 
@@ -231,6 +241,19 @@ def test_the_temperature_falls() -> None:
     for _ in range(2000):
         model.cool()
     assert model.temperature == 1e-3
+
+
+def test_decisions_are_taken_at_the_temperature_by_now() -> None:
+    """The gradient of a hard decision is that of the soft one."""
+    model = hsd()
+    model.temperature = 0.3
+    preference, real = torch.tensor([0.4, -0.2, 0.1], requires_grad=True), Real(torch.ones(1, 3, dtype=torch.bool))
+    state = model.generator.get_state()
+    decided = model.sampled(preference, real).sum()
+    model.generator.set_state(state)
+    noise = masking.logistic(torch.Size([1, 3]), model.generator, torch.device("cpu"))[0]
+    soft = torch.sigmoid((preference + noise) / 0.3).sum()
+    torch.testing.assert_close(*(torch.autograd.grad(each, preference) for each in (decided, soft)))
 
 
 def asked(model: HSD) -> Tensor:

@@ -35,6 +35,7 @@ from iadsr.denoisers.ssdrec_encoder import Fusion, InteractionGraphs
 from iadsr.errors import UserError
 from iadsr.params import ParamsError
 from iadsr.prefixes import prefixes_with_target
+from iadsr.products import set_product_dtype
 from iadsr.saved_model import build
 from iadsr.sequences import Batch, Feed, Sequences
 from iadsr.sparse_products import SparseMatrix, SparseRows
@@ -459,14 +460,31 @@ def test_the_gradient_of_a_pick_is_that_of_the_soft_choice() -> None:
     """At its temperature, among real positions."""
     score = torch.tensor([[0.0, 1.0, 0.5], [0.3, 0.2, 0.9]], requires_grad=True)
     valid = torch.tensor([[True, True, True], [True, True, False]])
-    picked = spread_noise().picked(score, valid, 0.5, torch.Generator().manual_seed(0))
+    picked = spread_noise().picked(score, valid, 0.3, torch.Generator().manual_seed(0))
     noise = masking.gumbel(score.shape, torch.Generator().manual_seed(0), CPU)
-    soft = torch.softmax(((score + noise) / 0.5).masked_fill(~valid, float("-inf")), dim=1)
+    soft = torch.softmax(((score + noise) / 0.3).masked_fill(~valid, float("-inf")), dim=1)
     grads = [
         torch.autograd.grad(chosen.sum(), score) for chosen in (picked.flag, soft.gather(1, picked.place[:, None]))
     ]
     torch.testing.assert_close(*grads)
     assert grads[0][0].any(1).all()
+
+
+def test_the_temperature_by_now_is_that_of_the_augmentation() -> None:
+    model = ssdrec()
+    model.temperature = 0.3
+    with mock.patch.object(model.augmenter, "forward", wraps=model.augmenter.forward) as augment:
+        model.examined(BATCH, prefixes_with_target(BATCH))
+    assert augment.call_args.args[3] == 0.3
+
+
+def test_the_graphs_are_read_in_float32() -> None:
+    """In bfloat16 the embeddings would differ from those of use by more than items differ from one another."""
+    model = ssdrec(embedding_dropout=0.0)
+    set_product_dtype(model, torch.bfloat16)
+    assert model.training and model.graphs is not None
+    found = model.encoder.items(model.graphs, model.users.weight, model.items.weight)
+    torch.testing.assert_close(found[1:], literal_items(model)[1:])
 
 
 def test_the_item_signal_trains_what_it_reads_and_whom_it_asks() -> None:
