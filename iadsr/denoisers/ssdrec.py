@@ -12,8 +12,8 @@ in them, which is what the method loses by (docs/rivals.md).
 
 The graphs hold training interactions alone. A user's embedding, and by its neighbours an item's, has seen the user's
 whole training history, though: in training they know that a target is among some hundred neighbours and items, as in
-any recommender with such graphs. That departs from the rule that nothing in training looks past a prefix. A user that is
-not of the data set, and everybody who is served, has the mean of all users' embeddings. Training inserts items into
+any recommender with such graphs. That departs from the rule that nothing in training looks past a prefix. A user that
+is not of the data set, and everybody who is served, has the mean of all users' embeddings. Training inserts items into
 every short history, so it never sees one of a single item.
 
 What the specification leaves open, or the released code decides otherwise:
