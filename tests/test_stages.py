@@ -949,7 +949,12 @@ def assert_one_error(result: Result, said: str) -> None:
         ("encode", "encoder", "bert", "unknown encoder 'bert'; known (under `encoders`) are minilm, llm2vec"),
         ("encode", "encoders.minilm.kind", "oracle", "encoders.minilm.kind: expected one of "),
         ("encode", "encoders.minilm.pool", "mean", "encoders.minilm.pool: unknown parameter"),
-        ("encode", "encode.prefixes", "sum", "encode.prefixes: input should be 'joint', 'shared' or 'mean', found 'sum'"),
+        (
+            "encode",
+            "encode.prefixes",
+            "sum",
+            "encode.prefixes: input should be 'joint', 'shared' or 'mean', found 'sum'",
+        ),
         ("encode", "datasets.demo.max_length", 0, "datasets.demo.max_length: expected a whole number of at least 1"),
         ("train", "dataset", "huge", "unknown dataset 'huge'"),
         ("train", "backbone", "bert4rec", "unknown backbone 'bert4rec'; known (under `backbones`) are none, gru4rec, "),
