@@ -22,10 +22,11 @@ from iadsr.device import pick_device, pick_dtype, set_threads
 from iadsr.encode_estimate import parameters as weights_of
 from iadsr.encoders import Encoder, Llm2VecParams, Tokens, TransformerParams, open_encoder
 from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
+from iadsr.encoders.prefix_sharing import added_mask
 from iadsr.encoding import EncodeParams, distinct
 from iadsr.text_encoding import Budget, Encoded, encoded, places, units
 from iadsr.texts import Corpus, Wording, prefix_texts, read_corpus
-from iadsr.vector_store import SHARD
+from iadsr.vector_store import SHARD, ordered
 from stages import paths
 from stages.command import new_app, reports_errors
 
@@ -235,7 +236,7 @@ def around(encoder: Encoder, max_tokens: int) -> Any:
 def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
     """As the stage does it: shards of neighbours in length, or of texts that begin alike, each sorted by tokens."""
     together = bool(encoder.separator)  # type: ignore[attr-defined]  # both kinds have one
-    order = sorted(range(len(texts)), key=lambda number: texts[number] if together else len(texts[number]))
+    order = ordered(texts, range(len(texts)), together)
     shards = [[texts[number] for number in order[at : at + SHARD]] for at in range(0, len(order), SHARD)]
     parts = [encoded(encoder, shard, Budget(budget)) for shard in shards]
     back = np.argsort(order)
@@ -276,10 +277,9 @@ def packed_vectors(encoder: Encoder, batch: Sequence[Tokens]) -> torch.Tensor:
     ids = torch.from_numpy(np.concatenate([each.ids for each in batch])).long().to(encoder.device)
     counted = np.concatenate([np.arange(len(each.ids)) >= len(each.ids) - each.pooled for each in batch])
     pooled = torch.from_numpy(counted).to(encoder.device)
-    barred = torch.zeros(len(ids), len(ids), dtype=encoder.model.dtype, device=encoder.device)
-    barred.masked_fill_(owner[:, None] != owner, torch.finfo(barred.dtype).min)
+    mask = added_mask((owner[:, None] == owner)[None], encoder.model.dtype)
     with torch.inference_mode():
-        given = {"input_ids": ids[None], "position_ids": places[None], "attention_mask": barred[None, None]}
+        given = {"input_ids": ids[None], "position_ids": places[None], "attention_mask": mask}
         hidden = encoder.model(**given).last_hidden_state[0].float()
         sums = hidden.new_zeros(len(batch), hidden.shape[1]).index_add_(0, owner[pooled], hidden[pooled])
         found: torch.Tensor = sums / torch.bincount(owner[pooled])[:, None]

@@ -12,7 +12,7 @@ from iadsr.encoders import Encoder
 from iadsr.encoding import Recipe, Source, all_texts, distinct, store_of
 from iadsr.text_encoding import Budget, encoded, places, units
 from iadsr.texts import Corpus
-from iadsr.vector_store import SHARD
+from iadsr.vector_store import SHARD, ordered
 
 SAMPLE_SECONDS, PIECES = 10.0, 8  # of measured encoding, at least
 EFFICIENCY = 0.5  # of a rented device's dense rate; an assumption, not a measurement
@@ -26,7 +26,7 @@ def estimated(corpus: Corpus, recipe: Recipe, source: Source, work: Path, tflops
     texts, numbers = distinct(all_texts(corpus, recipe))
     store = store_of(work, source.identity)
     held = store.holds_texts(texts)
-    new = store.ordered(texts, np.flatnonzero(~held).tolist())
+    new = ordered(texts, np.flatnonzero(~held).tolist(), store.alphabetical)
     encoder, budget = source.open(), source.budget()
     lengths = np.zeros(len(texts), dtype=np.int64)
     lengths[new], new_cut, padded = counted(encoder, [texts[number] for number in new], budget.tokens)

@@ -85,6 +85,13 @@ def _planned(path: Path) -> list[bytes]:
         return []
 
 
+def ordered(texts: Sequence[str], numbers: Iterable[int], alphabetical: bool) -> list[int]:
+    """The numbers of texts, neighbours of which come into one shard: of like length, or that begin alike."""
+    if alphabetical:
+        return sorted(numbers, key=lambda number: texts[number])
+    return sorted(numbers, key=lambda number: (len(texts[number]), texts[number]))
+
+
 class Store:
     """What one encoder made of texts; `manifest` says which encoder, and differs between any two."""
 
@@ -153,15 +160,9 @@ class Store:
             planned = [numbers[digest] for digest in _planned(path) if digest in numbers]
             missing = set(np.flatnonzero(~self.holds(digests)).tolist())
             if missing - set(planned):
-                planned = self.ordered(texts, missing)
+                planned = ordered(texts, missing, self.alphabetical)
                 write_array(path, digests[planned])
         return Plan(self, folder, texts, digests, [planned[at : at + SHARD] for at in range(0, len(planned), SHARD)])
-
-    def ordered(self, texts: Sequence[str], numbers: Iterable[int]) -> list[int]:
-        """The numbers of texts, neighbours of which come into one shard."""
-        if self.alphabetical:
-            return sorted(numbers, key=lambda number: texts[number])
-        return sorted(numbers, key=lambda number: (len(texts[number]), texts[number]))
 
     def gathered(self, digests: Digests, path: Path, first: Path | None = None) -> Encoded:
         """What the shards say of texts that they all hold; the vectors are a new memory map at `path`.

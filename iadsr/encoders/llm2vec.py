@@ -94,9 +94,10 @@ def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype, separa
     """The encoder that `spec` describes, its adapters merged."""
     silence_progress()
     folder, adapters = find_model(spec.model), [find_model(adapter) for adapter in spec.adapters]
-    check_context(_config_of_decoder(folder), spec)
+    config = _config_of_decoder(folder)
+    check_context(config, spec)
     if separator:
-        prefix_sharing.check_window(_config_of_decoder(folder), spec.max_tokens, spec.model)
+        prefix_sharing.check_window(config, spec.max_tokens, spec.model)
     model: Any = merged(bidirectional(folder, dtype), adapters)
     return Llm2VecEncoder(spec, model.to(device), tokenizer_of(folder), separator)
 

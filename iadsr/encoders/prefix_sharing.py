@@ -25,6 +25,7 @@ from iadsr.encoders import Encoder, Tokens
 from iadsr.encoders.weights import COUNTED_FROM_PADDING, moved
 from iadsr.errors import UserError
 
+ALL, PADDING = 0, -1  # owners of a token that is no text's own
 METHOD = 1  # part of a store's identity: to be raised where vectors change
 Chain = Sequence[Tokens]  # each begins the next one
 TOLERANCES = {torch.float32: 1e-4}  # of a vector's largest value; other formats:
@@ -103,14 +104,14 @@ def vectors(
     parts = (torch.from_numpy(part) for part in (ids, positions, level, owner, weights, rows))
     given, placed, seeing, owned, share, asked = (moved(part, device) for part in parts)
     with torch.inference_mode():
-        unseen = ~seen(seeing, owned)
-        barred = torch.zeros(unseen.shape, dtype=model.dtype, device=device)
-        barred.masked_fill_(unseen, torch.finfo(model.dtype).min)
-        hidden = model(input_ids=given, attention_mask=barred[:, None], position_ids=placed).last_hidden_state
+        mask = added_mask(seen(seeing, owned), model.dtype)
+        hidden = model(input_ids=given, attention_mask=mask, position_ids=placed).last_hidden_state
         return (share @ hidden.float()).flatten(0, 1).index_select(0, asked)
 
 
-ALL, PADDING = 0, -1  # owners of a token that is no text's own
+def added_mask(sees: Bool[Tensor, "batch tokens tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 tokens tokens"]:
+    """What attention adds to its scores, for all heads, so that a token (the row) sees only these."""
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
 
 
 def seen(level: Int[Tensor, "batch tokens"], owner: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:

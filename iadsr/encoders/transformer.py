@@ -36,9 +36,10 @@ class TransformerEncoder:
         silence_progress()
         self.separator = separator
         folder = find_model(spec.model)
-        _check(model_config(folder), spec)
+        config = model_config(folder)
+        _check(config, spec)
         if separator:
-            prefix_sharing.check_window(model_config(folder), spec.max_tokens, spec.model)
+            prefix_sharing.check_window(config, spec.max_tokens, spec.model)
         self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
         self.tokenizer = load(
             AutoTokenizer.from_pretrained, name=folder, trust_remote_code=False, truncation_side="left"
