@@ -14,6 +14,7 @@ from torch.nn import Linear
 from torch.nn import functional as F
 
 from iadsr import graphs
+from iadsr.backbones.padding import put, take
 from iadsr.dropout import Dropout
 from iadsr.errors import UserError
 from iadsr.sequences import Sequences
@@ -25,8 +26,11 @@ SLOPE = 0.2  # of the LeakyReLU below 0
 class InteractionGraphs(nn.Module):
     """The graphs of the training interactions, rows summing to 1; needed in training only.
 
-    An item's `earlier` and `later` neighbours stand before and after it; `rivals` are the negative graphs.
+    An item's `earlier` and `later` neighbours stand before and after it, and `in_order` are the items that have any;
+    `rivals` are the negative graphs.
     """
+
+    in_order: Tensor
 
     def __init__(self, sequences: Sequences, frequent: int, cold_items: float, cold_users: float) -> None:
         """UserError where no two items stand in the same order more than `frequent` times."""
@@ -46,6 +50,8 @@ class InteractionGraphs(nn.Module):
         rivals = graphs.item_conflicts(succession.counts, frequent, hot_items)
         self.users_of_item = _of_all(owned.T)
         self.earlier_items, self.later_items, self.rival_items = _of_all(later.T), _of_all(later), _of_all(rivals)
+        in_order = (later.sum(axis=0) + later.sum(axis=1)).nonzero()[0]
+        self.register_buffer("in_order", torch.from_numpy(in_order), persistent=False)
         self.items_of_user, self.like_users, self.rival_users = (
             SparseRows(graphs.row_normalised(graph))
             for graph in (owned, shares, graphs.user_conflicts(shares, hot_users))
@@ -84,7 +90,8 @@ class GraphEncoder(nn.Module):
         """Of all items, and something in row 0."""
         earlier, later = known.earlier_items.product(items), known.later_items.product(items)
         rivals, owners = known.rival_items.product(items), known.users_of_item.product(users)
-        return self.of_items(items, self.mixed(items, earlier, later), rivals, owners)
+        mixed = self.mixed(*(take(table, known.in_order) for table in (items, earlier, later)))
+        return self.of_items(items, put(mixed, known.in_order, len(items)), rivals, owners)
 
     def mixed(
         self,

@@ -137,10 +137,12 @@ def test_later_items_are_those_that_stand_later() -> None:
     assert later.nonzero().tolist() == [[1, 2]]
 
 
-def test_embeddings_of_the_graphs_equal_the_literal_reading() -> None:
-    """Of all items, of some users, and saved at the end of an epoch with zeros in row 0."""
+@pytest.mark.parametrize(("frequent", "in_order"), [(1, ITEMS), (2, 6)])
+def test_embeddings_of_the_graphs_equal_the_literal_reading(frequent: int, in_order: int) -> None:
+    """Of all items, with and without neighbours in order, of some users, and saved with zeros in row 0."""
     model = ssdrec()
-    assert model.graphs is not None
+    model.graphs = InteractionGraphs(SEQUENCES, frequent, 0.2, 0.2)
+    assert len(model.graphs.in_order) == in_order
     items, users = literal_items(model), literal_users(model)
     torch.testing.assert_close(model.encoder.items(model.graphs, model.users.weight, model.items.weight), items)
     rows = torch.tensor([3, 0, 3, 12])
