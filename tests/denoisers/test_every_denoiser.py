@@ -138,8 +138,8 @@ def test_learns_one_batch_by_heart(denoiser: str, backbone: str, feed: Feed) -> 
             optimizer.step()
         model.end_epoch()
         if knows(model.eval(), batch):
-            return
-    raise AssertionError(f"{denoiser} on {backbone} has not learnt two histories")
+            break
+    assert knows(model, batch)
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def trained_on(
     return save(model.state_dict()), judge(model, feed, LENGTH), states
 
 
-@pytest.mark.parametrize(("denoiser", "backbone"), [each for each in COMBINATIONS if each[1] != "caser"])
+@pytest.mark.parametrize(("denoiser", "backbone"), COMBINATIONS)
 def test_killed_after_any_epoch_it_ends_the_same(denoiser: str, backbone: str, feed: Feed, tmp_path: Path) -> None:
     """Weights and checkpoint are those of a run that was never interrupted, dropout and drawn prefixes included."""
 
