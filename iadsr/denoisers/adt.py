@@ -14,9 +14,9 @@ catalogue has no negatives of its own.
 
 Its verdict on an interaction, which the paper does not need, is about the item as a target of the items before it in
 the window. Under `truncated` an item is kept where its loss is below a threshold: the running mean, over about the
-last 1 / PACE batches, of the smallest loss that was left out. These losses were under dropout and the verdict's is
-not, so it is milder than the share. Under `reweighted` all items are kept, and the weight says how much. A window's
-first item is nobody's target: it has no score and is kept.
+last 1 / PACE batches, of the smallest loss that was left out. These losses were under dropout and of the model as it
+was then, so the share of items that are dropped is another one, of validation items a larger one. Under `reweighted`
+all items are kept, and the score is the weight. A window's first item is nobody's target: it has no score and is kept.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ class ADT(Recommender):
         following = F.pad(batch.items[:, 1:], (0, 1))
         losses = F.pad(self.losses(self.prefix_states(batch.items), following)[:, :-1], (1, 0), value=float("nan"))
         if self.params.loss == "reweighted":
-            weights = self.weights(losses)
-            probability = weights.nan_to_num(1.0)
-            return Keep.without_cosines(weights, probability, torch.ones_like(probability).bool())
+            certain = torch.ones_like(losses)
+            return Keep.without_cosines(self.weights(losses), certain, certain.bool())
         score = (self.threshold - losses).where(self.threshold.isfinite(), float("nan"))
         kept = ~(score <= 0)
         return Keep.without_cosines(score, kept.to(score.dtype), kept)

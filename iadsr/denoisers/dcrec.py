@@ -19,8 +19,9 @@ One LayerNorm serves both graphs, and what it adds to a graph's mean is under th
 
 Edge dropout scales the edges that stay, as dropout does, since there is none where a model is used. The states of all
 items in both graphs are computed after each epoch, without any dropout, and saved with the model, which then needs no
-graph. In training A holds the step to the target, as in any such graph: this favours the graph views in training,
-and no held-out item is in it.
+graph. In training both graphs hold a user's whole training history, as published, with what comes after the target of
+an example: A holds the step from v to the target, which counts among the edges that remain in the weight above, and S
+what goes with every later item. This favours the graph views in training. No held-out item is in them.
 
 Where the released code deviates, `quirks` brings back:
 
@@ -31,8 +32,10 @@ Not brought back, of the released code:
 
 - graphs from histories up to the test item, and early stopping on the test items: they leak.
 - rows of S beyond the first block hold other items' neighbours: an error that depends on the order of items.
-- the transitions of all users of a batch are removed at once, and neighbours are drawn at random: so a weight
-  depends on who else is in the batch.
+- the transitions of all users of a batch are removed at once, and neighbours are drawn at random: so a weight,
+  before any scaling, depends on who else is in the batch, and on chance.
+- examples are mixed over all users: here a batch holds the prefixes of its windows, so some of what a contrast tells
+  apart, and of what scales a weight, is of the same user.
 - the dropout between steps of a graph, whose result it throws away: there is none here.
 - edges to drop are drawn with replacement, so of 0.5 only 39% go, and its graph library divides by the root of the
   numbers of neighbours once more.

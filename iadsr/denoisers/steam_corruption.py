@@ -114,8 +114,8 @@ def walked(
 ) -> tuple[Bool[Tensor, "batch time"], Int[Tensor, "batch time"]]:
     """Which items are deleted, and how many right before each.
 
-    What is not inserted before is kept or deleted; after a deletion, the next is deleted with the rate of deletions,
-    up to `most` in a run; the item that ends a run is kept.
+    An item is kept or deleted whether or not a random one is put before it; after a deletion, the next is deleted with
+    the rate of deletions, up to `most` in a run; the item that ends a run is kept.
     """
     first, later = rates.delete / (rates.keep + rates.delete), rates.delete
     free = valid & F.pad(valid[:, 1:], (0, 1))  # all but the last item
