@@ -18,9 +18,10 @@ from benchmarks.prepared import environment, parameters, prepared
 from iadsr.artifacts import read_json
 from iadsr.device import pick_device
 from iadsr.errors import UserError
+from iadsr.models.ranking import HEADLINES
 from stages import paths
 from stages.command import new_app, reports_errors
-from stages.seeds import SHOWN, link, parsed
+from stages.seeds import link, parsed
 
 app = new_app()
 Fields = dict[str, Any]
@@ -75,7 +76,7 @@ def alone(content: Fields, folder: Path) -> Fields:
         "seed": content["seed"],
         "seconds": round(seconds, 2),
         "evaluation": round(evaluation, 2),
-        **{name: round(found[name], 5) for name in ("epochs", "best_epoch", *SHOWN)},
+        **{name: round(found[name], 5) for name in ("epochs", "best_epoch", *HEADLINES)},
     }
 
 
@@ -85,7 +86,7 @@ def side_by_side(content: Fields, folder: Path, seeds: list[int]) -> Fields:
         workspace = opened(content, folder, Path(scratch))
         seconds = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
         found = read_json(workspace / paths.SEEDS / "summary.json")
-    shown = {name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in ("epochs", *SHOWN)}
+    shown = {name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in ("epochs", *HEADLINES)}
     return {"seeds": seeds, "seconds": round(seconds, 2), **shown}
 
 

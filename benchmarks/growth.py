@@ -138,7 +138,7 @@ def draw(path: Path, points: list[Fields]) -> None:
     """A row of panels for each axis that grows; both scales are logarithmic, so linear growth has slope 1."""
     import altair as alt
 
-    from iadsr.figures import BLUE, HEIGHT, WIDTH
+    from iadsr.evaluate.plots import BLUE, HEIGHT, WIDTH
 
     panel = {"width": round(WIDTH * 0.6), "height": round(HEIGHT * 0.7)}
     grown = [{**point, "peak_memory_mib": point["peak_memory_bytes"] / 2**20} for point in points]

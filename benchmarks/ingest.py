@@ -118,7 +118,7 @@ def write_params(work: Path, format: Format, core: int, duplicates: str) -> None
     """What the two stages read of params.yaml; JSON is YAML."""
     content = {
         "dataset": "generated",
-        "datasets": {"generated": {"core": core, "source": SOURCES[format]}},
+        "datasets": {"generated": {"core": core, "max_length": 50, "source": SOURCES[format]}},
         "ingest": {"max_rejects": 0},
         "filter": {"duplicates": duplicates, "ties": "raw", "ties_seed": 0},
         "noise": {"ratio": 0.0, "seed": 0},

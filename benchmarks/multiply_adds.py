@@ -41,13 +41,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that decide a model's work; `semantic` is the width of the text encodings, 0 for a plain backbone."""
+    """The sizes that decide a model's work; `text_width` is that of the text encodings, 0 for a plain backbone."""
 
     backbone: str
     params: Mapping[str, Any]  # `backbones.<backbone>` of params.yaml
     items: int
     dim: int
-    semantic: int = 0
+    text_width: int = 0
     negatives: int | None = None  # that a sampled loss scores in place of all items
     denoiser: str = "none"
 
@@ -64,7 +64,7 @@ def training(load: Load, shape: Shape) -> dict[str, int]:
         "loss": 3 * load.examples * (shape.negatives or shape.items) * shape.dim,
         "encoder": 3 * encoder(load, shape) + 3 * head(load.examples, shape),
     }
-    if shape.semantic:
+    if shape.text_width:
         parts["alignment"] = 2 * projections(load, shape) + 3 * load.contrasts * shape.hidden
     return parts
 
@@ -77,7 +77,7 @@ def ranking(load: Load, shape: Shape) -> dict[str, int]:
         "scores": load.windows * shape.items * shape.dim,
         "encoder": encoder(load, shape) + head(load.windows, shape),
     }
-    if shape.semantic:
+    if shape.text_width:
         parts["alignment"] = projections(load, shape)
     return parts
 
@@ -94,7 +94,7 @@ def head(states: int, shape: Shape) -> int:
 
 def projections(load: Load, shape: Shape) -> int:
     """The text encoding of each prefix in its two roles."""
-    return 2 * load.tokens * shape.semantic * shape.hidden
+    return 2 * load.tokens * shape.text_width * shape.hidden
 
 
 def gru4rec(load: Load, shape: Shape) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import peer
-from iadsr.denoisers import DENOISERS
+from iadsr.models.denoisers.registry import DENOISERS
 
 Dataset = Annotated[str, typer.Option(help="An entry of `datasets` in params.yaml.")]
 Backbone = Annotated[str, typer.Option(help="gru4rec | caser | sasrec")]

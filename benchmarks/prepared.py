@@ -13,16 +13,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from iadsr.artifacts import file_digest, replacing_folder, text_digest
-from iadsr.catalogue import MIRROR_VARIABLE
-from iadsr.configuration import problems
-from iadsr.denoisers import DENOISERS
 from iadsr.errors import UserError
+from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.params import ParamsError, choice, lookup, read_params, read_yaml
+from iadsr.params_check import problems
 from stages import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
-OFFICIAL = ROOT.parent / "shared" / "data"  # taken as the mirror where it is there and IADSR_MIRROR names none
 
 
 def parameters(chosen: dict[str, Any], changes: list[str], **train: Any) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def prepared(content: dict[str, Any]) -> Path:
 
     Made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
     """
-    stages = ["ingest", "filter"] + (["encode"] if DENOISERS[content["denoiser"]].reads_texts else [])
+    stages = ["ingest", "filter"] + (["encode"] if DENOISERS[content["denoiser"]].traits.reads_texts else [])
     folder = CACHE / f"{choice(content, 'dataset', 'datasets')}-{key(content, stages)[:12]}"
     if not folder.exists():
         with replacing_folder(folder) as new:
@@ -87,8 +85,11 @@ def key(content: dict[str, Any], stages: list[str]) -> str:
     if "encode" in stages:
         read += [content["encode"], content["encoder"], content["encoders"]]
     listed = read_yaml(ROOT / "dvc.yaml")["stages"]
-    code = sorted({file for stage in stages for file in listed[stage]["deps"] if file.endswith(".py")})
-    return text_digest(json.dumps(read), *(file_digest(ROOT / file) for file in code))
+    places = {
+        ROOT / place for stage in stages for place in listed[stage]["deps"] if place.startswith(("iadsr", "stages"))
+    }
+    code = sorted({file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])})
+    return text_digest(json.dumps(read), *map(file_digest, code))
 
 
 def make(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
@@ -107,8 +108,5 @@ def make(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the repository's code first and its mirror of official files, if there is one."""
-    changed = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    if not os.environ.get(MIRROR_VARIABLE) and OFFICIAL.is_dir():
-        changed[MIRROR_VARIABLE] = str(OFFICIAL)
-    return {**os.environ, **changed}
+    """This process's, with the repository's code first."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}

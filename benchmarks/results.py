@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.processes import Child
-from iadsr.denoisers import NO_BACKBONE
+from iadsr.models.assembly import NO_BACKBONE
+from iadsr.models.denoisers.registry import DENOISERS
 
 Fields = dict[str, Any]
 
@@ -24,9 +25,8 @@ def headed(content: Fields, first: Fields) -> Fields:
     backbone, denoiser = content["backbone"], content["denoiser"]
     settings = {"train": content["train"], f"backbones.{backbone}": content["backbones"][backbone]}
     if denoiser != "none":
-        settings[denoiser] = content[denoiser]
-    if denoiser == "iadsr":
-        settings["theta"] = content["theta"]
+        settings[denoiser] = content["denoisers"][denoiser]
+        settings |= {key: content[key] for key in DENOISERS[denoiser].traits.top_level}
     head = {"dataset": content["dataset"], "backbone": backbone, "denoiser": denoiser, "settings": settings}
     load = first["load"]
     padding = {

@@ -18,14 +18,15 @@ import typer
 
 from benchmarks import results
 from iadsr.errors import UserError
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.models.ranking import HEADLINES
 from stages.command import new_app, reports_errors
 
 app = new_app()
 
 Run = dict[str, Any]
 Paper = dict[tuple[str, str, str], dict[str, str]]
-ORDER = ("none", "iadsr", "hsd", "ssdrec", "adt", "semantic", "steam", "dcrec")
-SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtered", "test_ndcg_10_filtered")
+ORDER = list(DENOISERS)
 TITLES = (
     *("backbone", "method", "seed", "HR@10 U", "NDCG@10 U", "HR@10 F", "NDCG@10 F", "over its base"),
     *("paper: HR@10", "NDCG@10", "over its base", "drop, expected", "drop, rule", "best of epochs"),
@@ -89,7 +90,7 @@ def row(runs: list[Run], base: list[Run], paper: Paper) -> list[str]:
         "" if first["backbone"] == "none" else first["backbone"],
         first["denoiser"] + (f", {first['changes']}" if first["changes"] else ""),
         each(runs, lambda run: str(run["seed"])),
-        *(each(runs, lambda run, name=name: decimals(run["metrics"][name])) for name in SHOWN),  # type: ignore[misc]
+        *(each(runs, lambda run, name=name: decimals(run["metrics"][name])) for name in HEADLINES),  # type: ignore[misc]
         "" if plain else over(runs, base),
         *paper_cells(first, paper),
         "" if plain else each(runs, lambda run: f"{run['metrics']['drop_ratio_expected']:.1%}"),
@@ -108,7 +109,7 @@ def decimals(value: float) -> str:
 
 def over(runs: list[Run], base: list[Run]) -> str:
     """The ratio of mean HR@10 U."""
-    own, plain = (mean(run["metrics"][SHOWN[0]] for run in some) if some else 0 for some in (runs, base))
+    own, plain = (mean(run["metrics"][HEADLINES[0]] for run in some) if some else 0 for some in (runs, base))
     return f"{own / plain:.2f}" if base else ""
 
 

@@ -107,7 +107,7 @@ def summary(content: Fields, items: list[Fields], rates: dict[str, float]) -> Fi
         "epoch_seconds_median": round(median(seconds), 4),
         "examples_per_second": round(load.examples / min(seconds), 1),
         "peak_memory_bytes": timed[-1]["peak_memory_bytes"],
-        **results.against_peak(adds, min(seconds), rates, first["product_dtype"]),
+        **results.against_peak(adds, min(seconds), rates, first["matmul_dtype"]),
         "epochs": [epoch(number, item) for number, item in enumerate(items)],
     }
 

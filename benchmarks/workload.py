@@ -16,21 +16,21 @@ import torch
 
 from benchmarks import machine
 from benchmarks.multiply_adds import Load, Shape
-from iadsr import saved_model
-from iadsr.backbones.padding import by_length
-from iadsr.denoisers import DENOISERS
 from iadsr.device import pick_device, set_threads
+from iadsr.layers.jagged import length_groups
+from iadsr.layers.linear import ROWS
+from iadsr.models.assembly import build, configured
+from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.models.ranking import rank_targets
+from iadsr.models.recommender import Recommender
 from iadsr.params import group
-from iadsr.products import ROWS
-from iadsr.ranking import rank_targets
-from iadsr.recommender import Recommender
-from iadsr.saved_model import ModelConfig
 from iadsr.schemas import TEST, TRAIN
-from iadsr.sequences import Batch, Feed, Sequences, Windows, read_sequences
-from iadsr.training import Progress, TrainParams, start, train_epoch
-from iadsr.vectors import PrefixVectors
+from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.windows import Batch, Feed, Sequences, Windows, read_sequences
+from iadsr.train.checkpoint import Progress
+from iadsr.train.fit import TrainParams, start, train_epoch
 from stages import paths
-from stages.train import configured
 
 Item = dict[str, Any]
 T = TypeVar("T")
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PartFeed(Feed):
-    """Windows of every so-manieth user alone, since neighbours in a file may be alike (None: of all)."""
+    """Windows of every n-th user alone, since neighbours in a file may be alike (None: of all)."""
 
     some: int | None = None  # users
 
@@ -74,7 +74,7 @@ def load_of(batch: Batch) -> Load:
     return Load(
         windows=windows,
         places=batch.valid.numel(),
-        grouped=sum(group.valid.numel() for group in by_length(batch.valid)[1]),
+        grouped=sum(group.valid.numel() for group in length_groups(batch.valid)[1]),
         rows=-(-tokens // ROWS) * ROWS,
         tokens=tokens,
         pairs=int((lengths * (lengths + 1) // 2).sum()),
@@ -119,7 +119,7 @@ class Workload:
 
     def described(self, load: Load) -> Item:
         """The warm-up's item: what the measurement is of."""
-        plain = self.config.semantic is None
+        plain = self.config.encodings is None
         return {
             "load": load,
             "shape": Shape(
@@ -127,19 +127,19 @@ class Workload:
                 self.config.backbone_params,
                 self.config.item_count,
                 self.config.dim,
-                0 if plain else self.config.semantic["dim"],  # type: ignore[index]  # not plain
-                self.model.negatives,
+                0 if plain else self.config.encodings["dim"],  # type: ignore[index]  # not plain
+                self.model.settings.negatives,
                 self.config.denoiser,
             ),
             "machine": machine.described(self.device),
-            "product_dtype": str(self.model.product_dtype).removeprefix("torch."),
+            "matmul_dtype": str(self.model.settings.matmul_dtype).removeprefix("torch."),
         }
 
 
 def opened(content: Item, folder: Path) -> Workload:
     """The workload that `content` asks for, on the data set that `prepared` has made in `folder`."""
     sequences = read_sequences(folder / paths.SEQUENCES)
-    reads_texts = DENOISERS[content["denoiser"]].reads_texts
+    reads_texts = DENOISERS[content["denoiser"]].traits.reads_texts
     vectors = PrefixVectors(folder / paths.ENCODED, len(sequences.items)) if reads_texts else None
     return assembled(content, sequences, sequences.item_count, vectors)
 
@@ -150,10 +150,10 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
     set_threads(settings.threads, "train.threads")
     device = pick_device(settings.device, "train.device")
     manifest = vectors.manifest if vectors else None
-    config = configured(content, sequences.users, item_count, manifest, settings)
-    model = saved_model.build(config, Feed(sequences, vectors)).to(device)
+    config = configured(content, settings.dim, sequences.users, item_count, manifest)
+    model = build(config, Feed(sequences, vectors)).to(device)
     progress = start(model, settings, config.seed)
-    feed = Feed(sequences.to(device), vectors if model.needs_semantics else None)
+    feed = Feed(sequences.to(device), vectors if model.traits.reads_prefix_texts else None)
     return Workload(model, feed, settings, config, progress)
 
 

@@ -60,7 +60,7 @@ def require(path: Path, stage: str) -> None:
 
 def read_columns(path: Path, names: Sequence[str], stage: str) -> pa.Table:
     """Columns of a Parquet file that `stage` writes; UserError when it is missing, damaged or lacks one of them."""
-    # pyarrow, not iadsr.tables: a machine that only encodes or trains may lack polars.
+    # pyarrow, not iadsr.parquet: a machine that only encodes or trains may lack polars.
     require(path, stage)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

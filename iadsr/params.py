@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,23 +24,29 @@ TOP_LEVEL = (
     "encode",
     "train",
     "evaluate",
-    "iadsr",
-    "hsd",
-    "dcrec",
-    "steam",
-    "adt",
-    "semantic",
-    "ssdrec",
     "backbones",
+    "denoisers",
     "encoders",
     "datasets",
 )
+# Where the groups of earlier files stand now.
+MOVED = {name: f"denoisers.{name}" for name in ("iadsr", "hsd", "ssdrec", "dcrec", "steam", "adt")}
+MOVED["semantic"] = "denoisers.text_rule"
+RENAMED = {"semantic": "text_rule"}  # entries of `denoisers`
 
 
 class Group(pydantic.BaseModel):
     """A group of parameters: immutable, typed strictly, all numbers finite, with unknown keys refused."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DatasetParams(Group):
+    """`datasets.<name>` of params.yaml, of which each stage reads its own part."""
+
+    core: int = pydantic.Field(ge=0)  # interactions that each user and item must have; 0 or 1: no filtering
+    max_length: int = pydantic.Field(ge=1)  # newest items of a history that a model reads
+    source: dict[str, Any]  # as its `kind` demands: iadsr/ingest/sources.py
 
 
 class ParamsError(UserError):
@@ -84,8 +89,11 @@ def read_yaml(path: Path) -> Params:
 
 def unknown_keys(content: Params) -> list[str]:
     """A message for each key at top level that no stage reads."""
-    unknown = sorted(set(content) - set(TOP_LEVEL), key=str)
-    return [f"unknown parameter {key!r}; known are {', '.join(TOP_LEVEL)}" for key in unknown]
+    known = f"known are {', '.join(TOP_LEVEL)}"
+    return [
+        f"unknown parameter {key!r}; it is {MOVED[key]} now" if key in MOVED else f"unknown parameter {key!r}; {known}"
+        for key in sorted(set(content) - set(TOP_LEVEL), key=str)
+    ]
 
 
 def lookup(params: Params, key: str) -> Any:
@@ -108,18 +116,17 @@ def choice(params: Params, key: str, table: str) -> str:
     if not isinstance(known, dict):
         raise UserError(f"params.yaml: {table}: expected a mapping, found {known!r}")
     if not isinstance(name, str) or name not in known:
+        renamed = f"it is called {RENAMED[name]} now; " if isinstance(name, str) and name in RENAMED else ""
         raise UserError(
-            f"params.yaml: unknown {key} {name!r}; known (under `{table}`) are {', '.join(map(str, known))}"
+            f"params.yaml: unknown {key} {name!r}; {renamed}known (under `{table}`) are {', '.join(map(str, known))}"
         )
     return name
 
 
-def one_of(params: Params, key: str, known: Iterable[str]) -> str:
-    """The value of `key`, which must be one of the names in `known`."""
-    name = lookup(params, key)
-    if not isinstance(name, str) or name not in known:
-        raise UserError(f"params.yaml: unknown {key} {name!r}; known are {', '.join(known)}")
-    return name
+def chosen_dataset(params: Params) -> tuple[str, DatasetParams]:
+    """The data set's name, and its checked parameters."""
+    name = choice(params, "dataset", "datasets")
+    return name, group(params, f"datasets.{name}", DatasetParams)
 
 
 def group(params: Params, key: str, model: type[AnyGroup], **more: Any) -> AnyGroup:

@@ -11,17 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iadsr import saved_model
 from iadsr.artifacts import read_columns
 from iadsr.device import pick_dtype
-from iadsr.encoders import Encoder, EncoderParams, encoder_params, open_encoder
-from iadsr.encoding import described, prefix_means, separator_of, wording_of
+from iadsr.encode.batches import Budget, encoded, prefix_means
+from iadsr.encode.encoders.interface import Encoder, EncoderParams, encoder_params
+from iadsr.encode.encoders.registry import open_encoder
+from iadsr.encode.recipe import described, separator_of, wording_of
+from iadsr.encode.texts import Corpus, prefix_texts
 from iadsr.errors import UserError
+from iadsr.models.files import load_model
 from iadsr.params import Params
 from iadsr.schemas import RAW_ITEM, TITLE
-from iadsr.sequences import Batch
-from iadsr.text_encoding import Budget, encoded
-from iadsr.texts import Corpus, prefix_texts
+from iadsr.sequences.windows import Batch
 
 BATCH = 256  # histories scored at once
 SERVING_TOKENS = 8192  # in a batch of the encoder
@@ -40,7 +41,7 @@ class Server:
 
     def __init__(self, model: Path, items: Path, encoder: EncoderParams | None, item_vectors: Path | None) -> None:
         """`item_vectors` (items.npy) is needed where prefixes are means of item vectors, `encoder` where texts are."""
-        self.model, self.config = saved_model.load(model, torch.device("cpu"))
+        self.model, self.config = load_model(model, torch.device("cpu"))
         self.ids, self.titles = read_catalogue(items, self.config.item_count)
         self.index = {raw: number for number, raw in enumerate(self.ids, 1)}
         self.encoder_params, self.item_vectors = encoder, item_vectors
@@ -85,8 +86,8 @@ class Server:
     def _texts(self, history: list[int], titles: Sequence[str] | None) -> list[str]:
         if titles is None or not len(titles):
             return [self.titles[number - 1] for number in history]
-        semantic = self.config.semantic
-        if semantic and (semantic["prefixes"] == "mean" or not self.model.needs_semantics):
+        encodings = self.config.encodings
+        if encodings and (encodings["prefixes"] == "mean" or not self.model.traits.reads_prefix_texts):
             raise UserError("titles: this model reads the vectors of catalogue items, not texts; leave titles out")
         if len(titles) != len(history):
             raise UserError(f"titles: {len(titles)} titles for a history of {len(history)} items")
@@ -112,20 +113,24 @@ class Server:
         newest = [torch.tensor(history[-length:]) for history in known]
         items = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True)
         rows = torch.where(items > 0, 0, -1)
-        semantic = self._semantic(known, texts, items.shape[1]) if self.model.needs_semantics else None
+        text_vectors = (
+            self._text_vectors(known, texts, items.shape[1]) if self.model.traits.reads_prefix_texts else None
+        )
         nobody = torch.zeros(len(known), dtype=torch.long)
-        return Batch(rows, items, torch.zeros_like(items), nobody, semantic)
+        return Batch(rows, items, torch.zeros_like(items), nobody, text_vectors)
 
-    def _semantic(self, known: list[list[int]], texts: list[list[str]], width: int) -> Float[Tensor, "batch time dim"]:
+    def _text_vectors(
+        self, known: list[list[int]], texts: list[list[str]], width: int
+    ) -> Float[Tensor, "batch time dim"]:
         """The encoding of every prefix that ends in the newest `max_length` items of each history."""
-        assert self.config.semantic is not None
-        of = self._means if self.config.semantic["prefixes"] == "mean" else self._encoded
+        assert self.config.encodings is not None
+        of = self._means if self.config.encodings["prefixes"] == "mean" else self._encoded
         parts = [torch.from_numpy(of(*pair).astype(np.float32)) for pair in zip(known, texts, strict=True)]
         return torch.stack([torch.nn.functional.pad(part, (0, 0, 0, width - len(part))) for part in parts])
 
     def _encoded(self, history: list[int], texts: list[str]) -> np.ndarray:
-        assert self.config.semantic is not None
-        length, wording = self.config.max_length, wording_of(self.config.semantic)
+        assert self.config.encodings is not None
+        length, wording = self.config.max_length, wording_of(self.config.encodings)
         everything = range(1, len(texts) + 1)
         prefixes = list(prefix_texts(_corpus(texts, everything), length, wording))[-length:]
         return encoded(self._opened(), prefixes, Budget(SERVING_TOKENS)).vectors
@@ -141,9 +146,9 @@ class Server:
         if self._encoder is None:
             if self.encoder_params is None:
                 raise UserError("the model's masks need the text encoder that it was trained with; none was given")
-            assert self.config.semantic is not None
-            dtype = pick_dtype(self.config.semantic["computed_in"], torch.device("cpu"))  # as in training
-            separator = separator_of(self.config.semantic)
+            assert self.config.encodings is not None
+            dtype = pick_dtype(self.config.encodings["computed_in"], torch.device("cpu"))  # as in training
+            separator = separator_of(self.config.encodings)
             self._encoder = open_encoder(self.encoder_params, torch.device("cpu"), dtype, separator)
         return self._encoder
 
@@ -157,18 +162,18 @@ def read_catalogue(path: Path, item_count: int) -> tuple[list[str], list[str]]:
     return table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
 
 
-def trained_encoder(params: Params, semantic: dict[str, Any]) -> EncoderParams:
-    """The encoder of the manifest `semantic` that a model was trained with, as params.yaml describes it.
+def trained_encoder(params: Params, encodings: dict[str, Any]) -> EncoderParams:
+    """The encoder of the manifest `encodings` that a model was trained with, as params.yaml describes it.
 
     UserError where params.yaml describes it otherwise by now: the model would read other vectors than it has learnt.
     """
-    name = semantic["encoder"]
+    name = encodings["encoder"]
     spec = encoder_params(params, name)
     for key, value in described(name, spec).items():
-        if semantic.get(key) != value:
+        if encodings.get(key) != value:
             raise UserError(
                 f"params.yaml: encoders.{name}.{key} is {value!r}, but the model was trained with "
-                f"{semantic.get(key)!r}; set it back, or train again with `dvc repro train`"
+                f"{encodings.get(key)!r}; set it back, or train again with `dvc repro train`"
             )
     return spec
 

@@ -18,7 +18,7 @@ from iadsr.errors import UserError
 P = ParamSpec("P")
 SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would keep a busy machine from their work
 FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
-Params = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
+ParamsFile = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
 
 
 def new_app() -> typer.Typer:

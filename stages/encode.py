@@ -7,28 +7,28 @@ from typing import Annotated
 import typer
 
 from stages import paths
-from stages.command import Params, new_app, reports_errors
+from stages.command import ParamsFile, new_app, reports_errors
 
 app = new_app()
 
-
-@app.command(
-    epilog="Example: python -m stages.encode   (what it would cost: python -m stages.encode --estimate; on eight GPUs: "
+EXAMPLE = (
+    "Example: python -m stages.encode   (what it would cost: python -m stages.encode --estimate; on eight GPUs: "
     "torchrun --nproc-per-node 8 -m stages.encode)"
 )
+Estimate = Annotated[
+    bool, typer.Option("--estimate", help="Encode a sample only; print texts, tokens, bytes and expected hours.")
+]
+Tflops = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001, help="With --estimate: dense TFLOP/s of a device to rent; its hours, too.", show_default=False
+    ),
+]
+
+
+@app.command(epilog=EXAMPLE)
 @reports_errors
-def main(
-    params: Params = paths.PARAMS,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Encode a sample only; print texts, tokens, bytes and expected hours.")
-    ] = False,
-    tflops: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="With --estimate: dense TFLOP/s of a device to rent; its hours, too.", show_default=False
-        ),
-    ] = None,
-) -> None:
+def main(params: ParamsFile = paths.PARAMS, estimate: Estimate = False, tflops: Tflops = None) -> None:
     """Turn data/filtered into data/encoded: a vector for each item's title and for each prefix of a history.
 
     Reads `encoder`, `encoders.<encoder>`, `encode` and `datasets.<dataset>.max_length`. What was encoded stays in
@@ -36,46 +36,25 @@ def main(
     texts are encoded. Under torchrun, srun or in a SLURM array each process encodes its share into the same folder, and
     the first one writes data/encoded.
     """
-    import time
+    from iadsr.encode.estimate import estimated
+    from iadsr.encode.fill import RecipeEncoder
+    from iadsr.encode.launcher import share_of_this_process
+    from iadsr.encode.recipe import Recipe
+    from iadsr.encode.run import encode_all, encode_share
+    from iadsr.encode.texts import read_corpus
+    from iadsr.params import read_params
 
-    from iadsr import cluster, encoders, encoding
-    from iadsr.device import pick_device, pick_dtype, set_threads
-    from iadsr.encode_estimate import estimated
-    from iadsr.params import choice, group, lookup, read_params
-    from iadsr.texts import checked_max_length, read_corpus
-
-    started = time.perf_counter()
-    content = read_params(params)
-    dataset = choice(content, "dataset", "datasets")
-    max_length = checked_max_length(lookup(content, f"datasets.{dataset}.max_length"), dataset)
-    name = choice(content, "encoder", "encoders")
-    settings = group(content, "encode", encoding.EncodeParams)
-    recipe = encoding.Recipe(name, encoders.encoder_params(content, name), settings, max_length)
-    corpus = read_corpus(paths.SEQUENCES, paths.ITEMS)
-
-    set_threads(settings.threads, "encode.threads")
-    share = cluster.share()
-    device = pick_device(share.device(settings.device), "encode.device")
-    source = encoding.Weights(recipe, device, pick_dtype(settings.dtype, device))
-    if estimate and not share.rank:
-        print(estimated(corpus, recipe, source, paths.ENCODE_WORK, tflops))
-    if estimate:
-        return
+    recipe = Recipe.of(read_params(params))
+    corpus, share = read_corpus(paths.SEQUENCES, paths.ITEMS), share_of_this_process()
+    lazy = RecipeEncoder.here(recipe, share)
     if share.rank:
-        store = encoding.write_share(corpus, source, recipe, paths.ENCODE_WORK, share.rank, share.ranks)
-        print(f"{name} on {device.type}: process {share.rank + 1} of {share.ranks} has done its share in {store}")
-        return
-    engine: encoding.Engine = encoding.in_this_process(share.ranks)
-    if settings.engine == "ray":
-        from iadsr.ray_engine import RayEngine
-
-        engine = RayEngine(recipe)
-    counts, new, dim = encoding.write_encoded(paths.ENCODED, corpus, source, recipe, paths.ENCODE_WORK, engine)
-    print(
-        f"{name} on {device.type} ({source.identity['dtype']}): {counts.texts:,} texts, {counts.distinct_texts:,} "
-        f"distinct, {new:,} of them new, {counts.tokens:,} tokens, {counts.truncated_texts:,} cut to their newest "
-        f"{recipe.spec.max_tokens} tokens, {dim} dimensions, {time.perf_counter() - started:.0f} s"
-    )
+        said = "" if estimate else encode_share(corpus, lazy, recipe, paths.ENCODE_WORK, share)
+    elif estimate:
+        said = estimated(corpus, recipe, lazy, paths.ENCODE_WORK, tflops)
+    else:
+        said = encode_all(paths.ENCODED, corpus, lazy, recipe, paths.ENCODE_WORK, share)
+    if said:
+        print(said)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages import paths
-from stages.command import Params, new_app, reports_errors
+from stages.command import ParamsFile, new_app, reports_errors
 
 if TYPE_CHECKING:
-    from iadsr.encoders import EncoderParams
-    from iadsr.saved_model import ModelConfig
+    from iadsr.encode.encoders.interface import EncoderParams
+    from iadsr.evaluate.run import EvaluateFiles, Evaluation
+    from iadsr.models.config import ModelConfig
     from stages.tracking import Run
 
 app = new_app()
@@ -21,114 +23,80 @@ app = new_app()
 
 @app.command(epilog="Example: python -m stages.evaluate")
 @reports_errors
-def main(params: Params = paths.PARAMS) -> None:
+def main(params: ParamsFile = paths.PARAMS) -> None:
     """Evaluate models/model: metrics/metrics.json, per-user ranks, tables and pictures; log the run to MLflow.
 
     HR and NDCG are over the full catalogue; names end in `_unfiltered` (the paper's protocol) or `_filtered` (items
     that the user has seen before are not ranked). Ties count as their expected rank.
     """
-    from iadsr import evaluation, saved_model
-    from iadsr.artifacts import write_json
-    from iadsr.denoising import judge
-    from iadsr.device import fastest_threads, pick_device, set_threads
-    from iadsr.params import group, read_params
-    from iadsr.ranking import rank_targets
-    from iadsr.schemas import TEST, VALIDATION
-    from iadsr.sequences import Feed, read_sequences
-    from iadsr.serving import read_catalogue, trained_encoder
-    from iadsr.training import TrainParams
-    from iadsr.vectors import PrefixVectors, require_encodings
+    from iadsr.evaluate.run import evaluate
+    from iadsr.models.ranking import HEADLINES
+    from iadsr.params import read_params
     from stages.tracking import open_run
 
     content = read_params(params)
-    settings = group(content, "evaluate", evaluation.EvaluateParams)
-    machine = group(content, "train", TrainParams)
-    set_threads(machine.threads or fastest_threads(), "train.threads")
-    device = pick_device(machine.device, "train.device")
-    model, config = saved_model.load(paths.MODEL, device)
-    sequences = read_sequences(paths.SEQUENCES)
-    read_catalogue(paths.ITEMS, config.item_count)  # needed only at the end, for the logged model
-    history = checked_history(config)
-    vectors, encoder = None, None
-    if model.needs_semantics and config.semantic:
-        encoder = trained_encoder(content, config.semantic)
-        require_encodings(paths.ENCODED, config.semantic)
-        vectors = PrefixVectors(paths.ENCODED, len(sequences.items))
-    feed = Feed(sequences.to(device), vectors)
-
-    ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
-    verdicts = judge(model, feed, config.max_length)
-    metrics, tables = evaluation.evaluated(feed, ranks, verdicts, settings)
-
-    write_plots(paths.PLOTS, tables, history, settings.cutoffs[0])
-    evaluation.write_ranks(paths.RANKS, ranks)
-    write_json(paths.METRICS, metrics | {"best_epoch": config.best_epoch, "epochs": config.epochs})
-    with open_run(config, content) as run:
-        track(run, config, encoder, history, metrics)
-    print(f"test, unfiltered: HR@10 {metrics.get('test_hr_10_unfiltered', float('nan')):.4f}; see {paths.METRICS}")
+    found = evaluate(content, files())
+    write(found)
+    with open_run(found.config, content) as run:
+        track(run, found)
+    print(f"test, unfiltered: HR@10 {found.metrics.get(HEADLINES[0], float('nan')):.4f}; see {paths.METRICS}")
 
 
-def checked_history(config: ModelConfig) -> list[dict[str, float]]:
-    """The epochs of the model's training; UserError where the file does not hold them all."""
-    from iadsr.errors import UserError
-    from iadsr.training import STOPPING_METRIC, read_history
+def files() -> EvaluateFiles:
+    from iadsr.evaluate.run import EvaluateFiles
 
-    try:
-        history = read_history(paths.HISTORY)
-    except (ValueError, TypeError):  # no number; a row that ends too early
-        history = []
-    if len(history) != config.epochs or not all(STOPPING_METRIC in row for row in history):
-        raise UserError(f"{paths.HISTORY}: not the {config.epochs} epochs of the model; run `dvc repro train` again")
-    return history
+    return EvaluateFiles(paths.MODEL, paths.HISTORY, paths.SEQUENCES, paths.ITEMS, paths.ENCODED)
 
 
-def write_plots(folder: Path, tables: dict[str, Any], history: list[dict[str, float]], cutoff: int) -> None:
-    """Tables and pictures take the place of the folder together, or not at all."""
-    from iadsr.artifacts import replacing_folder
-    from iadsr.evaluation import write_tables
-    from iadsr.figures import draw_figures
+def write(found: Evaluation) -> None:
+    """The plots take the place of their folder together, or not at all."""
+    from iadsr.artifacts import replacing_folder, write_json
+    from iadsr.evaluate.plots import draw_plots
+    from iadsr.evaluate.report import write_ranks, write_tables
 
-    with replacing_folder(folder) as temporary:
-        write_tables(temporary, tables)
-        draw_figures(temporary, history, tables, cutoff)
+    with replacing_folder(paths.PLOTS) as folder:
+        write_tables(folder, found.tables)
+        draw_plots(folder, found.history, found.tables, found.settings.cutoffs[0])
+    write_ranks(paths.RANKS, found.ranks)
+    write_json(paths.METRICS, found.metrics | {"best_epoch": found.config.best_epoch, "epochs": found.config.epochs})
 
 
-def track(
-    run: Run, config: ModelConfig, encoder: EncoderParams | None, history: list[dict[str, float]], metrics: Any
-) -> None:
+def track(run: Run, found: Evaluation) -> None:
     """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
-    run.backfill(history)
-    run.log_final(metrics, config.epochs, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
-    run.log_model(lambda: log_served_model(config, encoder))
+    run.backfill(found.history)
+    run.log_final(found.metrics, found.config.epochs, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
+    run.log_model(lambda: log_model(found.config, found.encoder))
     run.finish()
 
 
-def log_served_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
-    """Log the model as safetensors with a pyfunc made from stages/served_model.py."""
-    import json
-
+def log_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
+    """Log models/model, with all that serving needs, to MLflow's active run, as safetensors and code."""
     import mlflow.pyfunc
 
     import iadsr
     from stages.served_model import SIGNATURE
 
-    spec = encoder.model_dump(mode="json") if encoder else {}
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
-        folder = Path(temporary) / "recommender"
-        shutil.copytree(paths.MODEL, folder)
-        shutil.copy(paths.ITEMS, folder / "items.parquet")
-        if encoder and config.semantic and config.semantic["prefixes"] == "mean":
-            shutil.copy(paths.ENCODED / "items.npy", folder)
-        (folder / "encoder.json").write_text(json.dumps(spec), encoding="utf-8")
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"recommender": str(folder)},
+            artifacts={"recommender": str(collected(Path(temporary) / "recommender", config, encoder))},
             code_paths=[str(Path(iadsr.__file__).parent)],
             signature=SIGNATURE,
             pip_requirements=requirements(encoder.kind if encoder else None),
         )
+
+
+def collected(folder: Path, config: ModelConfig, encoder: EncoderParams | None) -> Path:
+    """The folder, with the model, its catalogue, its encoder's parameters and, where it needs them, item vectors."""
+    shutil.copytree(paths.MODEL, folder)
+    shutil.copy(paths.ITEMS, folder / "items.parquet")
+    if encoder and config.encodings and config.encodings["prefixes"] == "mean":
+        shutil.copy(paths.ENCODED / "items.npy", folder)
+    spec = encoder.model_dump(mode="json") if encoder else {}
+    (folder / "encoder.json").write_text(json.dumps(spec), encoding="utf-8")
+    return folder
 
 
 def requirements(encoder: str | None) -> list[str]:

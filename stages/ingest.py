@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stages import paths
-from stages.command import Params, new_app, reports_errors
+from stages.command import ParamsFile, new_app, reports_errors
 
 if TYPE_CHECKING:
-    from iadsr.rejects import Rejects
-    from iadsr.sources.raw import Raw
+    from iadsr.ingest.raw import Raw
+    from iadsr.ingest.rejects import Rejects
 
 app = new_app()
 
 
 @app.command(epilog="Example: python -m stages.ingest --params params.yaml")
 @reports_errors
-def ingest(params: Params = paths.PARAMS) -> None:
+def main(params: ParamsFile = paths.PARAMS) -> None:
     """Read the chosen data set (official files, your own, or generated ones) into data/raw.
 
     Reads `dataset`, `datasets.<dataset>.source` and `ingest` of the parameters. Official files are downloaded once into
@@ -26,14 +26,15 @@ def ingest(params: Params = paths.PARAMS) -> None:
     # imported here, so that --help does not wait for them
     from functools import partial
 
-    from iadsr import catalogue, sources
+    from iadsr.ingest import official_files, sources
+    from iadsr.ingest.rejects import Rejects, Tolerance
     from iadsr.params import group, lookup, read_params
-    from iadsr.rejects import Rejects, Tolerance
 
     values = read_params(params)
     source = sources.chosen_source(values)
     rejects = Rejects(group(values, "ingest", Tolerance).max_rejects)
-    fetch = partial(catalogue.fetch, cache=paths.project_root() / paths.DOWNLOADS, mirror=catalogue.mirror_folder())
+    downloads = paths.project_root() / paths.DOWNLOADS
+    fetch = partial(official_files.fetch, cache=downloads, mirror=official_files.mirror_folder())
     raw = sources.load(source, fetch, rejects)
     metrics = _metrics(raw, rejects)
     _write(raw, rejects, metrics)
@@ -54,7 +55,7 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
     from functools import partial
 
     from iadsr.artifacts import write_json
-    from iadsr.tables import write_as_text, write_together
+    from iadsr.parquet import write_as_text, write_together
 
     write_together(
         {

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages import paths
-from stages.command import Params, new_app, reports_errors
+from stages.command import ParamsFile, new_app, reports_errors
+
+if TYPE_CHECKING:
+    from iadsr.serving import Recommendation, Server
 
 app = new_app()
+
+
+History = Annotated[str, typer.Option(help="Raw item ids, oldest first, separated by commas.")]
+Histories = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV or Parquet instead of --history: columns user and item, a row an item, oldest first; "
+        "in Parquet `item` may also be a list."
+    ),
+]
+KeepSeen = Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")]
+Out = Annotated[Path | None, typer.Option(help="Write a CSV instead of a table on the terminal.")]
 
 
 @app.command(
@@ -18,18 +33,12 @@ app = new_app()
 )
 @reports_errors
 def main(
-    history: Annotated[str, typer.Option(help="Raw item ids, oldest first, separated by commas.")] = "",
-    histories: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or Parquet instead of --history: columns user and item, a row an item, oldest first; "
-            "in Parquet `item` may also be a list."
-        ),
-    ] = None,
+    history: History = "",
+    histories: Histories = None,
     k: Annotated[int, typer.Option(help="Items to recommend.", min=1)] = 10,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write a CSV instead of a table on the terminal.")] = None,
-    params: Params = paths.PARAMS,
+    keep_seen: KeepSeen = False,
+    out: Out = None,
+    params: ParamsFile = paths.PARAMS,
 ) -> None:
     """Recommend the next items for histories, seen in training or not, with the model in models/model."""
     from iadsr.errors import UserError
@@ -38,31 +47,35 @@ def main(
         raise UserError("give either --history ID,ID,... or --histories FILE")
     users, known = read_histories(histories) if histories else ([""], [[item.strip() for item in history.split(",")]])
     names = [f"{histories}, user {user!r}" if histories else "--history" for user in users]
-    lists = open_server(params).recommend(known, k, exclude_seen=not keep_seen, names=names)
-    rows = [
-        {"user": user, "rank": place, "item": entry.item, "title": entry.title, "score": entry.score}
-        for user, entries in zip(users, lists, strict=True)
-        for place, entry in enumerate(entries, 1)
-    ]
+    rows = table(users, open_server(params).recommend(known, k, exclude_seen=not keep_seen, names=names))
     if out:
         write_csv(out, rows)
     else:
         show(rows)
 
 
-def open_server(params: Path):  # type: ignore[no-untyped-def]  # a Server, whose import is slow
+def table(users: list[str], lists: list[list[Recommendation]]) -> list[dict[str, object]]:
+    """A row a recommendation."""
+    return [
+        {"user": user, "rank": place, "item": entry.item, "title": entry.title, "score": entry.score}
+        for user, entries in zip(users, lists, strict=True)
+        for place, entry in enumerate(entries, 1)
+    ]
+
+
+def open_server(params: Path) -> Server:
     """The model of this project, with the encoder that its encodings were made by if it reads those of prefixes."""
-    from iadsr.denoisers import DENOISERS
+    from iadsr.models.denoisers.registry import DENOISERS
+    from iadsr.models.files import load_config
     from iadsr.params import read_params
-    from iadsr.saved_model import load_config
+    from iadsr.sequences.text_vectors import require_encodings
     from iadsr.serving import Server, trained_encoder
-    from iadsr.vectors import require_encodings
 
     config = load_config(paths.MODEL)
-    semantic = config.semantic if DENOISERS[config.denoiser].needs_semantics else None
-    encoder = trained_encoder(read_params(params), semantic) if semantic else None
-    if semantic and semantic["prefixes"] == "mean":
-        require_encodings(paths.ENCODED, semantic)
+    encodings = config.encodings if DENOISERS[config.denoiser].traits.reads_prefix_texts else None
+    encoder = trained_encoder(read_params(params), encodings) if encodings else None
+    if encodings and encodings["prefixes"] == "mean":
+        require_encodings(paths.ENCODED, encodings)
     return Server(paths.MODEL, paths.ITEMS, encoder, paths.ENCODED / "items.npy")
 
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import paths
-from stages.command import Params, new_app, reports_errors
+from stages.command import ParamsFile, new_app, reports_errors
 
 if TYPE_CHECKING:
-    from iadsr.saved_model import ModelConfig
+    from iadsr.models.config import ModelConfig
 
 app = new_app()
 
 
 @app.command(epilog="Example: python -m stages.report")
 @reports_errors
-def main(params: Params = paths.PARAMS) -> None:
+def main(params: ParamsFile = paths.PARAMS) -> None:
     """Print data set statistics, HR and NDCG, what was dropped, and where the files and plots are."""
+    from iadsr.models.files import load_config
     from iadsr.params import read_params
-    from iadsr.saved_model import load_config
+    from iadsr.params_check import differs
     from stages.tracking import tracking_uri
 
     content = read_params(params)
@@ -45,30 +45,13 @@ def figures(path: Path, stage: str) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON; run `dvc repro {stage}` again") from None
 
 
-def differs(content: dict[str, Any], config: ModelConfig) -> bool:
-    """Do the parameters describe another model than that of `config`, or other encodings than it was trained with?"""
-    from iadsr.encoders import encoder_params
-    from iadsr.encoding import EncodeParams, described
-    from iadsr.params import choice, group
-    from iadsr.training import TrainParams
-    from stages.train import configured
-
-    settings = group(content, "train", TrainParams)
-    now = configured(content, config.user_count, config.item_count, config.semantic, settings)
-    results = {name: getattr(config, name) for name in ("run", "best_epoch", "epochs")}
-    if now.model_copy(update=results) != config:
-        return True
-    encoder, texts = choice(content, "encoder", "encoders"), group(content, "encode", EncodeParams)
-    asked = {"prefixes": texts.prefixes, **texts.templates}
-    asked |= described(encoder, encoder_params(content, encoder))
-    return config.semantic is not None and not asked.items() <= config.semantic.items()
-
-
 def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
-    cutoffs = sorted(int(name.split("_")[2]) for name in metrics if re.fullmatch(r"test_hr_\d+_unfiltered", name))
+    from iadsr.models.ranking import PROTOCOLS, cutoffs_of
+
+    cutoffs = cutoffs_of(metrics)
     name = config.denoiser if config.denoiser != "none" else "no denoiser"
     name += f" on {config.backbone}" if config.backbone != "none" else ""
-    encoder = f", encoder {config.semantic['encoder']}" if config.semantic else ""
+    encoder = f", encoder {config.encodings['encoder']}" if config.encodings else ""
     return [
         "",
         f"Data set {config.dataset}: {dataset['users']:,} users, {dataset['items']:,} items, "
@@ -79,11 +62,7 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         f"  {'full ranking':24}"
         + "".join(f"{f'HR@{k}':>9}" for k in cutoffs)
         + "".join(f"{f'NDCG@{k}':>9}" for k in cutoffs),
-        *(
-            row(metrics, split, protocol, cutoffs)
-            for split in ("validation", "test")
-            for protocol in ("unfiltered", "filtered")
-        ),
+        *(row(metrics, split, protocol, cutoffs) for split in ("validation", "test") for protocol in PROTOCOLS),
         "",
         *dropped(metrics),
         "",
@@ -108,7 +87,9 @@ def program(name: str) -> str:
 
 
 def row(metrics: dict[str, Any], split: str, protocol: str, cutoffs: list[int]) -> str:
-    values = [metrics[f"{split}_{metric}_{k}_{protocol}"] for metric in ("hr", "ndcg") for k in cutoffs]
+    from iadsr.models.ranking import METRICS, metric_name
+
+    values = [metrics[metric_name(metric, k, protocol, split)] for metric in METRICS for k in cutoffs]
     return f"  {f'{split}, {protocol}':24}" + "".join(f"{value:9.4f}" for value in values)
 
 

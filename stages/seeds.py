@@ -27,7 +27,6 @@ from iadsr.errors import UserError
 from stages import paths
 from stages.tracking import prepare_store
 
-SHOWN = ("test_hr_10_unfiltered", "test_ndcg_10_unfiltered", "test_hr_10_filtered", "test_ndcg_10_filtered")
 ON_A_GPU = 8  # processes at once
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
@@ -41,13 +40,20 @@ def parsed(text: str) -> list[int]:
     return seeds
 
 
-def train_side_by_side(content: dict[str, Any], seeds: list[int], device: str, threads: int) -> None:
+def train_side_by_side(content: dict[str, Any], listed: str) -> None:
     """Train and evaluate each seed in its folder; write models/seeds/summary.json and print a table.
 
     Seeds that are trained already are only evaluated again, and interrupted ones go on. When a seed fails no other is
     begun; those that are running end, and a UserError says where the output of the failed one is.
     """
-    at_once, threads = shares(len(seeds), device, threads)
+    # imported here, because a seed's process must not load torch before its command has prepared that
+    from iadsr.device import checked_threads, pick_device
+    from iadsr.params import group
+    from iadsr.train.fit import TrainParams
+
+    settings, seeds = group(content, "train", TrainParams), parsed(listed)
+    device = pick_device(settings.device, "train.device").type
+    at_once, threads = shares(len(seeds), device, checked_threads(settings.threads, "train.threads"))
     folders = {seed: workspace(content, seed, threads) for seed in seeds}
     (paths.SEEDS / "summary.json").unlink(missing_ok=True)
     prepare_store()  # by one process: MLflow does not like several to make it
@@ -105,7 +111,7 @@ def run(folder: Path, stop: Event) -> None:
     """Train and evaluate in `folder`, unless another seed has failed."""
     root = str(Path(__file__).resolve().parents[1])
     log = folder / "log.txt"
-    for command in (["stages.train", "--keep"], ["stages.evaluate"]):
+    for command in (["stages.train", "--skip-trained"], ["stages.evaluate"]):
         if stop.is_set():
             return
         with open(log, "a", encoding="utf-8") as file:
@@ -135,7 +141,9 @@ def shared(metrics: dict[int, dict[str, float]]) -> list[str]:
 
 def table(metrics: dict[int, dict[str, float]]) -> Iterator[str]:
     """Markdown: a row a seed, and the mean with the standard deviation."""
-    whole, names = summary(metrics), [name for name in SHOWN if name in shared(metrics)]
+    from iadsr.models.ranking import HEADLINES
+
+    whole, names = summary(metrics), [name for name in HEADLINES if name in shared(metrics)]
     yield "| seed | epochs | " + " | ".join(name.removeprefix("test_") for name in names) + " |"
     yield "|---" * (2 + len(names)) + "|"
     for seed, found in metrics.items():

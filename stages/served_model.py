@@ -31,7 +31,7 @@ class ServedModel(PythonModel):
     """`predict` takes a frame with a column `history` (raw item ids, oldest first) and, if wanted, `titles`."""
 
     def load_context(self, context: Any) -> None:
-        from iadsr.encoders import KINDS
+        from iadsr.encode.encoders.interface import KINDS
         from iadsr.serving import Server
 
         folder = Path(context.artifacts["recommender"])

@@ -22,8 +22,8 @@ from stages import paths
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from iadsr.saved_model import ModelConfig
-    from iadsr.training import EpochReport
+    from iadsr.models.config import ModelConfig
+    from iadsr.train.fit import EpochReport
 
 EXPERIMENT = "iadsr"
 RUN_TAG, DVC_TAG = "iadsr.run", "dvc.experiment"
@@ -184,10 +184,11 @@ def _tags(config: ModelConfig, experiment: str) -> dict[str, str]:
 
 
 def _log_params(client: Any, run_id: str, content: dict[str, Any], config: ModelConfig) -> None:
-    """The parameters that this run used: of `datasets`, `backbones` and `encoders` only the chosen entry."""
+    """The parameters that this run used: of the tables of params.yaml only the chosen entries."""
     from mlflow.entities import Param
 
-    tables = {"datasets": config.dataset, "backbones": config.backbone, "encoders": content.get("encoder")}
+    tables = {"datasets": config.dataset, "backbones": config.backbone, "denoisers": config.denoiser}
+    tables["encoders"] = content["encoder"]
     used = {key: value[tables[key]] if key in tables else value for key, value in content.items()}
     client.log_batch(run_id, params=[Param(name, str(value)[:500]) for name, value in _flat(used)])
 

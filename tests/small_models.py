@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from iadsr.artifacts import write_array, write_json
-from iadsr.backbones import BACKBONES, build_backbone
-from iadsr.denoisers import DENOISERS, denoiser_params
-from iadsr.denoisers.iadsr import IADSR, IADSRParams
-from iadsr.encoding import prefix_means
+from iadsr.encode.batches import prefix_means
+from iadsr.encode.texts import Corpus
+from iadsr.models.assembly import denoiser_params
+from iadsr.models.backbones.registry import BACKBONES, build_backbone
+from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.iadsr.model import IADSR, IADSRParams
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.models.recommender import Recommender
 from iadsr.params import Group, read_params
-from iadsr.recommender import Recommender
-from iadsr.saved_model import ModelConfig
-from iadsr.sequences import Batch, Sequences
-from iadsr.texts import Corpus
-from iadsr.training import TrainParams
-from iadsr.vectors import PrefixVectors
+from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.windows import Batch, Sequences
+from iadsr.train.fit import TrainParams
 
 ITEMS, DIM, WIDTH, LENGTH = 12, 8, 5, 6  # items, item embeddings, text encodings, longest window
 USERS = 12
@@ -68,8 +69,8 @@ def iadsr(backbone: str, seed: int = 0, spread: float | None = 0.5, rows: int = 
 def committed(denoiser: str, dropout: float = 0.0, **changes: Any) -> Group:
     """The parameters of params.yaml with another dropout."""
     content = read_params(Path(__file__).parents[1] / "params.yaml")
-    if denoiser != "none":
-        content[denoiser] |= {name: dropout for name in content[denoiser] if "dropout" in name} | changes
+    own = content["denoisers"][denoiser]
+    own |= {name: dropout for name in own if "dropout" in name} | changes
     return denoiser_params(content, denoiser)
 
 
@@ -86,7 +87,7 @@ def small_config(denoiser: str, backbone: str, seed: int = 0, dropout: float = 0
         dim=DIM,
         max_length=LENGTH,
         seed=seed,
-        semantic={"dim": WIDTH} if DENOISERS[denoiser].reads_texts else None,
+        encodings={"dim": WIDTH} if DENOISERS[denoiser].traits.reads_texts else None,
     )
 
 
@@ -123,28 +124,30 @@ def batch_of(*windows: list[int], width: int | None = None, seed: int = 0, first
 
 def at(batch: Batch, index: Tensor | slice) -> Batch:
     """Some windows of a batch."""
-    assert batch.semantic is not None
-    return Batch(batch.rows[index], batch.items[index], batch.targets[index], batch.users[index], batch.semantic[index])
+    assert batch.text_vectors is not None
+    return Batch(
+        batch.rows[index], batch.items[index], batch.targets[index], batch.users[index], batch.text_vectors[index]
+    )
 
 
 def padded(batch: Batch, more: int) -> Batch:
     """The same windows with `more` columns of padding on the right."""
-    assert batch.semantic is not None
+    assert batch.text_vectors is not None
     rows = nn.functional.pad(batch.rows, (0, more), value=-1)
     items, targets = (nn.functional.pad(values, (0, more)) for values in (batch.items, batch.targets))
-    return Batch(rows, items, targets, batch.users, nn.functional.pad(batch.semantic, (0, 0, 0, more)))
+    return Batch(rows, items, targets, batch.users, nn.functional.pad(batch.text_vectors, (0, 0, 0, more)))
 
 
 def with_future(batch: Batch, after: int, seed: int = 9) -> Batch:
     """All items and text encodings at positions later than `after` replaced by others (padding stays)."""
-    assert batch.semantic is not None
-    items, semantic, targets = batch.items.clone(), batch.semantic.clone(), batch.targets.clone()
+    assert batch.text_vectors is not None
+    items, text_vectors, targets = batch.items.clone(), batch.text_vectors.clone(), batch.targets.clone()
     later = batch.valid & (torch.arange(items.shape[1]) > after)
     items[later] = items[later] % ITEMS + 1
-    semantic[later] = torch.randn(int(later.sum()), WIDTH, generator=torch.Generator().manual_seed(seed))
+    text_vectors[later] = torch.randn(int(later.sum()), WIDTH, generator=torch.Generator().manual_seed(seed))
     moved = torch.nn.functional.pad(items[:, 1:], (0, 1))
     targets = torch.where(targets > 0, moved, 0)
-    return Batch(batch.rows, items, targets, batch.users, semantic)
+    return Batch(batch.rows, items, targets, batch.users, text_vectors)
 
 
 def sequences_of(*histories: list[int], noise: list[bool] | None = None) -> Sequences:

@@ -9,16 +9,16 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from iadsr.backbones import BACKBONES
-from iadsr.configuration import GROUPS, check_backbone
-from iadsr.denoisers import DENOISERS, NO_BACKBONE
-from iadsr.denoisers.iadsr import IADSRParams
-from iadsr.encoders import encoder_params
+from iadsr.encode.encoders.interface import encoder_params
 from iadsr.errors import UserError
-from iadsr.interactions import FilterParams, checked_core
-from iadsr.params import TOP_LEVEL, Group, choice, group, lookup, one_of, read_params
-from iadsr.sources import chosen_source
-from iadsr.texts import checked_max_length
+from iadsr.filter.interactions import FilterParams
+from iadsr.ingest.sources import chosen_source
+from iadsr.models.assembly import NO_BACKBONE, backbone_params, chosen_denoiser, denoiser_params
+from iadsr.models.backbones.registry import BACKBONES
+from iadsr.models.denoisers.iadsr.model import IADSRParams
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.params import MOVED, TOP_LEVEL, Group, choice, chosen_dataset, group, lookup, read_params
+from iadsr.params_check import GROUPS
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 
@@ -145,11 +145,32 @@ def test_known_names_may_be_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", ["magic", 3, None, ["none"]])
-def test_one_of_the_names_that_the_code_knows(name: Any) -> None:
-    assert one_of({"denoiser": "none"}, "denoiser", ("none", "iadsr")) == "none"
-    with pytest.raises(UserError) as error:
-        one_of({"denoiser": name}, "denoiser", ("none", "iadsr"))
-    assert str(error.value) == f"params.yaml: unknown denoiser {name!r}; known are none, iadsr"
+def test_an_unknown_denoiser(name: Any) -> None:
+    """One that is no entry, and an entry of which the code knows nothing."""
+    content = {**read_params(COMMITTED), "denoiser": name}
+    with pytest.raises(UserError, match=r"unknown denoiser .*; known \(under `denoisers`\) are none, iadsr, hsd"):
+        chosen_denoiser(content)
+    content = {**content, "denoiser": "magic", "denoisers": {"magic": {}}}
+    with pytest.raises(UserError, match=r"params.yaml: denoisers.magic: unknown denoiser; known are none, iadsr, hsd"):
+        chosen_denoiser(content)
+
+
+def test_names_of_earlier_files_are_answered_with_todays(tmp_path: Path) -> None:
+    for old, new in MOVED.items():
+        assert message(written(tmp_path, f"{old}: {{}}\n")).endswith(f"unknown parameter {old!r}; it is {new} now")
+        assert lookup(read_params(COMMITTED), new)
+    with pytest.raises(UserError, match=r"unknown denoiser 'semantic'; it is called text_rule now; known"):
+        chosen_denoiser({**read_params(COMMITTED), "denoiser": "semantic"})
+
+
+@pytest.mark.parametrize(("key", "least"), [("core", 0), ("max_length", 1)])
+@pytest.mark.parametrize("value", [-1, True, "32", 3.5, None])
+def test_sizes_of_a_data_set_are_whole_numbers(key: str, least: int, value: object) -> None:
+    entry = {"core": 5, "max_length": 20, "source": {}}
+    content = {"dataset": "mine", "datasets": {"mine": {**entry, key: least}}}
+    assert getattr(chosen_dataset(content)[1], key) == least
+    with pytest.raises(UserError, match=rf"^params.yaml: datasets\.mine\.{key}: input should be "):
+        chosen_dataset({"dataset": "mine", "datasets": {"mine": {**entry, key: value}}})
 
 
 @pytest.mark.parametrize("table", [None, 3, "demo", ["demo"]])
@@ -209,8 +230,8 @@ def test_a_missing_group() -> None:
 
 
 def test_a_key_that_stands_at_top_level_is_named_so() -> None:
-    """`theta` is checked with the group `iadsr`, but stands above it."""
-    masks = lookup(read_params(COMMITTED), "iadsr")
+    """`theta` is checked with the group `denoisers.iadsr`, but stands above it."""
+    masks = lookup(read_params(COMMITTED), "denoisers.iadsr")
     for theta, said in ((1.5, "less than or equal to 1, found 1.5"), (-1.01, "greater than or equal to -1")):
         with pytest.raises(UserError) as error:
             group({"iadsr": masks}, "iadsr", IADSRParams, theta=theta)
@@ -222,23 +243,21 @@ def test_a_key_that_stands_at_top_level_is_named_so() -> None:
 
 
 def test_a_key_that_stands_at_top_level_is_refused_in_the_group() -> None:
-    masks = lookup(read_params(COMMITTED), "iadsr")
+    masks = lookup(read_params(COMMITTED), "denoisers.iadsr")
     with pytest.raises(UserError, match=r"^params.yaml: iadsr.theta: unknown parameter; theta stands at top level$"):
         group({"iadsr": {**masks, "theta": 0.5}}, "iadsr", IADSRParams, theta=0.0)
 
 
 # --- the committed file ---
 
-ENTRIES = {table: list(read_params(COMMITTED)[table]) for table in ("datasets", "encoders", "backbones")}
+ENTRIES = {table: list(read_params(COMMITTED)[table]) for table in ("datasets", "encoders", "backbones", "denoisers")}
 
 
 def test_the_committed_file_has_every_top_level_key_in_order() -> None:
     content = read_params(COMMITTED)
     assert set(content) == set(TOP_LEVEL)
-    assert content["denoiser"] in DENOISERS
-    assert {choice(content, key, f"{key}s") for key in ("dataset", "backbone", "encoder")} == {
-        content[key] for key in ("dataset", "backbone", "encoder")
-    }
+    keys = ("dataset", "backbone", "denoiser", "encoder")
+    assert [choice(content, key, f"{key}s") for key in keys] == [content[key] for key in keys]
 
 
 @pytest.mark.parametrize("key", GROUPS)
@@ -248,10 +267,16 @@ def test_the_committed_groups(key: str) -> None:
     assert set(group(content, key, GROUPS[key]).model_dump()) == set(content[key])
 
 
-def test_the_committed_masks() -> None:
+@pytest.mark.parametrize("denoiser", ENTRIES["denoisers"])
+def test_the_committed_denoisers(denoiser: str) -> None:
     content = read_params(COMMITTED)
-    found = group(content, "iadsr", IADSRParams, theta=content["theta"])
-    assert set(found.model_dump()) == {*content["iadsr"], "theta"}
+    above = DENOISERS[denoiser].traits.top_level
+    assert set(denoiser_params(content, denoiser).model_dump()) == {*content["denoisers"][denoiser], *above}
+    assert above == (("theta",) if denoiser == "iadsr" else ())
+
+
+def test_every_denoiser_has_an_entry() -> None:
+    assert ENTRIES["denoisers"] == list(DENOISERS)
 
 
 @pytest.mark.parametrize("dataset", ENTRIES["datasets"])
@@ -259,8 +284,7 @@ def test_the_committed_data_sets(dataset: str) -> None:
     content = {**read_params(COMMITTED), "dataset": dataset}
     entry = content["datasets"][dataset]
     assert set(entry) == {"core", "max_length", "source"}
-    assert checked_core(entry["core"], dataset).size == entry["core"]
-    assert checked_max_length(entry["max_length"], dataset) == entry["max_length"]
+    assert chosen_dataset(content)[1].model_dump() == entry
     assert chosen_source(content).kind == entry["source"]["kind"]
 
 
@@ -281,7 +305,7 @@ def test_an_unknown_kind_of_encoder(kind: Any) -> None:
 @pytest.mark.parametrize("backbone", ENTRIES["backbones"])
 def test_the_committed_backbones(backbone: str) -> None:
     content = read_params(COMMITTED)
-    assert set(check_backbone(content, backbone).model_dump()) == set(content["backbones"][backbone])
+    assert set(backbone_params(content, backbone).model_dump()) == set(content["backbones"][backbone])
 
 
 def test_every_backbone_has_an_entry() -> None:

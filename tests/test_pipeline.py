@@ -7,11 +7,12 @@ import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from import_closure import ROOT, import_closure, running_nodes
+from import_closure import ROOT, import_closure, imported, running_nodes
 from ruamel.yaml import YAML
 
 from iadsr.params import lookup, read_params
@@ -50,7 +51,8 @@ MACHINE = {
     *("train.device", "train.threads"),
 }
 # Commands beside the pipeline.
-BESIDE = {"iadsr/configuration.py", "stages/check.py", "stages/recommend.py", "stages/report.py"}
+BESIDE = {"iadsr/params_check.py", "stages/check.py", "stages/recommend.py", "stages/report.py"}
+MOST_DEPS = 90  # lines; the file is a table of contents
 
 
 def names(entries: list[Any] | None) -> list[str]:
@@ -59,7 +61,13 @@ def names(entries: list[Any] | None) -> list[str]:
 
 
 def is_code(path: str) -> bool:
-    return path.endswith(".py")
+    return path.startswith(("iadsr/", "stages/"))
+
+
+def expanded(path: str) -> list[str]:
+    """A file, or all code files of a folder."""
+    place = ROOT / path
+    return [str(file.relative_to(ROOT)) for file in place.rglob("*.py")] if place.is_dir() else [path]
 
 
 def closure(stage: str) -> set[str]:
@@ -72,9 +80,14 @@ def closure(stage: str) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_that_a_stage_imports_is_what_it_depends_on(stage: str) -> None:
     """Missing: a change would not run the stage again. Too many: a change would run it for nothing."""
-    declared = [path for path in names(PIPELINE["stages"][stage]["deps"]) if is_code(path)]
+    listed = names(PIPELINE["stages"][stage]["deps"])
+    declared = [file for path in listed if is_code(path) for file in expanded(path)]
     assert set(declared) == closure(stage)
     assert len(declared) == len(set(declared))
+
+
+def test_dvc_yaml_is_a_table_of_contents() -> None:
+    assert sum(len(PIPELINE["stages"][stage]["deps"]) for stage in STAGES) <= MOST_DEPS
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -131,8 +144,8 @@ def package_files(package: str) -> list[Path]:
 
 def test_encoding_does_not_depend_on_models_or_metrics() -> None:
     """Hours of encoding must not be repeated for a change there."""
-    far = ("backbones", "denoisers", "training", "ranking", "evaluation", "tracking", "masking", "sources")
-    assert not [path for path in closure("encode") for word in far if word in path]
+    far = ("ingest", "filter", "sequences", "layers", "models", "train", "evaluate")
+    assert not [path for path in closure("encode") for room in far if path.startswith(f"iadsr/{room}/")]
 
 
 def test_plots_are_drawn_from_outputs() -> None:
@@ -153,7 +166,7 @@ def leaves(value: Any, key: str = "") -> list[str]:
     return [leaf for name, entry in value.items() for leaf in leaves(entry, f"{key}.{name}" if key else name)]
 
 
-def listed(choices: dict[str, str]) -> dict[str, list[str]]:
+def keys_of_stages(choices: dict[str, str]) -> dict[str, list[str]]:
     """The parameter keys of each stage with `${...}` filled in."""
     found = {}
     for stage in STAGES:
@@ -165,22 +178,22 @@ def listed(choices: dict[str, str]) -> dict[str, list[str]]:
 
 
 CHOICES = [
-    dict(zip(("dataset", "backbone", "encoder"), chosen, strict=True))
-    for chosen in itertools.product(PARAMS["datasets"], PARAMS["backbones"], PARAMS["encoders"])
+    dict(zip(("dataset", "backbone", "denoiser", "encoder"), chosen, strict=True))
+    for chosen in itertools.product(*(PARAMS[table] for table in ("datasets", "backbones", "denoisers", "encoders")))
 ]
 
 
-@pytest.mark.parametrize("choices", CHOICES, ids=lambda choices: "-".join(choices.values()))
-def test_listed_parameters_exist_for_every_choice(choices: dict[str, str]) -> None:
-    for stage, keys in listed(choices).items():
-        assert len(keys) == len(set(keys)), stage
+def test_listed_parameters_exist_for_every_choice() -> None:
+    for choices, stage in itertools.product(CHOICES, STAGES):
+        keys = keys_of_stages(choices)[stage]
+        assert len(keys) == len(set(keys)), (stage, choices)
         for key in keys:
             assert "$" not in key
             lookup(PARAMS, key)
 
 
 def test_every_parameter_is_listed_by_a_stage() -> None:
-    keys = {key for choices in CHOICES for listing in listed(choices).values() for key in listing}
+    keys = {key for choices in CHOICES for listing in keys_of_stages(choices).values() for key in listing}
     covered = {leaf for leaf in leaves(PARAMS) if any(leaf == key or leaf.startswith(f"{key}.") for key in keys)}
     assert set(leaves(PARAMS)) - covered == MACHINE
 
@@ -215,6 +228,51 @@ def imported_packages(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: relative import"
             found.add(str(node.module).split(".")[0])
     return found
+
+
+def imports(package: str) -> dict[str, set[str]]:
+    """For each module the modules of the project that it imports; running a module also runs its packages."""
+    files = {module_of(path): path for path in package_files(package)}
+    return {module: {name for name in imported(path) if name in files} - {module} for module, path in files.items()}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def on_circles(graph: dict[str, set[str]]) -> set[str]:
+    """What is left when those that import nothing, or only what is gone, go again and again."""
+    left = dict(graph)
+    while free := [name for name, needed in left.items() if not needed & set(left)]:
+        for name in free:
+            del left[name]
+    return set(left)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert on_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
+    assert on_circles(imports("iadsr")) == on_circles(imports("stages")) == set()
+
+
+def test_no_room_of_the_library_imports_itself_in_a_circle() -> None:
+    """A room is a folder of iadsr/, with all below it, or a file beside these."""
+    rooms: dict[str, set[str]] = {}
+    for module, needed in imports("iadsr").items():
+        room = rooms.setdefault(".".join(module.split(".")[:2]), set())
+        room |= {".".join(name.split(".")[:2]) for name in needed}
+    assert on_circles({room: needed - {room, "iadsr"} for room, needed in rooms.items()}) == set()
+
+
+def test_types_are_imported_as_they_are() -> None:
+    """No module needs another import for its types than when it runs: each stands above what it names."""
+    assert not [path for path in package_files("iadsr") if "if TYPE_CHECKING" in path.read_text()]
+
+
+def test_no_two_classes_have_one_name() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package_files("iadsr")]
+    classes = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [name for name, count in Counter(classes).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", package_files("iadsr"), ids=lambda path: str(path.relative_to(ROOT)))

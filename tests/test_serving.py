@@ -24,13 +24,15 @@ from small_models import (
 )
 
 from iadsr import serving
-from iadsr.denoisers import DENOISERS
-from iadsr.encoders import TransformerParams
+from iadsr.encode.encoders.interface import TransformerEncoderParams
 from iadsr.errors import UserError
-from iadsr.ranking import rank_targets
-from iadsr.saved_model import ModelConfig, build, save
+from iadsr.models.assembly import build
+from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.models.files import save_model
+from iadsr.models.ranking import rank_targets
 from iadsr.schemas import TEST
-from iadsr.sequences import Feed
+from iadsr.sequences.windows import Feed
 from iadsr.serving import Server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +45,7 @@ Make = Callable[..., Server]
 PARAMS: dict[str, dict[str, Any]] = {
     "none": {},
     "iadsr": iadsr_params().model_dump(),
-    "semantic": {"share": 0.3, "mask_at_test": True},
+    "text_rule": {"share": 0.3, "mask_at_test": True},
 }
 
 
@@ -52,7 +54,7 @@ def make(tmp_path: Path) -> Make:
     """A server of a random model; prefixes are means of the item vectors in items.npy unless told otherwise."""
 
     def server(denoiser: str = "iadsr", backbone: str = "gru4rec", **changes: Any) -> Server:
-        semantic = {"dim": WIDTH, "prefixes": "mean", **TEMPLATES, **changes.pop("semantic", {})}
+        encodings = {"dim": WIDTH, "prefixes": "mean", **TEMPLATES, **changes.pop("encodings", {})}
         config = ModelConfig.model_validate(
             {
                 "dataset": "small",
@@ -65,13 +67,13 @@ def make(tmp_path: Path) -> Make:
                 "dim": DIM,
                 "max_length": LIMIT,
                 "seed": 1,
-                "semantic": semantic if DENOISERS[denoiser].reads_texts else None,
+                "encodings": encodings if DENOISERS[denoiser].traits.reads_texts else None,
             }
         )
         sequences = sequences_of(*HISTORIES)
         feed = Feed(sequences, write_means(tmp_path / "encoded", sequences, LIMIT))
         model = spread_out(build(config, feed), 0.5)
-        save(tmp_path / "model", model, config)
+        save_model(tmp_path / "model", model, config)
         pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
         vectors = changes.pop("item_vectors", tmp_path / "encoded" / "items.npy")
         return Server(tmp_path / "model", tmp_path / "items.parquet", changes.pop("encoder", None), vectors)
@@ -146,7 +148,7 @@ class Lengths:
         self.read: list[str] = []
 
     def tokenize(self, texts: list[str]) -> list[Any]:
-        from iadsr.encoders import Tokens
+        from iadsr.encode.encoders.interface import Tokens
 
         self.read += texts
         return [Tokens(np.zeros(len(text), dtype=np.int32), len(text), False) for text in texts]
@@ -160,7 +162,7 @@ class Lengths:
 
 def test_texts_of_prefixes_are_those_of_encode(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five items, four at a time: prefixes of items 1-2, 1-3, 1-4 and 2-5, titles joined by the separator."""
-    server, encoder = make(semantic={"prefixes": "joint"}), Lengths()
+    server, encoder = make(encodings={"prefixes": "joint"}), Lengths()
     monkeypatch.setattr(Server, "_opened", lambda self: encoder)
     server.recommend([["id1", "id2", "id3", "id4", "id5"]], 3)
     assert encoder.read == [
@@ -176,9 +178,9 @@ def test_the_encoder_computes_prefixes_as_encode_did(
     make: Make, monkeypatch: pytest.MonkeyPatch, prefixes: str, separator: str
 ) -> None:
     """On a history's own titles, together where that was so in training."""
-    semantic = {"prefixes": prefixes, "computed_in": "float32"}
-    spec = TransformerParams(kind="transformer", model="some", max_tokens=8)
-    server, asked = make(semantic=semantic, encoder=spec), list[Any]()
+    encodings = {"prefixes": prefixes, "computed_in": "float32"}
+    spec = TransformerEncoderParams(kind="transformer", model="some", max_tokens=8)
+    server, asked = make(encodings=encodings, encoder=spec), list[Any]()
 
     def opened(*arguments: Any) -> Lengths:
         asked.append(arguments)
@@ -190,7 +192,7 @@ def test_the_encoder_computes_prefixes_as_encode_did(
 
 
 def test_titles_replace_those_of_the_catalogue(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    server, encoder = make(semantic={"prefixes": "joint"}), Lengths()
+    server, encoder = make(encodings={"prefixes": "joint"}), Lengths()
     monkeypatch.setattr(Server, "_opened", lambda self: encoder)
     server.recommend([["id1"], ["id2"]], 3, titles=[["anything"], None])
     assert encoder.read == ["anything", "title 2"]
@@ -228,14 +230,14 @@ def test_what_the_model_needs_but_does_not_get(make: Make) -> None:
     with pytest.raises(UserError, match=r"items\.npy"):
         make(item_vectors=None).recommend([["id1"]], 3)
     with pytest.raises(UserError, match="need the text encoder"):
-        make(semantic={"prefixes": "joint"}).recommend([["id1"]], 3)
+        make(encodings={"prefixes": "joint"}).recommend([["id1"]], 3)
     assert len(make("none", item_vectors=None).recommend([["id1"]], 3)[0]) == 3
 
 
 def test_a_model_that_carries_its_vectors_needs_none_and_reads_no_titles(make: Make) -> None:
     """Whatever the prefixes were that `encode` wrote beside them."""
     for prefixes in ("mean", "joint"):
-        server = make("semantic", semantic={"prefixes": prefixes}, item_vectors=None)
+        server = make("text_rule", encodings={"prefixes": prefixes}, item_vectors=None)
         assert len(server.recommend([["id1", "id2", "id3"]], 3)[0]) == 3
         with pytest.raises(UserError, match="leave titles out"):
             server.recommend([["id1"]], 3, titles=[["anything"]])

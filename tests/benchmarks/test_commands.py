@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from same_process import Here
 from typer.testing import CliRunner, Result
 
 from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
@@ -22,22 +23,6 @@ os.mkdir("log_tensorboard")
 print("loading")
 print(json.dumps({"examples_per_second": 0.5, "users_per_second": 4.0, "asked": sys.argv[1:]}))
 """
-
-
-class Here:
-    """A child process that is this one: the commands are tested, `test_processes` tests the rest."""
-
-    def __init__(self, function: Callable[..., Iterator[Any]], *args: Any) -> None:
-        self.items = function(*args)
-
-    def __next__(self) -> Any:
-        return next(self.items)
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +106,7 @@ def made_with_random_vectors(make: Callable[..., None]) -> Callable[..., None]:
     def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
         from small_models import write_means
 
-        from iadsr.sequences import read_sequences
+        from iadsr.sequences.windows import read_sequences
         from stages import paths
 
         make(folder, content, [stage for stage in stages if stage != "encode"])

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_commands import Here
+from same_process import Here
 from typer.testing import CliRunner
 
 from benchmarks import encoding, machine, prepared
 from benchmarks.random_decoder import SHAPES, decoder, tokenizer
-from iadsr.encoders import Llm2VecParams
-from iadsr.encoders.llm2vec import Llm2VecEncoder
-from iadsr.texts import Corpus
+from iadsr.encode.encoders.interface import Llm2VecParams
+from iadsr.encode.encoders.llm2vec import Llm2VecEncoder
+from iadsr.encode.texts import Corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TITLES = [f"red lipstick number {number}" for number in range(40)]

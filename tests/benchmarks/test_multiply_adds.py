@@ -17,8 +17,8 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 
 
-def shape(backbone: str, semantic: int = 0) -> Shape:
-    return Shape(backbone, PARAMS[backbone], items=10, dim=4, semantic=semantic)
+def shape(backbone: str, text_width: int = 0) -> Shape:
+    return Shape(backbone, PARAMS[backbone], items=10, dim=4, text_width=text_width)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_training_of_a_plain_backbone() -> None:
 
 def test_training_of_iadsr() -> None:
     """Two projections 8 -> 6 of 3 tokens, 288, forward and for their weights; InfoNCE: 5 of width 6, thrice."""
-    assert training(LOAD, shape("gru4rec", semantic=8))["alignment"] == 2 * 288 + 3 * 30
+    assert training(LOAD, shape("gru4rec", text_width=8))["alignment"] == 2 * 288 + 3 * 30
 
 
 def test_ranking_goes_forward_alone() -> None:

@@ -11,7 +11,7 @@ from benchmarks import workload
 from benchmarks.multiply_adds import Load
 from benchmarks.prepared import parameters
 from iadsr.schemas import TRAIN
-from iadsr.sequences import Feed, Sequences, training_windows
+from iadsr.sequences.windows import Feed, Sequences, training_windows
 
 # users 0 and 1 with 5 and 4 interactions, of which the last two are held out
 SEQUENCES = Sequences(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9]), torch.tensor([0, 5, 9]))

@@ -1,0 +1,1 @@
+"""Titles and histories -> text vectors on disk (Eq. 3-5)."""

@@ -1,0 +1,41 @@
+"""Which encoders there are, and how one is opened."""
+
+from __future__ import annotations
+
+import torch
+
+from iadsr.device import is_out_of_memory
+from iadsr.encode.encoders import llm2vec, prefix_sharing, transformer
+from iadsr.encode.encoders.interface import Encoder, EncoderParams, Identity, TransformerEncoderParams
+from iadsr.errors import UserError
+
+
+def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Encoder:
+    """Load the encoder that `spec` describes; with a separator it computes texts together that go on behind one.
+
+    UserError when its weights are not to be had, do not fit its kind, or cannot compute texts together.
+    """
+
+    try:
+        encoder: Encoder
+        if isinstance(spec, TransformerEncoderParams):
+            encoder = transformer.TransformerEncoder(spec, device, dtype, separator)
+        else:
+            encoder = llm2vec.opened(spec, device, dtype, separator)
+        if separator:
+            prefix_sharing.assert_shares(encoder, spec.model)
+        return encoder
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{spec.model}: too large for the memory of {device} in {str(dtype).removeprefix('torch.')}; use a larger "
+            "device, or encode.dtype: bfloat16"
+        ) from None
+
+
+def identity(spec: EncoderParams) -> Identity:
+    """Of the weights that `spec` names; UserError as of `open_encoder`."""
+
+    of = transformer.identity if isinstance(spec, TransformerEncoderParams) else llm2vec.identity
+    return of(spec)  # type: ignore[arg-type]  # each kind takes its own

@@ -1,0 +1,1 @@
+"""Ranks and verdicts -> metrics, tables and pictures."""

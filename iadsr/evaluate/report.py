@@ -1,0 +1,112 @@
+"""All that `evaluate` reports, from ranks and verdicts."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from pydantic import Field, PositiveInt
+
+from iadsr.artifacts import replacing
+from iadsr.evaluate.noise_detection import detection_by_bucket, detection_metrics
+from iadsr.evaluate.popularity import Equal, bucket_table, popularity_buckets
+from iadsr.models.ranking import Ranks, metric_name, summarise
+from iadsr.models.recommender import Verdicts
+from iadsr.models.verdicts import training_rows
+from iadsr.params import Group
+from iadsr.schemas import SPLIT, TEST, USER
+from iadsr.sequences.windows import Feed, Sequences
+
+
+class EvaluateParams(Group):
+    """`evaluate` of params.yaml."""
+
+    cutoffs: list[PositiveInt] = Field(min_length=1)  # of HR and NDCG
+    buckets: int = Field(ge=1)  # of item popularity
+
+
+Table = list[dict[str, Any]]
+
+
+def evaluated(
+    feed: Feed, ranks: dict[str, Ranks], verdicts: Verdicts, settings: EvaluateParams
+) -> tuple[dict[str, float], dict[str, Table]]:
+    """Flat metrics, and the tables behind the plots by file name.
+
+    Popularity counts all real interactions of the data set, as in Figure 1; it describes results and enters no model.
+    Drop ratios are over all judged interactions (training and validation), noise detection over the training ones.
+    """
+    metrics: dict[str, float] = {}
+    for split, found in ranks.items():
+        metrics |= summarise(found, tuple(settings.cutoffs), split)
+    kept, probability = verdicts.kept.numpy(), verdicts.probability.numpy().astype(np.float64)
+    judged = np.isfinite(probability)
+    metrics["drop_ratio"] = float(1 - kept[judged].mean())
+    metrics["drop_ratio_expected"] = float(1 - probability[judged].mean())
+
+    tables: dict[str, Table] = {}
+    for equal in get_args(Equal):
+        buckets = popularity_buckets(item_counts(feed.sequences), settings.buckets, equal)
+        items = feed.sequences.items.cpu().numpy()[judged]
+        drops = (~kept[judged], 1 - probability[judged])
+        tables[f"buckets_equal_{equal}"] = bucket_table(buckets, ranks[TEST], items, *drops, settings.cutoffs[0])
+        tables |= _detection(feed, verdicts, buckets, equal, metrics)
+    for row in tables["buckets_equal_interactions"]:
+        for name in (metric_name("ndcg", settings.cutoffs[0], "unfiltered"), "drop_ratio", "drop_ratio_expected"):
+            metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
+    for row in tables.get("noise_equal_interactions", ()):
+        for name in ("noise_auc", "noise_precision", "noise_recall"):
+            metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
+    return metrics, tables
+
+
+def _detection(
+    feed: Feed, verdicts: Verdicts, buckets: np.ndarray, equal: str, metrics: dict[str, float]
+) -> dict[str, Table]:
+    if feed.sequences.noise is None:
+        return {}
+    rows = training_rows(feed).numpy()
+    probability = verdicts.probability.numpy().astype(np.float64)
+    noise = feed.sequences.noise.cpu().numpy()[rows]
+    judged = (verdicts.score.numpy()[rows], ~verdicts.kept.numpy()[rows], 1 - probability[rows])
+    metrics |= detection_metrics(noise, *judged)
+    table = detection_by_bucket(buckets[feed.sequences.items.cpu().numpy()[rows] - 1], noise, *judged)
+    return {f"noise_equal_{equal}": table} if table else {}
+
+
+def item_counts(sequences: Sequences) -> np.ndarray:
+    """Real (not planted) interactions of each item, item 1 first."""
+    items = sequences.items.cpu().numpy()
+    real = items if sequences.noise is None else items[~sequences.noise.cpu().numpy()]
+    return np.bincount(real, minlength=sequences.item_count + 1)[1:]
+
+
+def write_ranks(path: Path, ranks: dict[str, Ranks]) -> None:
+    """One row a user and split: target item, expected rank unfiltered and filtered; every metric follows from these."""
+    parts = [
+        pa.table(
+            {
+                USER: pa.array(np.arange(len(found.targets)), pa.int32()),
+                SPLIT: pa.array([split] * len(found.targets)),
+                "target": pa.array(found.targets, pa.int32()),
+                "rank_unfiltered": found.unfiltered,
+                "rank_filtered": found.filtered,
+            }
+        )
+        for split, found in ranks.items()
+    ]
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pa.concat_tables(parts), temporary)
+
+
+def write_tables(folder: Path, tables: dict[str, Table]) -> None:
+    """A CSV a table."""
+    for name, rows in tables.items():
+        with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,71 @@
+"""A trained model and its data -> ranks, metrics and tables; nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from iadsr.encode.encoders.interface import EncoderParams
+from iadsr.evaluate.report import EvaluateParams, Table, evaluated
+from iadsr.models.config import ModelConfig
+from iadsr.models.files import load_model
+from iadsr.models.ranking import Ranks, rank_targets
+from iadsr.models.recommender import Recommender
+from iadsr.models.verdicts import judge_all
+from iadsr.params import Params, group
+from iadsr.schemas import TEST, VALIDATION
+from iadsr.sequences.text_vectors import PrefixVectors, require_encodings
+from iadsr.sequences.windows import Feed, read_sequences
+from iadsr.serving import read_catalogue, trained_encoder
+from iadsr.train.history import read_history
+from iadsr.train.run import machine_of
+
+
+@dataclass(frozen=True)
+class EvaluateFiles:
+    """What an evaluation reads."""
+
+    model: Path
+    history: Path
+    sequences: Path
+    items: Path
+    encoded: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be written and logged."""
+
+    config: ModelConfig
+    encoder: EncoderParams | None  # of a model that reads texts where it is used
+    history: list[dict[str, float]]
+    ranks: dict[str, Ranks]
+    metrics: dict[str, float]
+    tables: dict[str, Table]
+    settings: EvaluateParams
+
+
+def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
+    """Rank and judge on the device and threads of training; UserError for missing, damaged or unfitting inputs."""
+    settings, (_, device) = group(params, "evaluate", EvaluateParams), machine_of(params)
+    model, config = load_model(files.model, device)
+    read_catalogue(files.items, config.item_count)  # needed only at the end, for the logged model
+    history = read_history(files.history, config.epochs)
+    feed, encoder = opened(params, files, model, config, device)
+    ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
+    metrics, tables = evaluated(feed, ranks, judge_all(model, feed, config.max_length), settings)
+    return Evaluation(config, encoder, history, ranks, metrics, tables, settings)
+
+
+def opened(
+    params: Params, files: EvaluateFiles, model: Recommender, config: ModelConfig, device: torch.device
+) -> tuple[Feed, EncoderParams | None]:
+    """The data set; for a model that reads texts of prefixes with its encodings, and then the encoder of these."""
+    sequences = read_sequences(files.sequences)
+    if not (model.traits.reads_prefix_texts and config.encodings):
+        return Feed(sequences.to(device)), None
+    encoder = trained_encoder(params, config.encodings)
+    require_encodings(files.encoded, config.encodings)
+    return Feed(sequences.to(device), PrefixVectors(files.encoded, len(sequences.items))), encoder

@@ -1,0 +1,71 @@
+"""The whole way from raw interactions to sequences, and what the data set looks like then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from iadsr.filter.interactions import (
+    Core,
+    FilterParams,
+    arranged,
+    core_rows,
+    drop_duplicates,
+    leave_one_out,
+    refuse_short,
+    reindex,
+    time_order,
+)
+from iadsr.filter.planted_noise import NoiseParams, plant_noise
+from iadsr.filter.table_1 import describe, equals_paper
+from iadsr.params import Params, chosen_dataset, group
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Tables as `schemas` says, and the flat numbers of metrics/dataset.json."""
+
+    sequences: pl.DataFrame
+    users: pl.DataFrame
+    items: pl.DataFrame
+    metrics: dict[str, int | float]
+
+
+def filtered(params: Params, interactions: Callable[[], pl.DataFrame], items: Callable[[], pl.DataFrame]) -> Filtered:
+    """Each raw table is read by a call, when it is needed. UserError for wrong parameters, and for an empty result."""
+    dataset, asked = chosen_dataset(params)
+    core, settings = Core(asked.core, f"datasets.{dataset}.core"), group(params, "filter", FilterParams)
+    noise = group(params, "noise", NoiseParams)
+    sequences, users, titled = reindex(unique_rows(interactions, core, settings), items())
+    split = leave_one_out(sequences)
+    described = describe(split)
+    same = equals_paper(dataset, described)
+    planted = plant_noise(split, noise.ratio, noise.seed)
+    verdict = {} if same is None else {"equals_paper_table_1": same}
+    metrics = {**described, **verdict, "planted_interactions": planted.height - split.height}
+    return Filtered(arranged(planted), users, titled, metrics)
+
+
+def unique_rows(interactions: Callable[[], pl.DataFrame], core: Core, settings: FilterParams) -> pl.DataFrame:
+    """The rows of the k-core in the order of time; one step inside the other, so that no table outlives its use."""
+    unique = drop_duplicates(
+        time_order(core_rows(interactions(), settings.duplicates, core), settings.ties, settings.ties_seed),
+        settings.duplicates,
+    )
+    refuse_short(unique, core)
+    return unique
+
+
+def in_words(dataset: str, metrics: dict[str, int | float]) -> str:
+    """For a person at the terminal."""
+    line = (
+        f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions "
+        f"(average length {metrics['average_length']:.1f}, sparsity {metrics['sparsity']:.2%}), "
+        f"{metrics['planted_interactions']:,} planted"
+    )
+    if "equals_paper_table_1" not in metrics:
+        return line
+    same = metrics["equals_paper_table_1"]
+    return f"{line}\n{'equals Table 1 of the paper' if same else 'WARNING: differs from Table 1 of the paper'}"

@@ -1,0 +1,49 @@
+"""What a data set looks like: the columns of the paper's Table 1, and what decides how far to trust a result on it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from iadsr.filter.interactions import distinct, pair_keys, time_keys
+from iadsr.published import TABLE_1, DatasetSize, Table1Row
+from iadsr.schemas import IS_NOISE, ITEM, SPLIT, TEST, TRAIN, USER
+
+
+def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
+    """Counts over the real rows (planted noise is counted apart), average length and sparsity as fractions.
+
+    `tied_last_two` is the share of users whose last two rows have the same time, fractions of a second included where
+    the source has them: there the tie rule chooses the test item.
+    """
+    planted = int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
+    users, items, rows = sequences[USER].n_unique(), sequences[ITEM].n_unique(), sequences.height
+    lengths = sequences.group_by(USER).len()["len"]
+    last_two = sequences.filter(pl.col(SPLIT) != TRAIN).group_by(USER)
+    times = pl.col(time_keys(sequences))
+    tied = last_two.agg(tied=pl.all_horizontal(times.min() == times.max()))["tied"]
+    keys = pair_keys(sequences[USER].to_numpy(), sequences[ITEM].to_numpy())
+    return {
+        "users": users,
+        "items": items,
+        "interactions": rows,
+        "average_length": rows / users,
+        "sparsity": 1 - rows / (users * items),
+        "shortest": int(lengths.min()),  # type: ignore[arg-type]
+        "median_length": float(lengths.median()),  # type: ignore[arg-type]
+        "longest": int(lengths.max()),  # type: ignore[arg-type]
+        "train_interactions": sequences.filter(pl.col(SPLIT) == TRAIN).height,
+        "test_interactions": sequences.filter(pl.col(SPLIT) == TEST).height,
+        "noise_interactions": planted,
+        "repeated_pairs": rows - len(distinct(keys)),
+        "tied_last_two": float(tied.mean()),  # type: ignore[arg-type]
+    }
+
+
+def equals_paper(dataset: str, described: dict[str, int | float]) -> bool | None:
+    """Whether users, items, actions, average length and sparsity are as Table 1 prints; None if it has no such row."""
+    if dataset not in TABLE_1:
+        return None
+    size = DatasetSize(*(int(described[name]) for name in DatasetSize._fields))
+    return TABLE_1[dataset] == Table1Row(
+        size, round(described["average_length"], 1), round(100 * described["sparsity"], 2)
+    )

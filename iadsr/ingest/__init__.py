@@ -1,0 +1,1 @@
+"""Raw files, official, generated or a user's own -> interactions and items."""

@@ -1,0 +1,1 @@
+"""What models are made of: layers and losses that know neither users nor methods."""

@@ -1,0 +1,1 @@
+"""A denoiser a file or folder; registry.py lists them."""

@@ -1,0 +1,178 @@
+"""The interface that every recommender offers, and the plain one: a backbone trained with cross-entropy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from iadsr.layers.cross_entropy import catalogue_cross_entropy
+from iadsr.layers.jagged import gather_rows
+from iadsr.layers.linear import set_matmul_dtype
+from iadsr.layers.sampled_softmax import sampled_cross_entropy
+from iadsr.models.config import ModelConfig
+from iadsr.params import Group
+from iadsr.sequences.windows import Batch, Feed
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts on interactions, of a batch of windows or of all rows; `c1`, `c2`, `c3`, `score` may be NaN."""
+
+    c1: Float[Tensor, "*where"]
+    c2: Float[Tensor, "*where"]
+    c3: Float[Tensor, "*where"]
+    score: Float[Tensor, "*where"]
+    probability: Float[Tensor, "*where"]  # that a sampled decision keeps the item
+    kept: Bool[Tensor, "*where"]  # the deterministic decision
+
+    @classmethod
+    def without_cosines(cls, score: Tensor, probability: Tensor, kept: Tensor) -> Verdicts:
+        """Of a method that compares no interests: c1, c2 and c3 are NaN."""
+        nothing = torch.full_like(probability, float("nan"))
+        return cls(nothing, nothing, nothing, score, probability, kept)
+
+    def sampled(self, generator: torch.Generator) -> Bool[Tensor, "*where"]:
+        """A sampled decision for each interaction; what was never judged is kept."""
+        drawn = torch.rand(self.probability.shape, generator=generator).to(self.probability.device)
+        return ~(drawn >= self.probability)
+
+
+class NoParams(Group):
+    """A plain backbone has no parameters of a denoiser."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method needs of its surroundings: of params.yaml, of the data, of training."""
+
+    own_encoder: bool = False  # it stands alone and takes no backbone
+    top_level: tuple[str, ...] = ()  # its parameters that stand at top level of params.yaml
+    reads_texts: bool = False  # training needs what `encode` wrote
+    reads_prefix_texts: bool = False  # batches must carry the text vectors of prefixes, where it is used, too
+    sampled_loss: bool = True  # it can be trained by a loss over a sample of the catalogue
+    largest_gradient: float | None = None  # norm to which a step's gradient is cut
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What a training decides of a model's loss; the defaults are those of a model that is not trained."""
+
+    matmul_dtype: torch.dtype = torch.float32  # of the matrix products of the cross-entropy and of token-wise layers
+    negatives: int | None = None  # sampled for the cross-entropy of a batch; None: it is over the whole catalogue
+    prefixes_drawn: int = 0  # of each window, where each is an example of its own; 0: all
+
+
+class Recommender(nn.Module):
+    """Item embeddings, a backbone, and scores against the same embeddings (tied output)."""
+
+    params_type: ClassVar[type[Group]] = NoParams  # of its entry in `denoisers` of params.yaml
+    traits: ClassVar[Traits] = Traits()
+    settings = LossSettings()
+
+    def __init__(self, item_count: int, dim: int, backbone: Any) -> None:
+        super().__init__()
+        self.items = nn.Embedding(item_count + 1, dim, padding_idx=0)
+        self.backbone = backbone
+        self.head = nn.Identity() if backbone.hidden == dim else nn.Linear(backbone.hidden, dim)
+        nn.init.normal_(self.items.weight, std=0.02)
+        with torch.no_grad():
+            self.items.weight[0].zero_()
+
+    @classmethod
+    def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> Recommender:
+        """A model with fresh weights; `feed`, the data set, is there for training only."""
+        return cls(config.item_count, config.dim, backbone)
+
+    def prepare(self, settings: LossSettings) -> None:
+        """Get ready for a training; a sampled loss leaves most rows of the item table without a gradient."""
+        self.settings = settings
+        self.items.sparse = settings.negatives is not None
+        set_matmul_dtype(self, settings.matmul_dtype)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised."""
+        return {"ce": self.cross_entropy(self.prefix_states(batch.items), batch.targets)}
+
+    def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
+        """The state that scores the item after each window."""
+        return self.head(newest(self.prefix_states(batch.items, positions=batch.newest), batch.last))
+
+    def item_table(self) -> Float[Tensor, "table dim"]:
+        """What states are scored against, by inner product; row 0 is padding and never ranked."""
+        return self.items.weight
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """A plain recommender keeps everything."""
+        ones = torch.ones(batch.items.shape, device=batch.items.device)
+        return Verdicts.without_cosines(torch.full_like(ones, float("nan")), ones, ones.bool())
+
+    def insertions(self, batch: Batch) -> Int[Tensor, "batch time most"] | None:
+        """Items to insert before each one, oldest first, then zeros; None: the model inserts nothing."""
+        return None
+
+    def prefix_states(
+        self,
+        items: Int[Tensor, "batch time"],
+        keep: Bool[Tensor, "batch time"] | None = None,
+        positions: Bool[Tensor, "batch time"] | None = None,
+    ) -> Float[Tensor, "batch time hidden"]:
+        """The backbone's state of every prefix, or at least of those that end at `positions`.
+
+        Embeddings of items not kept are zero (Eq. 19).
+        """
+        inputs, real = self.items(items), items > 0
+        if keep is not None:
+            inputs = inputs * keep[..., None]
+        return self.backbone(inputs, real, positions)
+
+    def cross_entropy(
+        self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, ""]:
+        """Mean over all positions with a target of the cross-entropy (Eq. 1); 0 if there are none."""
+        (found, own), table = self.with_target(states, targets), self.item_table()
+        if self.settings.negatives is None:
+            total = catalogue_cross_entropy(found, table, own, self.settings.matmul_dtype)
+        else:
+            drawn = torch.randint(1, len(table), (self.settings.negatives,)).to(table.device)
+            total = sampled_cross_entropy(found, table, own, drawn, self.settings.matmul_dtype)
+        return total / max(1, len(own))
+
+    def with_target(
+        self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "positions dim"], Int[Tensor, " positions"]]:
+        """What is scored against the item table at each position with a target, and the target."""
+        real = (targets.flatten() > 0).nonzero().flatten()
+        return self.head(gather_rows(states.flatten(0, 1), real)), targets.flatten()[real]
+
+    def end_epoch(self) -> dict[str, float]:
+        """Called after each training epoch; returns figures of the epoch for the history."""
+        return {}
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Tensors beside the weights that resuming needs."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `training_state` gave."""
+
+
+def newest(states: Float[Tensor, "batch time width"], last: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    """The state at each window's newest item."""
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """As in evaluation, and afterwards as before."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)

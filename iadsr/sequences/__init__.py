@@ -1,0 +1,1 @@
+"""Tables -> batches: windows of histories, their text vectors, graphs; what a split may see."""

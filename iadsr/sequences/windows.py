@@ -1,0 +1,201 @@
+"""Sequences as flat tensors, cut into windows and padded into batches; which rows a split may see is decided here.
+
+A data set is one row per interaction, users consecutive, oldest first. A window is a run of consecutive rows of one
+user. Padding stands on the right, so the state at a position never depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.parquet
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from iadsr.artifacts import require
+from iadsr.errors import UserError
+from iadsr.schemas import IS_NOISE, ITEM, POSITION, SEQUENCES, SPLIT, TEST, TRAIN, USER, VALIDATION
+from iadsr.sequences.text_vectors import PrefixVectors
+
+ROWS_AFTER_HISTORY = {
+    TRAIN: 2,
+    VALIDATION: 2,
+    TEST: 1,
+}  # rows at a user's end that the history of a split must not hold
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All interactions: `items[offsets[u]:offsets[u + 1]]` is user u's history, validation and test items last."""
+
+    items: Int[Tensor, " rows"]
+    offsets: Int[Tensor, " bounds"]
+    noise: Bool[Tensor, " rows"] | None = None
+
+    @property
+    def users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def item_count(self) -> int:
+        return int(self.items.max())
+
+    def history_ends(self, split: str) -> Int[Tensor, " users"]:
+        """Row after each user's last row that `split` may use as input; for evaluation it is the target's row."""
+        return self.offsets[1:] - ROWS_AFTER_HISTORY[split]
+
+    def targets(self, split: str) -> Int[Tensor, " users"]:
+        """The held-out item of each user for `validation` or `test`."""
+        return self.items[self.history_ends(split)]
+
+    def to(self, device: torch.device) -> Sequences:
+        noise = None if self.noise is None else self.noise.to(device)
+        return Sequences(self.items.to(device), self.offsets.to(device), noise)
+
+
+def read_sequences(path: Path) -> Sequences:
+    """Read sequences.parquet; UserError when it is missing or empty, lacks a column, or its rows are out of order."""
+    require(path, "filter")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); run `dvc repro filter` again") from None
+    absent = set(SEQUENCES) - set(table.column_names)
+    if absent:
+        raise UserError(f"{path}: no column {sorted(absent)[0]!r}; run `dvc repro filter` again")
+    if not len(table):
+        raise UserError(f"{path}: empty; run `dvc repro filter` again")
+    users, items = (table[name].to_numpy().astype(np.int64) for name in (USER, ITEM))
+    offsets = np.concatenate([[0], np.flatnonzero(np.diff(users)) + 1, [len(users)]])
+    expected = np.arange(len(users)) - np.repeat(offsets[:-1], np.diff(offsets))
+    ends = np.asarray(table[SPLIT].to_pylist(), dtype=object)[offsets[1:] - 1]
+    if not (np.array_equal(table[POSITION].to_numpy(), expected) and (ends == TEST).all()):
+        raise UserError(f"{path}: rows are not sorted by user and position; run `dvc repro filter` again")
+    noise = torch.from_numpy(table[IS_NOISE].to_numpy().astype(bool)) if IS_NOISE in table.column_names else None
+    return Sequences(torch.from_numpy(items), torch.from_numpy(offsets.astype(np.int64)), noise)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Runs of rows: `lengths` inputs from row `starts`; a row may be a target only below `limits`."""
+
+    starts: Int[Tensor, " windows"]
+    lengths: Int[Tensor, " windows"]
+    limits: Int[Tensor, " windows"]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: Int[Tensor, " some"] | slice) -> Windows:
+        return Windows(self.starts[index], self.lengths[index], self.limits[index])
+
+
+def training_windows(
+    sequences: Sequences, max_length: int, generator: torch.Generator, kind: Literal["tiles", "newest"] = "tiles"
+) -> Windows:
+    """Windows of at most `max_length` over the training histories.
+
+    `tiles` lose no training interaction: histories longer than `max_length` begin with a window of random length, so
+    the tiles move from call to call, and each training row but a user's first is the target of exactly one position.
+    `newest` is one window a user, as in codes that cut long histories.
+    """
+    if kind == "newest":
+        return history_windows(sequences, TRAIN, max_length)
+    begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
+    return _tiles(begins, ends, max_length, _random_heads(ends - begins, max_length, generator))
+
+
+def training_tail_windows(sequences: Sequences, max_length: int) -> Windows:
+    """Tile every training history from its end backwards: all windows but a user's first are full."""
+    begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
+    return _tiles(begins, ends, max_length, (ends - begins - 1) % max_length + 1)
+
+
+def history_windows(sequences: Sequences, split: str, max_length: int) -> Windows:
+    """One window a user: the newest `max_length` rows of the history from which `split`'s target is predicted."""
+    begins, ends = sequences.offsets[:-1], sequences.history_ends(split)
+    starts = torch.maximum(begins, ends - max_length)
+    return Windows(starts, ends - starts, ends)
+
+
+def _random_heads(lengths: Tensor, max_length: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.randint(1, max_length + 1, lengths.shape, generator=generator).to(lengths.device)
+    return torch.where(lengths > max_length, drawn, lengths)
+
+
+def _tiles(begins: Tensor, ends: Tensor, max_length: int, heads: Tensor) -> Windows:
+    """Windows [begin, begin + head), then runs of `max_length` up to `end`, for each history."""
+    counts = 1 + (ends - begins - heads + max_length - 1) // max_length
+    owner = torch.repeat_interleave(torch.arange(len(begins), device=begins.device), counts)
+    within = torch.arange(len(owner), device=begins.device) - (counts.cumsum(0) - counts)[owner]
+    starts = begins[owner] + torch.where(within == 0, 0, heads[owner] + (within - 1) * max_length)
+    stops = torch.minimum(ends[owner], begins[owner] + heads[owner] + within * max_length)
+    return Windows(starts, stops - starts, ends[owner])
+
+
+def shortest_first(windows: Windows, size: int) -> Iterable[Int[Tensor, " some"]]:
+    """The numbers of all windows, shortest first and `size` at a time."""
+    return torch.argsort(windows.lengths, stable=True).split(size)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded windows. `rows` -1, `items` 0 and `targets` 0 mean padding (or, for a target, that there is none).
+
+    `users` are numbered from 1; 0 is a user that is not of the data set.
+    """
+
+    rows: Int[Tensor, "batch time"]
+    items: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    users: Int[Tensor, " batch"]
+    text_vectors: Float[Tensor, "batch time width"] | None = None  # of the text of each prefix
+
+    @property
+    def valid(self) -> Bool[Tensor, "batch time"]:
+        return self.items > 0
+
+    @property
+    def last(self) -> Int[Tensor, " batch"]:
+        """Position of each window's newest item."""
+        return self.valid.sum(1) - 1
+
+    @property
+    def newest(self) -> Bool[Tensor, "batch time"]:
+        """True at that position."""
+        return torch.arange(self.items.shape[1], device=self.items.device) == self.last[:, None]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Turns windows into batches on one device, with prefix vectors where the model asks for them."""
+
+    sequences: Sequences
+    vectors: PrefixVectors | None = None
+
+    def batch(self, windows: Windows) -> Batch:
+        offsets = torch.arange(int(windows.lengths.max()), device=windows.starts.device)
+        inside = offsets < windows.lengths[:, None]
+        rows = torch.where(inside, windows.starts[:, None] + offsets, -1)
+        items = torch.where(inside, self.sequences.items[rows.clamp(min=0)], 0)
+        has_target = inside & (rows + 1 < windows.limits[:, None])
+        targets = torch.where(has_target, self.sequences.items[(rows + 1).clamp(max=len(self.sequences.items) - 1)], 0)
+        text_vectors = None if self.vectors is None else self.vectors.rows(rows.cpu()).to(items.device)
+        users = torch.searchsorted(self.sequences.offsets, windows.starts, right=True)
+        return Batch(rows, items, targets, users, text_vectors)
+
+    def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """All windows once, at most `size` at a time and evenly so, in random order.
+
+        Batches of windows of like length would need no padding, but each counts as one step of the optimiser however
+        few positions it has, so short histories would outweigh long ones; a last, smaller batch would as well. The
+        backbones hardly compute padding anyway.
+        """
+        order = torch.randperm(len(windows), generator=generator)
+        for numbers in order.tensor_split(-(-len(windows) // size)):
+            yield self.batch(windows[numbers.to(windows.starts.device)])

@@ -1,0 +1,1 @@
+"""A model and its data -> trained weights, history, verdicts; resumable to the byte."""

@@ -1,0 +1,167 @@
+"""One training from files to files: what goes in, the digest that names it, what comes out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+import iadsr
+from iadsr.artifacts import file_digest, read_json, text_digest
+from iadsr.device import fastest_threads, pick_device, pick_dtype, set_threads
+from iadsr.errors import UserError
+from iadsr.models.assembly import build, chosen_denoiser, configured
+from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.models.files import CONFIG, save_model
+from iadsr.models.recommender import Recommender
+from iadsr.models.verdicts import insertions, judge_all
+from iadsr.params import Params, chosen_dataset, group
+from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.windows import Feed, Sequences, read_sequences
+from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
+from iadsr.train.fit import EpochReport, TrainParams, fit
+from iadsr.train.history import STOPPING_METRIC, write_history
+
+ABANDONED = 7 * 24 * 3600.0  # seconds
+CODE = ("layers", "models", "sequences", "train")  # packages that decide a result, beside the files at the top
+
+
+@dataclass(frozen=True)
+class TrainFiles:
+    """Inputs, outputs, and the folder of unfinished trainings."""
+
+    sequences: Path
+    users: Path
+    items: Path
+    encoded: Path
+    model: Path
+    history: Path
+    denoised: Path
+    work: Path
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can begin: all inputs are read and checked, nothing is written yet."""
+
+    files: TrainFiles
+    settings: TrainParams
+    device: torch.device
+    config: ModelConfig
+    sequences: Sequences
+    vectors: PrefixVectors | None
+    ids: RawIds
+
+    @classmethod
+    def of(cls, params: Params, files: TrainFiles) -> Training:
+        """UserError for wrong parameters and for missing or damaged inputs."""
+        settings, device = machine_of(params)
+        sequences = read_sequences(files.sequences)
+        ids = read_raw_ids(files.users, files.items, sequences)
+        vectors = None
+        if DENOISERS[chosen_denoiser(params)[0]].traits.reads_texts:
+            vectors = PrefixVectors(files.encoded, len(sequences.items), chosen_dataset(params)[1].max_length)
+        manifest = vectors.manifest if vectors else None
+        config = configured(params, settings.dim, sequences.users, sequences.item_count, manifest)
+        config = config.model_copy(update={"run": run_digest(config, settings, device, files)})
+        return cls(files, settings, device, config, sequences, vectors, ids)
+
+    @cached_property
+    def model(self) -> Recommender:
+        return build(self.config, Feed(self.sequences, self.vectors)).to(self.device)
+
+    @cached_property
+    def feed(self) -> Feed:
+        vectors = self.vectors if self.model.traits.reads_prefix_texts else None
+        return Feed(self.sequences.to(self.device), vectors)
+
+    @property
+    def work(self) -> Path:
+        return self.files.work / self.config.run
+
+    def is_done(self) -> bool:
+        """Whether all outputs are there, and the model, which is written last, is of this run."""
+        written = self.files.history, self.files.denoised, self.files.model / CONFIG
+        return all(path.exists() for path in written) and read_json(written[-1])["run"] == self.config.run
+
+    def epochs(self) -> Iterator[EpochReport]:
+        """Train; an interrupted training goes on from its last finished epoch."""
+        checkpoint = self.work / "checkpoint.safetensors"
+        return fit(self.model, self.feed, self.settings, self.config.max_length, self.config.seed, checkpoint)
+
+    def finish(self, reports: list[EpochReport]) -> str:
+        """Write the outputs, remove the checkpoint and those that were abandoned; what was reached, for a person."""
+        best = max(report.epoch for report in reports if report.best)
+        config = self.config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
+        verdicts = judge_all(self.model, self.feed, config.max_length)
+        inserted = insertions(self.model, self.feed, config.max_length)
+        (self.files.model / CONFIG).unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
+        write_denoised(self.files.denoised, self.files.sequences, self.ids, verdicts, inserted, config.seed)
+        write_history(self.files.history, [report.figures for report in reports])
+        save_model(self.files.model, self.model, config)
+        shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
+        remove_abandoned(self.files.work)
+        return in_words(config, reports)
+
+
+def machine_of(params: Params) -> tuple[TrainParams, torch.device]:
+    """The settings of training, and its device; from now on this process computes on its number of threads."""
+    settings = group(params, "train", TrainParams)
+    device = pick_device(settings.device, "train.device")
+    set_threads(settings.threads or fastest_threads(), "train.threads")
+    return settings, device
+
+
+def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device, files: TrainFiles) -> str:
+    """Names the run by what decides its result: configuration, settings, input files, code.
+
+    Not by the number of threads, which decides the last digits only: a run goes on with the number that it began with.
+    """
+    root = Path(iadsr.__file__).parent
+    code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
+    inputs = [files.sequences, *(sorted(files.encoded.glob("*")) if config.encodings is not None else ())]
+    chosen = {"device": device.type, "dtype": str(pick_dtype(settings.dtype, device))}
+    decided = settings.model_copy(update=chosen).model_dump_json(exclude={"threads"})
+    digests = map(file_digest, [*inputs, *sorted(code)])
+    return text_digest(config.model_dump_json(), decided, torch.__version__, *digests)[:16]
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """UserError where another process trains in this folder; it is freed however this one ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w", encoding="utf-8") as lock:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{work}: another process is at this training; wait for it, or stop it") from None
+        yield
+
+
+def remove_abandoned(work: Path) -> None:
+    """Remove the checkpoints of other runs that no epoch has touched for a week: code or data have changed since."""
+    with suppress(OSError):  # another training may do the same; this one has ended well
+        for folder in work.iterdir():
+            if folder.stat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(folder)
+
+
+def in_words(config: ModelConfig, reports: list[EpochReport]) -> str:
+    seconds = [report.seconds for report in reports if report.seconds is not None]
+    pace = f", {sum(seconds) / len(seconds):.1f} s an epoch" if seconds else ""
+    return (
+        f"{config.denoiser} on {config.backbone}: best epoch {config.best_epoch} of {len(reports)}, validation NDCG@10 "
+        f"{reports[config.best_epoch].figures[STOPPING_METRIC]:.4f} (unfiltered){pace}"
+    )

@@ -1,0 +1,113 @@
+"""All reported numbers of a data set small enough for a sheet of paper."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from pydantic import ValidationError
+from small_models import sequences_of
+
+from iadsr.evaluate.report import EvaluateParams, evaluated, item_counts, write_ranks, write_tables
+from iadsr.models.ranking import Ranks
+from iadsr.models.recommender import Verdicts
+from iadsr.schemas import TEST, VALIDATION
+from iadsr.sequences.windows import Feed
+
+NAN = float("nan")
+# user 0: items 1, 2 (noise), 1, 3 | user 1: items 1, 1, 2; the last two of each are validation and test
+HISTORIES = ([1, 2, 1, 3], [1, 1, 2])
+NOISE = [False, True, False, False, False, False, False]
+RANKS = {
+    VALIDATION: Ranks(np.array([1, 1]), np.array([1.0, 3.0]), np.array([1.0, 1.0])),
+    TEST: Ranks(np.array([3, 2]), np.array([3.0, 7.0]), np.array([1.0, 3.0])),
+}
+SETTINGS = EvaluateParams(cutoffs=[5], buckets=2)
+
+
+def verdicts() -> Verdicts:
+    """Training rows 0, 1, 4 and validation rows 2, 5 are judged; row 1 (the noise) and row 5 are dropped."""
+    score = torch.tensor([1.0, -1.0, 0.5, NAN, 0.2, -0.1, NAN])
+    probability = torch.tensor([1.0, 0.25, 0.75, NAN, 0.75, 0.25, NAN])
+    kept = torch.tensor([True, False, True, True, True, False, True])
+    return Verdicts(score, score, score, score, probability, kept)
+
+
+def test_metrics_by_hand() -> None:
+    """Ranks 3 and 7 at 5: HR 1/2, NDCG 1/4; filtered 1 and 3: 1 and 3/4. Drops: 2 of 5; expected (5 - 3) / 5.
+
+    Real interactions of items 1, 2, 3: 4, 1, 1 (the noise is not counted), so item 1 is alone in bucket 1 of 2.
+    Judged there: rows 0, 2, 4, 5, of which one is dropped, expected (0 + .25 + .25 + .75) / 4. Both test targets are
+    cold. The noise has the lowest of the three training scores: AUC 1; its expected drop is .75 of 1.0 in all.
+    """
+    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), SETTINGS)
+    assert metrics == pytest.approx(
+        {
+            "validation_hr_5_unfiltered": 1,
+            "validation_ndcg_5_unfiltered": 0.75,
+            "validation_hr_5_filtered": 1,
+            "validation_ndcg_5_filtered": 1,
+            "test_hr_5_unfiltered": 0.5,
+            "test_ndcg_5_unfiltered": 0.25,
+            "test_hr_5_filtered": 1,
+            "test_ndcg_5_filtered": 0.75,
+            "drop_ratio": 0.4,
+            "drop_ratio_expected": 0.4,
+            "noise_share": 1 / 3,
+            "noise_auc": 1,
+            "noise_precision": 1,
+            "noise_recall": 1,
+            "noise_precision_expected": 0.75,
+            "noise_recall_expected": 0.75,
+            "noise_precision_at_share": 1,
+            "bucket_1_ndcg_5_unfiltered": 0,
+            "bucket_1_drop_ratio": 0.25,
+            "bucket_1_drop_ratio_expected": 0.3125,
+            "bucket_2_ndcg_5_unfiltered": 0.25,
+            "bucket_2_drop_ratio": 1,
+            "bucket_2_drop_ratio_expected": 0.75,
+        }
+    )
+    assert {"buckets_equal_interactions", "buckets_equal_items"} <= set(tables)
+    assert [row["judged"] for row in tables["buckets_equal_interactions"]] == [4, 1]
+
+
+def test_without_known_noise_nothing_is_detected() -> None:
+    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS)
+    assert not any(name.startswith("noise") for name in [*metrics, *tables])
+
+
+def test_real_interactions_by_item() -> None:
+    assert item_counts(sequences_of(*HISTORIES)).tolist() == [4, 2, 1]
+    assert item_counts(sequences_of(*HISTORIES, noise=NOISE)).tolist() == [4, 1, 1]
+
+
+def test_ranks_on_disk(tmp_path: Path) -> None:
+    """A row a user and split, from which every metric can be computed again."""
+    write_ranks(tmp_path / "ranks.parquet", RANKS)
+    table = pl.read_parquet(tmp_path / "ranks.parquet")
+    assert table.rows() == [
+        (0, VALIDATION, 1, 1.0, 1.0),
+        (1, VALIDATION, 1, 3.0, 1.0),
+        (0, TEST, 3, 3.0, 1.0),
+        (1, TEST, 2, 7.0, 3.0),
+    ]
+    assert table.columns == ["user", "split", "target", "rank_unfiltered", "rank_filtered"]
+
+
+def test_tables_on_disk(tmp_path: Path) -> None:
+    """One CSV a table."""
+    write_tables(tmp_path, {"new": [{"a": 1, "b": 0.5}]})
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+    with open(tmp_path / "new.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [{"a": "1", "b": "0.5"}]
+
+
+@pytest.mark.parametrize("wrong", [{"cutoffs": []}, {"cutoffs": [0]}, {"buckets": 0}])
+def test_settings_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        EvaluateParams.model_validate({"cutoffs": [5], "buckets": 5, **wrong})

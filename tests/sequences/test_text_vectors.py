@@ -1,0 +1,97 @@
+"""The reader of encoded vectors: which row gets which vector, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iadsr.artifacts import write_array, write_json
+from iadsr.errors import UserError
+from iadsr.sequences.text_vectors import PrefixVectors
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four rows of sequences; the last is a test item's. Prefix vectors [1, 2] and [3, 4]; rows 0 and 2 share one."""
+    write_json(tmp_path / "manifest.json", {"dim": 2})
+    write_array(tmp_path / "items.npy", np.array([[0, 0], [5, 6]], dtype=np.float16))
+    write_array(tmp_path / "prefixes.npy", np.array([[1, 2], [3, 4]], dtype=np.float16))
+    write_array(tmp_path / "rows.npy", np.array([0, 1, 0, -1], dtype=np.int32))
+    return tmp_path
+
+
+def test_rows_and_padding(folder: Path) -> None:
+    """Rows 2, 1, -1, -1 give the first vector, the second, and zeros for both paddings."""
+    vectors = PrefixVectors(folder, 4).rows(torch.tensor([[2, 1], [-1, -1]]))
+    assert vectors.dtype == torch.float32
+    assert vectors.tolist() == [[[1, 2], [3, 4]], [[0, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (1, 1, 1)])
+def test_any_shape(folder: Path, shape: tuple[int, ...]) -> None:
+    assert PrefixVectors(folder).rows(torch.zeros(shape, dtype=torch.long)).shape == (*shape, 2)
+
+
+def test_items_are_a_memory_map(folder: Path) -> None:
+    vectors = PrefixVectors(folder)
+    assert isinstance(vectors.items, np.memmap)
+    assert (vectors.items.tolist(), vectors.dim) == ([[0, 0], [5, 6]], 2)
+
+
+def test_the_prefix_that_holds_the_test_target_is_refused(folder: Path) -> None:
+    with pytest.raises(IndexError, match="row 3 has no prefix vector"):
+        PrefixVectors(folder).rows(torch.tensor([0, 3, -1]))
+
+
+@pytest.mark.parametrize("row", [4, -2])
+def test_rows_that_do_not_exist_are_refused(folder: Path, row: int) -> None:
+    with pytest.raises(IndexError, match="of 4"):
+        PrefixVectors(folder).rows(torch.tensor([0, row]))
+
+
+def test_made_for_other_sequences(folder: Path) -> None:
+    with pytest.raises(
+        UserError, match="made for 4 interactions, but the sequences have 1,000; run the stage `encode`"
+    ):
+        PrefixVectors(folder, 1000)
+
+
+def test_made_for_prefixes_of_another_length(folder: Path) -> None:
+    """A manifest that says nothing of it, as those of tests, is taken as it is."""
+    PrefixVectors(folder, 4, 50)
+    write_json(folder / "manifest.json", {"dim": 2, "max_length": 32})
+    PrefixVectors(folder, 4, 32)
+    with pytest.raises(UserError, match="made for prefixes of 32 items, but max_length is 50; run the stage `encode`"):
+        PrefixVectors(folder, 4, 50)
+
+
+def test_parts_that_do_not_fit_each_other(folder: Path) -> None:
+    write_array(folder / "rows.npy", np.array([0, 1, 2, -1], dtype=np.int32))
+    with pytest.raises(UserError, match=r"rows\.npy points beyond prefixes\.npy"):
+        PrefixVectors(folder)
+    write_array(folder / "prefixes.npy", np.zeros((9, 3), dtype=np.float16))
+    with pytest.raises(UserError, match=r"prefixes\.npy: shape \(9, 3\) does not fit"):
+        PrefixVectors(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "items.npy", "prefixes.npy", "rows.npy"])
+def test_missing_or_torn_files_are_named(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=name):
+        PrefixVectors(folder)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=name):
+        PrefixVectors(folder)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: missing"):
+        PrefixVectors(folder)
+
+
+def test_manifest_without_dim(folder: Path) -> None:
+    write_json(folder / "manifest.json", {})
+    with pytest.raises(UserError, match="no `dim`"):
+        PrefixVectors(folder)
