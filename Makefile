@@ -12,9 +12,9 @@ run: .venv/ready
 test: .venv/ready
 	@$(BIN)/python -m pytest -q
 
-# a JSON object a line: what BENCHMARKS.md explains. ml-100k where its official file is at hand, else the generated demo;
-# with PEER=PATH_TO_PYTHON also RecBole from that environment, and ours with layers and windows like its
-DATASET ?= $(if $(or $(IADSR_MIRROR),$(wildcard ../shared/data/ml-100k.zip)),ml-100k,demo)
+# a JSON object a line: what BENCHMARKS.md explains. ml-100k where IADSR_MIRROR names a folder of official files, else the
+# generated demo; with PEER=PATH_TO_PYTHON also RecBole from that environment, and ours with layers and windows like its
+DATASET ?= $(if $(IADSR_MIRROR),ml-100k,demo)
 BACKBONES ?= gru4rec caser sasrec
 LIKE_PEER := --peer $(PEER) --set backbones.gru4rec.layers=1 --set backbones.caser.window=50
 BENCH = --dataset $(DATASET) --json

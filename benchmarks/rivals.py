@@ -1,8 +1,4 @@
-"""The tables of docs/rivals.md: each method beside its own base, and beside the paper's row.
-
-`python -m benchmarks.rivals results/rivals.jsonl --paper FILE`, FILE a CSV of the paper's Tables 2 and 3 with columns
-dataset, backbone, method, HR@10, NDCG@10; without it those columns stay empty.
-"""
+"""The tables of docs/rivals.md: each method beside its own base, and beside the paper's row."""
 
 from __future__ import annotations
 
@@ -17,9 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import results
+from benchmarks.prepared import ROOT
 from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
-from iadsr.models.ranking import HEADLINES
+from iadsr.models.ranking import PROTOCOLS, metric_name
+from iadsr.schemas import TEST
 from stages.command import new_app, reports_errors
 
 app = new_app()
@@ -27,28 +25,27 @@ app = new_app()
 Run = dict[str, Any]
 Paper = dict[tuple[str, str, str], dict[str, str]]
 ORDER = list(DENOISERS)
-TITLES = (
-    *("backbone", "method", "seed", "HR@10 U", "NDCG@10 U", "HR@10 F", "NDCG@10 F", "over its base"),
-    *("paper: HR@10", "NDCG@10", "over its base", "drop, expected", "drop, rule", "best of epochs"),
-)
+SHOWN = tuple(metric_name("hr", 10, protocol, TEST) for protocol in PROTOCOLS)
+PAPER = ROOT / "results" / "paper_tables.csv"  # Tables 2 to 4; empty where the print is not legible
+TITLES = ("method", "seeds", "HR@10 U", "HR@10 F", "over its base", "dropped")
+BESIDE = ("method", "HR@10 U here", "over its base", "HR@10 in the paper", "over its base")
 
 
-@app.command(epilog="Example: python -m benchmarks.rivals results/rivals.jsonl --paper paper_tables.csv")
+@app.command(epilog="Example: python -m benchmarks.rivals results/rivals.jsonl")
 @reports_errors
 def main(
     runs: Annotated[Path, typer.Argument(help="A JSON object a line, as `python -m stages.train` left them.")],
-    paper: Annotated[Path | None, typer.Option(help="The paper's tables as CSV.", show_default=False)] = None,
 ) -> None:
-    """Print a table in Markdown for each data set; "over its base" is of mean HR@10 U.
+    """Print Markdown: for each data set what each method reaches, and the same beside the paper's numbers.
 
-    What a method costs is measured by `python -m benchmarks.training`, one after another on an idle machine.
+    "over its base" is of mean HR@10 U, "dropped" the expected share. What a method costs is measured by
+    `python -m benchmarks.training`, one after another on an idle machine.
     """
-    for path in filter(None, (runs, paper)):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
+    if not runs.is_file():
+        raise UserError(f"{runs}: no such file")
     with open(runs, encoding="utf-8") as file:
         found = [json.loads(line) for line in file]
-    print("\n".join(tables(found, read_paper(paper) if paper else {})))
+    print("\n".join(tables(found, read_paper(PAPER))))
 
 
 def read_paper(path: Path) -> Paper:
@@ -59,15 +56,21 @@ def read_paper(path: Path) -> Paper:
 
 
 def tables(runs: Iterable[Run], paper: Paper) -> list[str]:
-    """A heading and a table for each data set; a row for each method and setting, its seeds behind one another."""
+    """Two tables for each data set, a row for each method and setting: its own, and beside the paper's."""
     lines: list[str] = []
     ordered = sorted(runs, key=lambda run: (run["dataset"], *setting(run), run["seed"]))
     for dataset, of_dataset in groupby(ordered, lambda run: run["dataset"]):
         groups = {key: list(group) for key, group in groupby(of_dataset, setting)}
-        rows = [row(group, base_of(group, groups), paper) for group in groups.values()]
-        lines += [f"### {dataset}", ""]
-        lines += ["| " + " | ".join(cells) + " |" for cells in (TITLES, ["---"] * len(TITLES), *rows)] + [""]
+        pairs = [(group, base_of(group, groups)) for group in groups.values()]
+        lines += table(dataset, TITLES, [row(*pair) for pair in pairs])
+        beside = [cells for pair in pairs if (cells := beside_paper(*pair, paper))]
+        lines += table(f"{dataset}, beside the paper", BESIDE, beside) if beside else []
     return lines
+
+
+def table(heading: str, titles: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
+    return [f"### {heading}", "", *lines, ""]
 
 
 def setting(run: Run) -> tuple[str, int, str]:
@@ -83,20 +86,22 @@ def base_of(group: list[Run], groups: dict[tuple[str, int, str], list[Run]]) -> 
     return [run for run in base if run["seed"] in seeds] or base
 
 
-def row(runs: list[Run], base: list[Run], paper: Paper) -> list[str]:
-    first = runs[0]
-    plain = first["denoiser"] == "none"
+def row(runs: list[Run], base: list[Run]) -> list[str]:
+    plain = runs[0]["denoiser"] == "none"
     return [
-        "" if first["backbone"] == "none" else first["backbone"],
-        first["denoiser"] + (f", {first['changes']}" if first["changes"] else ""),
+        named(runs[0]),
         each(runs, lambda run: str(run["seed"])),
-        *(each(runs, lambda run, name=name: decimals(run["metrics"][name])) for name in HEADLINES),  # type: ignore[misc]
+        *(each(runs, lambda run, name=name: decimals(run["metrics"][name])) for name in SHOWN),  # type: ignore[misc]
         "" if plain else over(runs, base),
-        *paper_cells(first, paper),
-        "" if plain else each(runs, lambda run: f"{run['metrics']['drop_ratio_expected']:.1%}"),
-        "" if plain else each(runs, lambda run: f"{run['metrics']['drop_ratio']:.1%}"),
-        each(runs, lambda run: f"{run['best_epoch']} of {run['epochs']}"),
+        "" if plain else f"{mean(run['metrics']['drop_ratio_expected'] for run in runs):.1%}",
     ]
+
+
+def named(run: Run) -> str:
+    """The method, its backbone, and what it changes."""
+    backbone = [] if run["backbone"] == "none" else [run["backbone"]]
+    method = [] if run["denoiser"] == "none" else [run["denoiser"]]
+    return ", ".join([*backbone, *method, *filter(None, [run["changes"]])])
 
 
 def each(runs: list[Run], cell: Callable[[Run], str]) -> str:
@@ -109,19 +114,22 @@ def decimals(value: float) -> str:
 
 def over(runs: list[Run], base: list[Run]) -> str:
     """The ratio of mean HR@10 U."""
-    own, plain = (mean(run["metrics"][HEADLINES[0]] for run in some) if some else 0 for some in (runs, base))
+    own, plain = (mean(run["metrics"][SHOWN[0]] for run in some) if some else 0 for some in (runs, base))
     return f"{own / plain:.2f}" if base else ""
 
 
-def paper_cells(run: Run, paper: Paper) -> list[str]:
-    """HR@10, NDCG@10 and the ratio of HR@10 to the base's, where the paper's print has them."""
-    own = paper.get((run["dataset"], run["backbone"], run["denoiser"]))
-    if not own or run["changes"] or not own["HR@10"]:
-        return ["", "", ""]
-    base = paper.get((run["dataset"], results.base_of(run["backbone"]), "none"))
-    ratio = f"{float(own['HR@10']) / float(base['HR@10']):.2f}" if base and base["HR@10"] else ""
-    shown = [own[name].removeprefix("0") for name in ("HR@10", "NDCG@10")]
-    return [*shown, "" if run["denoiser"] == "none" else ratio]
+def beside_paper(runs: list[Run], base: list[Run], paper: Paper) -> list[str]:
+    """HR@10 U and its ratio to the base's, here and where the paper's print has them; nothing where it has none."""
+    first = runs[0]
+    own = paper.get((first["dataset"], first["backbone"], first["denoiser"]))
+    if not own or first["changes"] or not own["HR@10"]:
+        return []
+    plain = paper.get((first["dataset"], results.base_of(first["backbone"]), "none"))
+    ratio = f"{float(own['HR@10']) / float(plain['HR@10']):.2f}" if plain and plain["HR@10"] else ""
+    here, there = decimals(mean(run["metrics"][SHOWN[0]] for run in runs)), decimals(float(own["HR@10"]))
+    if first["denoiser"] == "none":
+        return [named(first), here, "", there, ""]
+    return [named(first), here, over(runs, base), there, ratio]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from iadsr.models.ranking import metric_name
+from iadsr.schemas import TEST
+
 Run = dict[str, Any]
 SETTING = (
     *("dataset", "noise_ratio", "backbone", "denoiser", "masks", "batch_size", "learning_rate", "prefixes"),
@@ -30,22 +33,16 @@ def area(run: Run) -> str:
 
 COLUMNS: dict[str, Callable[[Run], str]] = {
     "seed": lambda run: str(run["seed"]),
-    "HR@10 U": accuracy("test_hr_10_unfiltered"),
-    "NDCG@10 U": accuracy("test_ndcg_10_unfiltered"),
-    "HR@10 F": accuracy("test_hr_10_filtered"),
-    "NDCG@10 F": accuracy("test_ndcg_10_filtered"),
-    "drop, expected": share("drop_ratio_expected"),
-    "drop, score < 0": share("drop_ratio"),
+    "HR@10 U": accuracy(metric_name("hr", 10, "unfiltered", TEST)),
+    "HR@10 F": accuracy(metric_name("hr", 10, "filtered", TEST)),
+    "dropped": share("drop_ratio_expected"),
     "AUC": area,
-    "best of epochs": lambda run: f"{run['best_epoch']} of {run['epochs']}",
-    "s an epoch": lambda run: f"{run['seconds_an_epoch']:.1f}" if run["seconds_an_epoch"] else "",  # not measured
-    "peak MB": lambda run: str(run["peak_megabytes"]),
 }
 
 
 def lines(runs: Iterable[Run]) -> list[str]:
     """Markdown: a row for each setting, with the values of its seeds behind one another."""
-    titles = ["data set", "backbone", "denoiser", "batch, rate", *COLUMNS]
+    titles = ["run", *COLUMNS]
     rows = [titles, ["---"] * len(titles)]
     ordered = sorted(runs, key=lambda run: [*setting(run), run["seed"]])
     for _, seeds in groupby(ordered, setting):
@@ -63,13 +60,8 @@ def row(seeds: list[Run]) -> list[str]:
     planted = f", {run['noise_ratio']:.0%} planted" if run["noise_ratio"] else ""
     method = f"IADSR, masks {run['masks']}" if run["denoiser"] == "iadsr" else run["denoiser"]
     cells = [[value(each) for each in seeds] for value in COLUMNS.values()]
-    return [
-        run["dataset"] + planted,
-        run["backbone"],
-        method,
-        f"{run['batch_size']}, {run['learning_rate']}" + departures(run),
-        *(" / ".join(values) if any(values) else "" for values in cells),
-    ]
+    named = [run["dataset"] + planted, run["backbone"], method, f"batch {run['batch_size']}"]
+    return [", ".join(named) + departures(run), *(" / ".join(values) if any(values) else "" for values in cells)]
 
 
 def departures(run: Run) -> str:

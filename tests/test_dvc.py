@@ -156,10 +156,39 @@ def test_theta_makes_train_stale_and_no_stage_before(project: Path, command: Com
     assert stale(command) == {"train"}
 
 
-def test_the_encoders_code_makes_encode_stale_but_no_stage_before(project: Path, command: Command) -> None:
-    with open(project / "iadsr" / "encoding.py", "a") as file:
-        file.write("# a comment\n")
-    assert stale(command) == {"encode", "evaluate"}  # evaluate logs a model that serves with it
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("encode/write.py", {"encode"}),
+        ("encode/recipe.py", {"encode", "evaluate"}),  # evaluate logs a model that serves with it
+        ("models/denoisers/adt.py", {"train", "evaluate"}),
+        ("evaluate/plots.py", {"evaluate"}),
+        ("params_check.py", set()),
+    ],
+)
+def test_code_makes_those_stages_stale_that_import_it(
+    project: Path, command: Command, file: str, expected: set[str]
+) -> None:
+    """A change of a model does not encode again, whatever hours that took."""
+    with open(project / "iadsr" / file, "a") as code:
+        code.write("# a comment\n")
+    assert stale(command) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("denoisers.iadsr.lambda_info", 0.0, {"train"}),
+        ("denoisers.hsd.cooling", 0.5, set()),
+        ("backbones.sasrec.layers", 1, set()),
+    ],
+)
+def test_a_knob_is_of_its_own_method(
+    project: Path, command: Command, key: str, value: float, expected: set[str]
+) -> None:
+    """HSD's does not train IADSR again."""
+    set_params(project, {key: value})
+    assert stale(command) == expected
 
 
 def test_code_of_reports_makes_nothing_stale(project: Path, command: Command) -> None:

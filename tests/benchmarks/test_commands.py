@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from same_process import Here
 from typer.testing import CliRunner, Result
 
 from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
+from benchmarks.peer import write_log
 from iadsr.artifacts import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +75,16 @@ def test_training_beside_a_peer(quick: None, peer: Path) -> None:
     assert found["one_pass"] * found["the_rest"] == pytest.approx(found["ratio"], rel=1e-2)
     asked = found["peer"]["asked"]
     assert not Path("log_tensorboard").exists()
-    assert asked[:4] == ["--dataset", "demo", "--model", "GRU4Rec"] and asked[4:6] == ["--threads", "1"]
+    assert asked[2:8] == ["--dataset", "demo", "--model", "GRU4Rec", "--threads", "1"]
+
+
+def test_the_log_that_a_peer_reads(tmp_path: Path) -> None:
+    """Positions stand for times, so that every framework splits as we do."""
+    rows = {"user": [0, 0, 1], "item": [7, 9, 7], "position": [0, 1, 0], "timestamp": [5, 5, 1]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "sequences.parquet")
+    write_log(tmp_path / "d" / "d.inter", tmp_path / "sequences.parquet")
+    written = (tmp_path / "d" / "d.inter").read_text().splitlines()
+    assert written == ["user_id:token\titem_id:token\ttimestamp:float", "0\t7\t0", "0\t9\t1", "1\t7\t0"]
 
 
 def test_iadsr_takes_turns_with_its_backbone(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +217,7 @@ def test_convergence_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.
 
     def run(workspace: Path, *arguments: str) -> float:
         ran.append(arguments)
-        metrics = dict.fromkeys(("epochs", "best_epoch", *convergence.SHOWN), 0.25)
+        metrics = dict.fromkeys(("epochs", "best_epoch", *convergence.HEADLINES), 0.25)
         write_json(workspace / "metrics" / "metrics.json", metrics)
         (workspace / "models" / "seeds").mkdir(parents=True, exist_ok=True)
         write_json(workspace / "models" / "seeds" / "summary.json", {"mean": metrics, "std": metrics})

@@ -14,8 +14,6 @@ from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import load_config
 from stages import paths
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def test_every_artifact_is_there(chain: Path) -> None:
     for path in (*BEFORE_TRAINING, *TRAINED, *EVALUATED):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from small_project import change, digests, invoke
-
-pytestmark = pytest.mark.xdist_group("chain")
 
 
 def test_check_names_every_mistake_and_changes_nothing(copy: Path) -> None:

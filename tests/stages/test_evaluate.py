@@ -14,9 +14,6 @@ from small_project import EPOCHS, EVALUATED, assert_one_error, digests, invoke, 
 
 from stages import paths
 
-pytestmark = pytest.mark.xdist_group("chain")
-
-
 ON_NOISE = ("noise_auc", "noise_precision", "noise_recall")
 
 

@@ -13,8 +13,6 @@ from small_project import K, assert_one_error, change, check_places, invoke, raw
 
 from stages import paths
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def test_recommend_agrees_with_evaluate(copy: Path) -> None:
     histories, _ = raw_histories()

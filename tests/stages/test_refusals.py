@@ -12,8 +12,6 @@ from small_project import assert_one_error, change, digests, invoke, some_ids
 
 from stages import paths
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 @pytest.mark.parametrize(
     ("stage", "key", "value", "said"),

@@ -12,8 +12,6 @@ from small_project import change, invoke
 
 from stages import paths
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def test_the_report_is_a_table(copy: Path) -> None:
     """Also when the cutoffs of params.yaml are no longer those of metrics.json."""

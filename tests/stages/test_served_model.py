@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 from small_project import K, change, check_places, found_runs, raw_histories, store, succeed
 
 from iadsr.encode.encoders.interface import KINDS
 from stages import paths
-
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 SERVE = """
 import json, sys

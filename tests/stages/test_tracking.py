@@ -12,8 +12,6 @@ from small_project import EVALUATED, TRAINED, digests, found_runs, invoke, point
 
 from stages import paths, tracking
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def test_the_store_is_the_projects_also_for_temporary_copies(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chain ran in project/.dvc/tmp/exps/chain, which DVC would delete: store and files lie in project/."""

@@ -262,7 +262,11 @@ def test_adapter_folders_that_are_not_there(tiny_decoder: Build, name: str) -> N
         identity(spec)
 
 
-def test_absent_adapters_say_how_to_get_them(tiny_decoder: Build, tmp_path: Path) -> None:
+def test_absent_adapters_say_how_to_get_them(
+    tiny_decoder: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is as it is without a network, but at once."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"weights of 'some/adapter' are neither on this machine nor"):
         opened(tiny_decoder(LlamaConfig), adapters=["some/adapter"])
     (tmp_path / "empty").mkdir()
