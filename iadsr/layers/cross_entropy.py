@@ -70,14 +70,11 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         table_grad[: len(table) if not len(states) else 1] = 0
         loss = states.new_zeros(())
         for part in _chunks(len(states), len(items), states.device):
-            rows, count = filled_up(states[part], states.dtype), len(states[part])
-            weights, sums = _softmax_weights(rows, items, small)
-            losses = _losses(weights, sums, own[part])
+            rows = filled_up(states[part], states.dtype)
+            weighed = rows if scale is None else filled_up(scaled[part], states.dtype)
+            losses, states_grad[part], of_table = _there_and_back(rows, weighed, items, own[part], small)
             loss += (losses if scale is None else losses * scale[part]).sum()
-            states_grad[part] = ((weights @ items).to(states.dtype) / sums[:, None])[:count]
-            add_to = table_grad[1:].copy_ if part.start == 0 else table_grad[1:].add_
-            rows = rows if scale is None else filled_up(scaled[part], states.dtype)
-            add_to(weights.T @ (rows / sums[:, None]).to(dtype))
+            table_grad[1:].copy_(of_table) if part.start == 0 else table_grad[1:].add_(of_table)
         states_grad.sub_(items[own])
         if scale is not None:
             states_grad.mul_(scale[:, None])
@@ -88,6 +85,19 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         states_grad, table_grad = ctx.saved_tensors
         return states_grad * grads[0], table_grad * grads[0], None, None, None
+
+
+def _there_and_back(
+    rows: Tensor, weighed: Tensor, items: Tensor, own: Tensor, small: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a chunk: the losses, and the gradients of its log-denominators in the states and in the items.
+
+    `weighed` are the rows times their weights. Rows beyond the positions, which fill up the chunk, are left out.
+    """
+    weights, sums = _softmax_weights(rows, items, small)
+    losses = _losses(weights, sums, own)
+    of_states = ((weights @ items).to(rows.dtype) / sums[:, None])[: len(own)]
+    return losses, of_states, weights.T @ (weighed / sums[:, None]).to(items.dtype)
 
 
 def _softmax_weights(rows: Tensor, table: Tensor, small: bool) -> tuple[Tensor, Tensor]:

@@ -107,27 +107,49 @@ def _shortlisted(
 ) -> tuple[Int[Tensor, " choices"], Float[Tensor, " choices"]]:
     """The largest logit of each query's shortlist, and its lead over the rest of the list and all that it can miss.
 
-    A logit without what is the same for all items, (x - mean of all x) @ query + noise, is at most
-    |x - mean| |query| + noise. The shortlist of a row of noise has the largest of these for the longest query that
-    asks it. Where the lead is not positive the choice may be another.
+    Where the lead is not positive the choice may be another.
     """
     spread = table - table.mean(0)
-    longest = queries.new_zeros(len(noise)).scatter_reduce_(0, which, queries.norm(dim=1), "amax")
-    highest, items = torch.addcmul(noise, longest[:, None], spread.norm(dim=1)).topk(SHORTLIST + 1, dim=1)
-    items = items[:, :SHORTLIST]
+    items, missed = _shortlists(queries, spread, noise, which)
     order = which.argsort(stable=True)
     rows = which[order]
-    counts = torch.bincount(which, minlength=len(noise))
-    place = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[rows]
-    asked = queries.new_zeros(len(noise), int(counts.max()), queries.shape[1])
-    asked[rows, place] = queries[order]
-    logits = torch.baddbmm(noise.gather(1, items)[:, None], asked, spread[items].mT)
-    best = logits[rows, place].topk(2, dim=1)
-    rest = torch.maximum(best.values[:, 1], highest[rows, SHORTLIST])
+    best = _logits_in_lists(queries[order], rows, spread, noise, items).topk(2, dim=1)
+    rest = torch.maximum(best.values[:, 1], missed[rows])
     numbers, lead = torch.empty_like(which), torch.empty_like(rest)
     numbers[order] = items[rows].gather(1, best.indices[:, :1])[:, 0]
     lead[order] = best.values[:, 0] - rest
     return numbers, lead
+
+
+def _shortlists(
+    queries: Float[Tensor, "choices dim"],
+    spread: Float[Tensor, "items dim"],
+    noise: Float[Tensor, "some items"],
+    which: Int[Tensor, " choices"],
+) -> tuple[Int[Tensor, "some listed"], Float[Tensor, " some"]]:
+    """For each row of noise the items of its shortlist, and a bound of the logits of all others.
+
+    A logit without what is the same for all items, (x - mean of all x) @ query + noise, is at most
+    |x - mean| |query| + noise. The shortlist has the largest of these for the longest query that asks the row.
+    """
+    longest = queries.new_zeros(len(noise)).scatter_reduce_(0, which, queries.norm(dim=1), "amax")
+    highest, items = torch.addcmul(noise, longest[:, None], spread.norm(dim=1)).topk(SHORTLIST + 1, dim=1)
+    return items[:, :SHORTLIST], highest[:, SHORTLIST]
+
+
+def _logits_in_lists(
+    queries: Float[Tensor, "choices dim"],
+    rows: Int[Tensor, " choices"],
+    spread: Float[Tensor, "items dim"],
+    noise: Float[Tensor, "some items"],
+    items: Int[Tensor, "some listed"],
+) -> Float[Tensor, "choices listed"]:
+    """The logits of each query's shortlist; queries stand in the order of their rows of noise."""
+    counts = torch.bincount(rows, minlength=len(noise))
+    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    asked = queries.new_zeros(len(noise), int(counts.max()), queries.shape[1])
+    asked[rows, place] = queries
+    return torch.baddbmm(noise.gather(1, items)[:, None], asked, spread[items].mT)[rows, place]
 
 
 def _largest(logits: Float[Tensor, "rows blocks block"]) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:

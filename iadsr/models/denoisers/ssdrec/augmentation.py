@@ -34,6 +34,14 @@ class Picked(NamedTuple):
     flag: Float[Tensor, " batch"]
 
 
+class Spots(NamedTuple):
+    """Where in each history items are inserted, if there is room for them."""
+
+    real: Jagged
+    place: Int[Tensor, " batch"]
+    room: Bool[Tensor, " batch"]
+
+
 class Layout(NamedTuple):
     """What stands where in each history: numbers of a pool, of which the first `lengths` count."""
 
@@ -70,25 +78,25 @@ class Augmenter(nn.Module):
         histories, real = prefixes.batch, Jagged(prefixes.batch.valid)
         embedded = F.embedding(real.rows(histories.items), items)
         states = embedded + real.spread(users[prefixes.window] / real.lengths[:, None])
-        before, after = self.around(states, real)
-        picked = self.picked(noise_score(states, before, after, real), real.valid, temperature, generator)
+        beside = self.around(states, real)
+        picked = self.picked(noise_score(states, *beside, real), real.valid, temperature, generator)
         room = (real.lengths <= self.max_length - 2) & (picked.place < real.lengths)
-        rooms = room.nonzero().flatten()
-        own = real.first[rooms] + picked.place[rooms]
-        sides = []
-        for states_beside in (before, after):
-            noise = masking.gumbel(torch.Size([len(users), len(items) - 1]), generator, items.device)
-            choice = hard_choice(gather_rows(states_beside, own), items[1:], noise, prefixes.window[rooms], temperature)
-            sides.append(
-                Choice(scatter_rows(choice.rows, rooms, len(room)), put_numbers(choice.numbers + 1, rooms, len(room)))
-            )
-        layout = inserted(real.lengths, picked.place, room, real.valid.shape[1])
-        layout = self.second_look(layout, picked.place, room, states, real, sides, generator)
-        if "cut_tails" in self.quirks:
-            layout = Layout(layout.source, torch.minimum(layout.lengths, real.lengths))
-        layout = Layout(layout.source[:, : int(layout.lengths.max())], layout.lengths)
+        at = Spots(real, picked.place, room)
+        asked = prefixes.window, len(users)
+        sides = [chosen(states_beside, at, items, *asked, temperature, generator) for states_beside in beside]
+        layout = self.layout(at, states, sides, generator)
         flagged = [side.rows * picked.flag[:, None] for side in sides]
         return Augmented(laid_out(histories, sides, layout), gathered(embedded, real, flagged, layout), room)
+
+    def layout(
+        self, at: Spots, states: Float[Tensor, "real dim"], sides: list[Choice], generator: torch.Generator
+    ) -> Layout:
+        """Both items inserted, unless one of the three goes again; by a quirk no longer than the history was."""
+        whole = inserted(at.real.lengths, at.place, at.room, at.real.valid.shape[1])
+        found = self.second_look(whole, at, states, sides, generator)
+        if "cut_tails" in self.quirks:
+            found = Layout(found.source, torch.minimum(found.lengths, at.real.lengths))
+        return Layout(found.source[:, : int(found.lengths.max())], found.lengths)
 
     def around(
         self, states: Float[Tensor, "real dim"], real: Jagged
@@ -134,17 +142,15 @@ class Augmenter(nn.Module):
     def second_look(
         self,
         layout: Layout,
-        place: Int[Tensor, " batch"],
-        room: Bool[Tensor, " batch"],
+        at: Spots,
         states: Float[Tensor, "real dim"],
-        real: Jagged,
         sides: list[Choice],
         generator: torch.Generator,
     ) -> Layout:
         """Without the noise that is picked again, where it is one of the three."""
-        seen = gathered(states, real, [side.rows for side in sides], layout)
+        seen = gathered(states, at.real, [side.rows for side in sides], layout)
         again = self.picked_again(seen, Jagged(layout.inside), generator)
-        return without(layout, again, room & (again >= place) & (again <= place + 2))
+        return without(layout, again, at.room & (again >= at.place) & (again <= at.place + 2))
 
     def picked_again(
         self, states: Float[Tensor, "real dim"], real: Jagged, generator: torch.Generator
@@ -179,6 +185,27 @@ def item_fit(states: Float[Tensor, "real dim"], real: Jagged) -> Float[Tensor, "
     clamped = states.clamp(-1, 1)
     others = real.spread(real.sums(clamped)) - clamped
     return torch.softmax(real.padded((clamped * others).sum(1), float("-inf")), dim=1)
+
+
+def chosen(
+    states: Float[Tensor, "real dim"],
+    at: Spots,
+    items: Float[Tensor, "items dim"],
+    window: Int[Tensor, " batch"],
+    windows: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> Choice:
+    """An item of the catalogue for one side of each history's place, zeros where there is no room.
+
+    A window's prefixes share its random numbers.
+    """
+    rooms = at.room.nonzero().flatten()
+    own = gather_rows(states, at.real.first[rooms] + at.place[rooms])
+    noise = masking.gumbel(torch.Size([windows, len(items) - 1]), generator, items.device)
+    choice = hard_choice(own, items[1:], noise, window[rooms], temperature)
+    filled = scatter_rows(choice.rows, rooms, len(at.room))
+    return Choice(filled, choice.numbers.new_zeros(len(at.room)).index_copy(0, rooms, choice.numbers + 1))
 
 
 def inserted(
@@ -220,8 +247,3 @@ def laid_out(histories: Batch, sides: list[Choice], layout: Layout) -> Batch:
         torch.zeros_like(layout.source),
         histories.users,
     )
-
-
-def put_numbers(values: Int[Tensor, " some"], numbers: Int[Tensor, " some"], rows: int) -> Int[Tensor, " rows"]:
-    """Zeros, but for these values at these numbers."""
-    return values.new_zeros(rows).index_copy(0, numbers, values)
