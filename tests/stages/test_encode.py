@@ -194,7 +194,7 @@ def command(project: Path, *launcher: str, **environment: str) -> subprocess.Com
 
 def test_processes_of_torchrun_share_the_work(project: Path) -> None:
     """Both write into one folder, the first one the arrays, which are those of one process alone."""
-    assert command(project).returncode == 0
+    assert run()[0] == 0
     alone = read_json(project / "data/encoded/manifest.json")
     shutil.rmtree(project / ".cache")
     shutil.rmtree(project / "data/encoded")
@@ -204,7 +204,7 @@ def test_processes_of_torchrun_share_the_work(project: Path) -> None:
     assert read_json(project / "data/encoded/manifest.json") == alone
 
 
-def test_tasks_of_an_array_share_the_work(project: Path) -> None:
+def test_tasks_of_an_array_share_the_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second task alone encodes all that nobody has claimed, and writes no arrays; the first finds nothing new."""
     array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1"}
     second = command(project, SLURM_ARRAY_TASK_ID="2", **array)
@@ -214,8 +214,10 @@ def test_tasks_of_an_array_share_the_work(project: Path) -> None:
     assert not (project / "data/encoded").exists()
     first = command(project, SLURM_ARRAY_TASK_ID="1", **array)
     assert "5 distinct, 0 of them new" in first.stdout, first.stderr
-    wrong = command(project, SLURM_ARRAY_TASK_ID="3", **array)
-    assert wrong.stderr.startswith("error: environment: SLURM_ARRAY_TASK_ID=3 is no process of") and wrong.returncode
+    for name, value in {**array, "SLURM_ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    code, _, said = run()
+    assert code and said.startswith("error: environment: SLURM_ARRAY_TASK_ID=3 is no process of")
 
 
 def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,13 +271,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(project: Path, monkeypatch: p
     assert "5 distinct, 4 of them new" in run()[1]  # the longest text was in the first shard, alone
 
 
-def test_killed_at_any_moment_it_goes_on(project: Path) -> None:
+def test_killed_at_any_moment_it_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed as soon as each shard appears, one run after another: the last one ends with the bytes of one alone."""
     code = "from iadsr.encode import cache; cache.SHARD = 1; from stages.encode import app; app()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     arguments = [sys.executable, "-c", code]
-    whole = subprocess.run(arguments, cwd=project, env=environment, capture_output=True)
-    assert whole.returncode == 0, whole.stderr
+    monkeypatch.setattr(cache, "SHARD", 1)
+    assert run()[0] == 0
     expected = digests(project / "data/encoded")
     shutil.rmtree(project / ".cache")
     shutil.rmtree(project / "data/encoded")

@@ -116,7 +116,7 @@ def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
     written = [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders]
     (folders[1] / paths.METRICS).unlink()
     change(train__threads=2)  # a run goes on with the number that it began with
-    assert invoke("train", "--seeds", "0,1").exit_code == 0
+    assert invoke("train", "--seeds", "1").exit_code == 0
     assert [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders] == written
     assert read_json(folders[1] / paths.METRICS) == found["seeds"]["1"]
     change(train__learning_rate=1e30)

@@ -1,11 +1,11 @@
-"""Which encoders there are, and how one is opened."""
+"""Which encoders there are, and how one is opened; a kind is imported where it is used, since that takes seconds."""
 
 from __future__ import annotations
 
 import torch
 
 from iadsr.device import is_out_of_memory
-from iadsr.encode.encoders import llm2vec, prefix_sharing, transformer
+from iadsr.encode.encoders import prefix_sharing
 from iadsr.encode.encoders.interface import Encoder, EncoderParams, Identity, TransformerEncoderParams
 from iadsr.errors import UserError
 
@@ -19,8 +19,12 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, 
     try:
         encoder: Encoder
         if isinstance(spec, TransformerEncoderParams):
-            encoder = transformer.TransformerEncoder(spec, device, dtype, separator)
+            from iadsr.encode.encoders.transformer import TransformerEncoder
+
+            encoder = TransformerEncoder(spec, device, dtype, separator)
         else:
+            from iadsr.encode.encoders import llm2vec
+
             encoder = llm2vec.opened(spec, device, dtype, separator)
         if separator:
             prefix_sharing.assert_shares(encoder, spec.model)
@@ -37,5 +41,10 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, 
 def identity(spec: EncoderParams) -> Identity:
     """Of the weights that `spec` names; UserError as of `open_encoder`."""
 
-    of = transformer.identity if isinstance(spec, TransformerEncoderParams) else llm2vec.identity
-    return of(spec)  # type: ignore[arg-type]  # each kind takes its own
+    if isinstance(spec, TransformerEncoderParams):
+        from iadsr.encode.encoders import transformer
+
+        return transformer.identity(spec)
+    from iadsr.encode.encoders import llm2vec
+
+    return llm2vec.identity(spec)

@@ -8,7 +8,7 @@ is used nothing is inserted, and the graphs' embeddings are those of the last ep
 
 By the formulas the pick of a position is nearly uniform, since two noise scores differ by less than 1, and so is the
 choice of items, whose logits are small beside their Gumbel noise: training sees histories with two nearly random items
-in them, which is what the method loses by (docs/rivals.md).
+in them, which is what the method loses by (docs/why.md).
 
 The graphs hold training interactions alone. A user's embedding, and by its neighbours an item's, has seen the user's
 whole training history, though: in training they know that a target is among some hundred neighbours and items, as in
