@@ -36,9 +36,9 @@ app = new_app()
 
 LIBRARY_BATCH = 32  # llm2vec's own default
 PREFIXES, QUICK = 10_000, 64
-# Ours; ours in batches of equal lengths, and packed, which both pad nothing, or with --shared the approximation
-# encode.prefixes: shared; the library as it comes; and the library with our settings of the memory (see set_threads),
-# without which every large block is given back to the system, and costs page faults to get again.
+# Ours; ours in batches of equal lengths, and packed, neither of which pads, or with --shared the approximation
+# encode.prefixes: shared; the library as it comes; and the library with our memory settings (see set_threads), without
+# which every large block is given back to the system and costs page faults to get again.
 WAYS = ("ours", "equal_lengths", "packed", "library", "library_tuned")
 WAYS_SHARED = ("ours", "shared", "library", "library_tuned")
 COMPARED = 256  # texts whose vectors are compared with exact ones
@@ -55,14 +55,14 @@ def main(
     texts: Annotated[int, typer.Option(min=1, max=PREFIXES, help="Prefixes, from the whole data set.")] = PREFIXES,
     quick: Annotated[bool, typer.Option("--quick", help=f"{QUICK} prefixes once: under a minute on a CPU.")] = False,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Prefixes of whole histories, computed together, too: an approximation.")
+        bool, typer.Option("--shared", help="Whole histories' prefixes, also computed together: an approximation.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each, in turn, after one to warm up.")] = 3,
-    max_tokens: Annotated[int, typer.Option(min=8, help="Of a text.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each way, in turn, after one to warm up.")] = 3,
+    max_tokens: Annotated[int, typer.Option(min=8, help="The most tokens of a text.")] = 512,
     batch_tokens: Annotated[int, typer.Option(min=0, help="encode.batch_tokens; 0: as the stage chooses.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto | float32 | bfloat16")] = "auto",
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 is torch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is torch's choice.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Time the encoding of distinct prefixes of a data set, and llm2vec on the same texts, device and number format."""
@@ -78,7 +78,7 @@ def main(
 
 
 def measured(settings: Fields, folder: Path, rounds: int) -> Fields:
-    """A process for each way, in turn."""
+    """The result of timing each way in a process of its own, in turn."""
     with ExitStack() as stack:
         ways = WAYS_SHARED if settings["shared"] else WAYS
         children = {name: stack.enter_context(Child(timings, name, settings, folder)) for name in ways}
@@ -90,7 +90,7 @@ def measured(settings: Fields, folder: Path, rounds: int) -> Fields:
 
 
 def summary(settings: Fields, found: dict[str, list[Fields]]) -> Fields:
-    """Of the fastest of each; `ratio` is the median of the rounds' ratios."""
+    """The fields to report: rates are of each way's fastest round, `ratio` is the median of the rounds' ratios."""
     head = found["ours"][0]
     seconds = {name: [item["seconds"] for item in items[1:]] for name, items in found.items()}
     best = {name: min(times) for name, times in seconds.items()}
@@ -139,7 +139,7 @@ def approximation(head: Fields, seconds: dict[str, list[float]]) -> Fields:
 
 
 def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
-    """In a process of its own: what was measured of, then the seconds of each encoding of all texts."""
+    """Yield what is measured, then the seconds of one encoding of all texts after another; for a separate process."""
     if who == "library":
         torch.set_num_threads(settings["threads"] or torch.get_num_threads())
     else:
@@ -186,9 +186,9 @@ def timings(who: str, settings: Fields, folder: Path) -> Iterator[Fields]:
 
 
 def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
-    """So many of PREFIXES distinct prefixes, which are taken evenly from all of the data set.
+    """`count` of PREFIXES distinct prefixes, which are taken evenly from the whole data set.
 
-    Fewer are taken in runs of neighbours in length, so that batches are padded as if all were there.
+    Fewer than PREFIXES are taken in runs of neighbours in length, so that batches are padded as if all were there.
     """
     found, _ = distinct(prefix_texts(corpus, max_length, Wording()))
     evenly = np.unique(np.linspace(0, len(found) - 1, min(PREFIXES, len(found))).astype(int))
@@ -202,7 +202,7 @@ def sample(corpus: Corpus, max_length: int, count: int) -> list[str]:
 
 
 def whole_histories(corpus: Corpus, max_length: int, count: int) -> list[str]:
-    """So many distinct prefixes, or a history's more: all those of users who are taken evenly from the data set."""
+    """About `count` distinct prefixes: all those of some users, who are taken evenly from the data set."""
     begins = np.flatnonzero(corpus.positions == 0)
     sizes = np.diff([*begins, len(corpus.items)])
     users = np.linspace(0, len(begins) - 1, max(1, round(count / (sizes.mean() - 1)))).astype(int)  # without the test
@@ -229,7 +229,7 @@ def around(encoder: Encoder, max_tokens: int) -> Any:
     """The library's LLM2Vec around the same model, with the same limit of tokens."""
     if isinstance(encoder, Llm2VecEncoder):
         library = encoder.library
-    else:  # it pads on the left only, where a BERT expects the right: as fast, but the vectors are others
+    else:  # it only pads on the left, where a BERT expects the right: as fast, but the vectors differ
         tokens: Any = encoder.tokenizer  # type: ignore[attr-defined]
         tokens.padding_side = "left"
         library = llm2vec_library().LLM2Vec(encoder.model, tokens, pooling_mode="mean")
@@ -238,7 +238,7 @@ def around(encoder: Encoder, max_tokens: int) -> Any:
 
 
 def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
-    """As the stage does it: shards of neighbours in length, or of texts that begin alike, each sorted by tokens."""
+    """Encode as the stage does: in shards of neighbours in length, or of texts that begin alike, sorted by tokens."""
     together = bool(encoder.separator)  # type: ignore[attr-defined]  # both kinds have one
     order = ordered(texts, range(len(texts)), together)
     shards = [[texts[number] for number in order[at : at + SHARD]] for at in range(0, len(order), SHARD)]
@@ -248,7 +248,7 @@ def in_shards(encoder: Encoder, texts: list[str], budget: int) -> Encoded:
 
 
 def equal_lengths(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray:
-    """Batches of texts of one length, so without padding and without a mask; of as many tokens at most."""
+    """Encode in batches of texts of equal length and at most `budget` tokens, so without padding and without a mask."""
     tokens = sorted(encoder.tokenize(texts), key=lambda each: len(each.ids))
     lengths = [len(each.ids) for each in tokens]
     found, start = [], 0
@@ -261,7 +261,7 @@ def equal_lengths(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray
 
 
 def packed(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray:
-    """Texts one behind another in one sequence, under a mask that keeps them apart; the mean of each one's states."""
+    """Encode texts one behind another in one sequence, under a mask that keeps them apart, each by its states' mean."""
     tokens = sorted(encoder.tokenize(texts), key=lambda each: len(each.ids))
     ends = np.cumsum([len(each.ids) for each in tokens])
     found, start = [], 0
@@ -274,7 +274,7 @@ def packed(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray:
 
 
 def packed_vectors(encoder: Encoder, batch: Sequence[Tokens]) -> torch.Tensor:
-    """[texts, dim]."""
+    """The vectors of one packed sequence, [texts, dim]."""
     sizes = [len(each.ids) for each in batch]
     owner = torch.from_numpy(np.repeat(np.arange(len(batch)), sizes)).to(encoder.device)
     places = torch.from_numpy(np.concatenate([np.arange(size) for size in sizes])).to(encoder.device)
@@ -297,7 +297,7 @@ def by_library(library: Any, texts: list[str]) -> np.ndarray:
 
 
 def padding_share(who: str, texts: list[str], lengths: np.ndarray, budget: int) -> float:
-    """Of the places of all batches; the library sorts by characters, longest first."""
+    """The share of padding in the places of all batches; the library sorts by characters, longest first."""
     order = np.argsort([len(text) for text in texts], kind="stable")
     padded = 0
     if who.startswith("library"):
@@ -314,7 +314,7 @@ def padding_share(who: str, texts: list[str], lengths: np.ndarray, budget: int) 
 
 
 def multiply_adds(encoder: Encoder, lengths: np.ndarray) -> int:
-    """Of the matrix products of all texts, real tokens only: each weight a token, and attention between all pairs."""
+    """Multiply-adds of all matrix products, real tokens only: each weight a token, and attention between all pairs."""
     config = encoder.model.config
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -323,13 +323,13 @@ def multiply_adds(encoder: Encoder, lengths: np.ndarray) -> int:
 
 
 def agreement(encoder: Encoder, library: Any, texts: list[str], budget: int) -> Fields:
-    """With the library, on a few texts."""
+    """How well our vectors agree with the library's, on a few texts."""
     few = texts[:: max(1, len(texts) // 16)]
     return {"cosine": round(float(cosines(in_shards(encoder, few, budget).vectors, by_library(library, few)).min()), 5)}
 
 
 def deviation(encoder: Encoder, texts: list[str], budget: int) -> Fields:
-    """Of prefixes computed together from exact ones, on texts of all lengths; and how many tokens are computed."""
+    """How far prefixes computed together are from exact ones, on texts of all lengths; and the tokens computed."""
     some = texts[:: max(1, len(texts) // COMPARED)]
     exact = torch.cat([encoder.vectors([tokens]) for tokens in encoder.tokenize(some)]).cpu().numpy()
     found = cosines(in_shards(encoder, some, budget).vectors, exact)
@@ -343,7 +343,7 @@ def deviation(encoder: Encoder, texts: list[str], budget: int) -> Fields:
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Of each text's two vectors."""
+    """The cosine of each text's two vectors."""
     one, other = one.astype(np.float32), other.astype(np.float32)
     found: np.ndarray = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
     return found

@@ -56,7 +56,7 @@ def measured(content: Fields, repeats: int) -> Fields:
 
 
 def summary(content: Fields, first: Fields, timed: list[Fields], rates: dict[str, float]) -> Fields:
-    """Rates are of the fastest ranking."""
+    """The fields to report; rates are of the fastest ranking."""
     users, seconds = first["load"].windows, [item["seconds"] for item in timed]
     adds = multiply_adds.ranking(first["load"], first["shape"])
     return {

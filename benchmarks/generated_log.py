@@ -1,8 +1,8 @@
-"""A log of interactions of any size, for measurements: popularity as Zipf has it, histories of very different lengths.
+"""A log of interactions of any size, for measurements, with Zipf's popularity and histories of very different lengths.
 
 Rows stand in the order of time, so the rows of a user lie all over the file. Users are drawn by log-normal weights,
 items by a power of their rank; both are numbered at random, so ids tell nothing of frequency. Rows are drawn and
-written piece by piece, each piece from a seed of its own: the memory does not depend on how many there are.
+written piece by piece, each piece from a seed of its own, so the memory does not depend on their number.
 """
 
 from __future__ import annotations

@@ -42,11 +42,11 @@ def main(
     dtype: options.Dtype = None,
     device: options.Device = None,
     changes: options.Changes = None,
-    users: Annotated[int, typer.Option(min=1, help="At the first point, and while items grow.")] = USERS,
-    items: Annotated[int, typer.Option(min=1, help="While users grow.")] = ITEMS,
-    times: Annotated[str, typer.Option(help="How many times the users.")] = ",".join(map(str, TIMES_USERS)),
-    catalogues: Annotated[str, typer.Option(help="How many items.")] = ",".join(map(str, CATALOGUES)),
-    limit: Annotated[float, typer.Option(min=0.1, help="Seconds; of what takes longer a part is timed.")] = 60.0,
+    users: Annotated[int, typer.Option(min=1, help="Users at the first point, and while items grow.")] = USERS,
+    items: Annotated[int, typer.Option(min=1, help="Items while users grow.")] = ITEMS,
+    times: Annotated[str, typer.Option(help="Factors by which users grow.")] = ",".join(map(str, TIMES_USERS)),
+    catalogues: Annotated[str, typer.Option(help="Numbers of items.")] = ",".join(map(str, CATALOGUES)),
+    limit: Annotated[float, typer.Option(min=0.1, help="Seconds; what takes longer is timed in part.")] = 60.0,
     output: Annotated[Path, typer.Option(help="Where the numbers go.")] = Path("results/growth.json"),
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/growth.png"),
     as_json: options.AsJson = False,
@@ -91,7 +91,7 @@ def ask(content: Fields, size: Size, limit: float) -> Fields:
 
 
 def point(size: Size, found: Fields) -> Fields:
-    """Seconds are of the whole; where `measured_share` is below 1, they are extrapolated from that share of users."""
+    """A point's fields; where `measured_share` is below 1, seconds are extrapolated from that share of users."""
     training, ranking, examples = found["training"], found["ranking"], found["load"].examples
     return {
         **size._asdict(),
@@ -109,7 +109,7 @@ def point(size: Size, found: Fields) -> Fields:
 
 
 def table(points: list[Fields]) -> Iterator[str]:
-    """Markdown, a row a point."""
+    """A Markdown table with one row a point."""
     yield "| grows | users | items | s an epoch | examples/s | s a ranking | peak MiB | share of an epoch timed |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in points:

@@ -1,8 +1,8 @@
 """What `ingest` and `filter` cost on a generated log of any size: `python -m benchmarks.ingest --json`.
 
 The log is written first, by a process of its own and outside the measured part. Then the stages run as a person runs
-them, each in a process of its own, whose times and largest resident memory are taken from the operating system. Where
-the wall time is far above half the time of the cores on a machine of two, others were using it.
+them, each in a process of its own, whose times and largest resident memory are taken from the operating system. If, on
+a machine of two cores, the wall time is far above half the time of the cores, others were using it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SOURCES: dict[Format, dict[str, Any]] = {
 
 
 class Cost(NamedTuple):
-    """Of one process: wall time, time of all cores together, and the most memory that was resident at once."""
+    """What a process took: wall time, time of all cores together, and the most memory that was resident at once."""
 
     seconds: float
     cpu_seconds: float
@@ -59,15 +59,15 @@ class Cost(NamedTuple):
 def main(
     interactions: Annotated[int, typer.Option(help="Rows of the log; 0: 20 million of csv, 1 million of amazon.")] = 0,
     format: Annotated[Format, typer.Option(help="csv: own files; amazon: reviews and items as of 2014.")] = Format.csv,
-    users: Annotated[int, typer.Option(help="0: one for 20 interactions.")] = 0,
-    items: Annotated[int, typer.Option(help="0: one for 100 interactions.")] = 0,
+    users: Annotated[int, typer.Option(help="Users; 0: one for 20 interactions.")] = 0,
+    items: Annotated[int, typer.Option(help="Items; 0: one for 100 interactions.")] = 0,
     core: Annotated[int, typer.Option(help="The k of the k-core.")] = 5,
     duplicates: Annotated[str, typer.Option(help="As in params.yaml: keep, first or last.")] = "keep",
-    seed: Annotated[int, typer.Option(help="Of the generated log.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the generated log.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Work here and leave all files; else a temporary folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON; else the same, indented.")] = False,
 ) -> None:
-    """Time and memory of `python -m stages.ingest` and `python -m stages.filter` on a generated log."""
+    """Measure time and memory of `python -m stages.ingest` and `python -m stages.filter` on a generated log."""
     rows = interactions or INTERACTIONS[format]
     size = (rows, users or max(rows // 20, 3), items or max(rows // 100, 10), seed)
     with ExitStack() as stack:
@@ -98,9 +98,9 @@ def measure(work: Path, format: Format, size: tuple[int, int, int, int], core: i
 
 
 def generate(work: Path, format: Format, size: tuple[int, int, int, int]) -> int:
-    """The bytes of the files written.
+    """Write the log and return the size of its files in bytes.
 
-    By a fresh process, because the system counts what a process held when it started another as held by that one too.
+    A fresh process does it, because the system also counts what a process held when it started another for that one.
     """
     (work / "own").mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -115,7 +115,7 @@ def _write(folder: Path, format: Format, size: tuple[int, int, int, int]) -> lis
 
 
 def write_params(work: Path, format: Format, core: int, duplicates: str) -> None:
-    """What the two stages read of params.yaml; JSON is YAML."""
+    """Write what the two stages read of params.yaml; JSON is YAML."""
     content = {
         "dataset": "generated",
         "datasets": {"generated": {"core": core, "max_length": 50, "source": SOURCES[format]}},
@@ -152,7 +152,7 @@ def device() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """As Linux tells it, else what Python knows."""
+    """The processor's name as Linux tells it, else what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

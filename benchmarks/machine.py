@@ -22,7 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def described(device: torch.device) -> dict[str, Any]:
-    """What a timing means nothing without; call it in the process that is timed, after its threads are set."""
+    """The facts without which a timing means nothing; call it in the process timed, after its threads are set."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": cpu_model(),
@@ -35,8 +35,8 @@ def described(device: torch.device) -> dict[str, Any]:
 def matrix_rates(train: dict[str, Any]) -> Iterator[dict[str, float]]:
     """Yield multiply-adds a second of a square matrix product, on the device and threads of `train`.
 
-    In float32 and in the format of training's products; hardware without bfloat16 takes minutes for one in that. The
-    best of some products: what this machine can do today, and so an upper bound for any model on it.
+    The rates are for float32 and for the format of training's products; hardware without bfloat16 takes minutes for a
+    product in it. Each is the best of some products: what this machine can do today, so an upper bound for any model.
     """
     set_threads(train["threads"])
     device = pick_device(train["device"])
@@ -80,7 +80,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def cpu_model() -> str:
-    """As Linux names the processor, else as Python does."""
+    """The processor's name as Linux gives it, else as Python does."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,8 +1,8 @@
 """How many multiply-adds the mathematics of a pass asks for: the numerator of `peak_fraction`.
 
-Counted are the matrix products that the shapes alone decide, over real positions. Padding, recomputation and whatever
-else an implementation adds is not counted: it makes the fraction smaller, as it should. The way back of a product costs
-two more of the same size, one for each factor; a factor without gradient saves one.
+Only the matrix products that the shapes alone decide are counted, over real positions. Padding, recomputation and
+whatever else an implementation adds is not counted: it makes the fraction smaller, as it should. The backward pass of
+a product costs two more of the same size, one for each factor; a factor without gradient saves one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Shape:
 
 
 def training(load: Load, shape: Shape) -> dict[str, int]:
-    """One epoch, by part: forward and the way back. Nothing of a denoiser whose work is not counted."""
+    """Multiply-adds of an epoch by part, forward and backward pass; empty for a denoiser whose work is not counted."""
     if shape.denoiser not in COUNTED:
         return {}
     parts = {
@@ -70,7 +70,7 @@ def training(load: Load, shape: Shape) -> dict[str, int]:
 
 
 def ranking(load: Load, shape: Shape) -> dict[str, int]:
-    """One full ranking of every window's next item, by part: forward alone; or nothing, as above."""
+    """Multiply-adds by part of a full ranking of every window's next item, only forward; or empty as in `training`."""
     if shape.denoiser not in COUNTED:
         return {}
     parts = {
@@ -88,7 +88,7 @@ def encoder(load: Load, shape: Shape) -> int:
 
 
 def head(states: int, shape: Shape) -> int:
-    """From the backbone's width to the item embeddings', where the two differ."""
+    """The product from the backbone's width to the item embeddings', where the two differ."""
     return 0 if shape.hidden == shape.dim else states * shape.hidden * shape.dim
 
 

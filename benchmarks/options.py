@@ -1,4 +1,4 @@
-"""The options that the commands share; those of params.yaml leave its values where they are not given."""
+"""The options that the commands share; an option of params.yaml that is not given leaves the file's value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Denoiser = Annotated[str, typer.Option(help=" | ".join(DENOISERS))]
 BatchSize = Annotated[int | None, typer.Option(help="train.batch_size: windows in a batch.", show_default=False)]
 Dim = Annotated[int | None, typer.Option(help="train.dim: width of the item embeddings.", show_default=False)]
 Threads = Annotated[
-    int | None, typer.Option(help="train.threads: of the CPU; 0 is torch's choice.", show_default=False)
+    int | None, typer.Option(help="train.threads: CPU threads; 0 is torch's choice.", show_default=False)
 ]
 Dtype = Annotated[str | None, typer.Option(help="train.dtype: of the loss's products.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="train.device: auto | cpu | cuda | mps.", show_default=False)]

@@ -59,7 +59,7 @@ def measured(interpreter: Path, script: Path, content: dict[str, Any], epochs: i
 
 
 def write_log(path: Path, sequences: Path) -> None:
-    """The sequences as RecBole reads a log, the position of an interaction in its history being its time."""
+    """Write the sequences as a RecBole log, with the position of an interaction in its history as its time."""
     path.parent.mkdir(parents=True)
     table = pl.read_parquet(sequences, columns=[USER, ITEM, POSITION])
     named = {USER: "user_id:token", ITEM: "item_id:token", POSITION: "timestamp:float"}
@@ -67,7 +67,7 @@ def write_log(path: Path, sequences: Path) -> None:
 
 
 def last_object(text: str) -> dict[str, Any] | None:
-    """The JSON object in the last line of `text`, None where that is none."""
+    """The JSON object in the last line of `text`, None if there is none."""
     try:
         found = json.loads(text.strip().splitlines()[-1])
     except (IndexError, ValueError):

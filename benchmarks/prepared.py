@@ -26,7 +26,7 @@ CACHE = ROOT / ".cache" / "benchmarks"
 def parameters(chosen: dict[str, Any], changes: list[str], **train: Any) -> dict[str, Any]:
     """params.yaml of this repository with `chosen` (dotted key -> value) and `changes` ("key=value" in YAML).
 
-    What is given by name is chosen under `train`.
+    Keyword arguments are chosen under `train`.
 
     Prefix vectors are means of item vectors, which take a minute instead of half an hour and the same room. A None in
     `chosen` leaves the file's value. UserError for a change without "=", a key that the file lacks, a wrong value.
@@ -54,7 +54,7 @@ def yaml_value(text: str, value: str) -> Any:
 
 
 def change(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key that is there already; UserError lists what is there beside it."""
+    """Set a dotted key that must exist already; else UserError lists the keys beside it."""
     lookup(content, key)
     *parents, name = key.split(".")
     group = content
@@ -66,7 +66,7 @@ def change(content: dict[str, Any], key: str, value: Any) -> None:
 def prepared(content: dict[str, Any]) -> Path:
     """A folder with data/filtered, and with data/encoded where the denoiser reads texts; made at the first call.
 
-    Made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
+    It is made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
     """
     stages = ["ingest", "filter"] + (["encode"] if DENOISERS[content["denoiser"]].traits.reads_texts else [])
     folder = CACHE / f"{choice(content, 'dataset', 'datasets')}-{key(content, stages)[:12]}"
@@ -108,5 +108,5 @@ def make(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the repository's code first."""
+    """This process's environment, with the repository's code first."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}

@@ -1,4 +1,4 @@
-"""A generator that runs in a process of its own and works only while it is asked, so that memory is its own too."""
+"""A generator that runs in a process of its own, so with its own memory, and works only while it is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Child(Generic[T]):
     """`function(*args)`, a generator, item by item; between two items the process sleeps.
 
-    So several children can be asked in turn: each is timed alone, and other work on the machine slows all alike.
+    Several children can thus be asked in turn: each is timed alone, and other work on the machine slows all alike.
     """
 
     def __init__(self, function: Callable[..., Iterator[T]], *args: Any) -> None:
@@ -29,7 +29,7 @@ class Child(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """UserError for one in the child, and for a child that was killed."""
+        """The next item; UserError where the child raises one, and for a child that was killed."""
         try:
             self.connection.send(True)
             kind, value = self.connection.recv()

@@ -40,7 +40,7 @@ def headed(content: Fields, first: Fields) -> Fields:
 def against_peak(adds: dict[str, int], seconds: float, rates: dict[str, float], dtype: str) -> Fields:
     """`peak_fraction`: multiply-adds a second over the rate of a matrix product in the same number format.
 
-    Nothing where no multiply-adds are counted.
+    Empty where no multiply-adds are counted.
     """
     if not adds:
         return {}
@@ -53,7 +53,7 @@ def against_peak(adds: dict[str, int], seconds: float, rates: dict[str, float], 
 
 
 def faster(rates: Child[dict[str, float]], before: dict[str, float]) -> dict[str, float]:
-    """The rates measured once more, each the better of both: what the machine can do is no less than it has done."""
+    """Measure the rates once more and keep the better of both: a machine can do no less than it has done."""
     return {name: max(rate, before[name]) for name, rate in next(rates).items()}
 
 

@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """Print Markdown: for each data set what each method reaches, and the same beside the paper's numbers.
 
-    "over its base" is of mean HR@10 U, "dropped" the expected share. What a method costs is measured by
+    "over its base" is a ratio of mean HR@10 U, "dropped" the expected share. What a method costs is measured by
     `python -m benchmarks.training`, one after another on an idle machine.
     """
     if not runs.is_file():
@@ -79,7 +79,7 @@ def setting(run: Run) -> tuple[str, int, str]:
 
 
 def base_of(group: list[Run], groups: dict[tuple[str, int, str], list[Run]]) -> list[Run]:
-    """The runs of the plain backbone, of the seeds that the method has too; all of them where it shares none."""
+    """The runs of the plain backbone with the seeds that the method has too; all of them where it shares none."""
     backbone = group[0]["backbone"]
     key = (results.base_of(backbone), ORDER.index("none"), "")
     base, seeds = groups.get(key, []), {run["seed"] for run in group}

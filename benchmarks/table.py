@@ -41,7 +41,7 @@ COLUMNS: dict[str, Callable[[Run], str]] = {
 
 
 def lines(runs: Iterable[Run]) -> list[str]:
-    """Markdown: a row for each setting, with the values of its seeds behind one another."""
+    """Markdown: a row for each setting, with the values of its seeds side by side."""
     titles = ["run", *COLUMNS]
     rows = [titles, ["---"] * len(titles)]
     ordered = sorted(runs, key=lambda run: [*setting(run), run["seed"]])

@@ -36,7 +36,7 @@ def main(
     changes: options.Changes = None,
     epochs: Annotated[int, typer.Option(min=1, help="Timed epochs, after one to warm up.")] = 3,
     users: Annotated[
-        int | None, typer.Option(min=1, help="Epochs over so many users only; graphs are of all.", show_default=False)
+        int | None, typer.Option(min=1, help="Epochs over that many users; graphs are of all.", show_default=False)
     ] = None,
     against_plain: Annotated[bool, typer.Option(help="With a denoiser, time the plain backbone in turn.")] = True,
     per_prefix: Annotated[bool, typer.Option(help="Also time, in turn, batches of one example a row.")] = False,
@@ -84,7 +84,7 @@ def measured(content: Fields, epochs: int, users: int | None, against_plain: boo
 def processes(
     content: Fields, folder: Path, users: int | None, against_plain: bool, per_prefix: bool
 ) -> dict[str, Child[Fields]]:
-    """One for the model asked for; one for its plain backbone, or the nearest to it; one for an example a row."""
+    """A process for the model asked for, one for its plain backbone, or the nearest to it, one for an example a row."""
     found = {"own": Child(workload.training_epochs, content, folder, users)}
     if content["denoiser"] != "none" and against_plain:
         backbone = results.base_of(content["backbone"])
@@ -96,7 +96,7 @@ def processes(
 
 
 def summary(content: Fields, items: list[Fields], rates: dict[str, float]) -> Fields:
-    """The first item is the warm-up, which is not timed; rates of examples are of the fastest epoch."""
+    """The fields to report; the first item is the warm-up, not timed; rates of examples are of the fastest epoch."""
     first, timed = items[0], items[1:]
     load, seconds = first["load"], [item["seconds"] for item in timed]
     adds = multiply_adds.training(load, first["shape"])
@@ -113,7 +113,7 @@ def summary(content: Fields, items: list[Fields], rates: dict[str, float]) -> Fi
 
 
 def epoch(number: int, item: Fields) -> Fields:
-    """Number 0 is the warm-up."""
+    """The fields of one epoch; number 0 is the warm-up."""
     figures = {name: round(value, 6) for name, value in item["figures"].items()}
     return {"epoch": number, "seconds": round(item["seconds"], 4), **figures}
 
@@ -144,7 +144,7 @@ def one_pass(result: Fields, steps: list[Fields]) -> Fields:
 
 
 def compared(result: Fields, found: Fields) -> Fields:
-    """With the peer: `ratio`, and of it `the_rest` that is not `one_pass`."""
+    """The comparison with the peer: `ratio`, and `the_rest` of it that is not `one_pass`."""
     fields = results.against_peer(result, found, "examples_per_second")
     if "per_prefix" in result:
         rest = result["per_prefix"]["examples_per_second"] / found["examples_per_second"]

@@ -118,7 +118,7 @@ class Workload:
         return result, {"seconds": seconds, "peak_memory_bytes": machine.peak_memory(self.device)}
 
     def described(self, load: Load) -> Item:
-        """The warm-up's item: what the measurement is of."""
+        """The warm-up's item: what is measured."""
         plain = self.config.encodings is None
         return {
             "load": load,
@@ -145,7 +145,7 @@ def opened(content: Item, folder: Path) -> Workload:
 
 
 def assembled(content: Item, sequences: Sequences, item_count: int, vectors: PrefixVectors | None = None) -> Workload:
-    """As the stage `train` puts it together."""
+    """A workload, put together as the stage `train` does it."""
     settings = group(content, "train", TrainParams)
     set_threads(settings.threads, "train.threads")
     device = pick_device(settings.device, "train.device")
@@ -181,7 +181,7 @@ def passes(work: Workload, run: Callable[[Feed], Item]) -> Iterator[Item]:
         yield run(work.feed)
 
 
-# --- one example at a time, as frameworks train that store every prefix as a row of its own ---
+# --- one example at a time, as in frameworks that store every prefix as a row of its own ---
 
 
 def prefix_batches(content: Item, folder: Path, size: int) -> Iterator[Item]:
@@ -198,7 +198,7 @@ def prefix_batches(content: Item, folder: Path, size: int) -> Iterator[Item]:
 
 
 def one_step(work: Workload, prefixes: Windows) -> Item:
-    """As a batch of `train_epoch`, from the making of the batch to the optimiser's step."""
+    """One step as in `train_epoch`, from the making of the batch to the optimiser's step."""
 
     def step() -> Batch:
         batch = newest_targets(work.feed.batch(prefixes))
@@ -255,10 +255,10 @@ def first_users(sequences: Sequences, count: int) -> Sequences:
 
 
 def growth_point(content: Item, users: int, items: int, limit: float) -> Iterator[Item]:
-    """Yield the times and the memory of an epoch and of a ranking on so many generated users and items.
+    """Yield the times and the memory of an epoch and of a ranking on a given number of generated users and items.
 
-    Of what would take longer than `limit` seconds a part of the users is timed and the rest extrapolated: users are
-    drawn alike, so each costs the same. A part of an epoch is an epoch over fewer users, with the model at full size.
+    What would take longer than `limit` seconds is timed on a part of the users and extrapolated: users are drawn alike,
+    so each costs the same. A part of an epoch is an epoch over fewer users, with the model at full size.
     """
     work = assembled(content, synthetic(users, items), items)
     yield work.described(Load(examples=len(every_prefix(work.feed.sequences, work.config.max_length)))) | {

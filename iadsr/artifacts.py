@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """The same for a whole folder: yield an empty temporary folder that takes the place of `path` on success."""
+    """Yield an empty temporary folder that takes the place of the folder `path` on success; else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -92,7 +92,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def new_memory_map(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     """A new .npy file to be filled piece by piece, whose whole size is taken from the disk at once.
 
-    Without that, a disk that fills up later kills the process by a signal; so it is an OSError here.
+    Without that, a disk that fills up later kills the process by a signal; with it, that is an OSError here.
     """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # not on macOS

@@ -52,7 +52,7 @@ def checked_threads(count: int, key: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """A GPU's; other devices and libraries have no class of their own for it."""
+    """Whether memory ran out; torch has a class for a GPU's, other devices and libraries have none of their own."""
     said = str(error).lower()
     phrases = ("out of memory", "can't allocate memory", "alloc_failed")
     return isinstance(error, torch.OutOfMemoryError) or any(phrase in said for phrase in phrases)
@@ -62,7 +62,7 @@ def set_threads(count: int, key: str = "threads") -> None:
     """Compute on `count` CPU threads (0 leaves torch's own choice), and keep freed memory for the next allocation.
 
     By default glibc gives every block above 32 MB back to the system, and the page faults of getting it again cost up
-    to half of a training step. UserError as of `checked_threads`.
+    to half of a training step. UserError as in `checked_threads`.
     """
     if checked_threads(count, key):
         torch.set_num_threads(count)
@@ -74,7 +74,7 @@ def set_threads(count: int, key: str = "threads") -> None:
 def fastest_threads() -> int:
     """How many threads do the small products of a training step fastest right now: all of them, a half, ... or one.
 
-    On a machine that others use too, the fewer are often the faster: a step has hundreds of barriers, and each waits
+    On a machine that others use too, fewer are often faster: a step has hundreds of barriers, and each waits
     for the thread whose processor is taken.
     """
     seconds = {}
@@ -106,7 +106,7 @@ def one_thread_each(function: Callable[[T], object], parts: Iterable[T], device:
 
 
 def _piece_of_work() -> float:
-    """Seconds of some 10 ms of products as in a training step."""
+    """The seconds that products as in a training step take; some 10 ms."""
     rows, weight = torch.ones(1024, 64), torch.ones(64, 256)
     began = time.perf_counter()
     for _ in range(20):

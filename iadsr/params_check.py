@@ -47,7 +47,7 @@ def problems(params: Params) -> list[str]:
 
 
 def checks(params: Params) -> Iterator[Callable[[], object]]:
-    """Each raises UserError for the mistakes that it finds."""
+    """The checks, each of which raises UserError for the mistakes that it finds."""
     for key, model in GROUPS.items():
         yield partial(group, params, key, model)
     for key in ("encode", "train"):

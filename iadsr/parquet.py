@@ -21,10 +21,10 @@ NEARLY_NOTHING = 1 << 20  # bytes; where less is free, the disk is what a write 
 
 
 def read_table(path: Path, categories: Sequence[str] = ()) -> pl.DataFrame:
-    """A Parquet file as a frame; UserError when it is missing or no Parquet file.
+    """A Parquet file as a frame; UserError when it is missing or not a Parquet file.
 
-    Columns of texts named as `categories` become such, which hold a number a row: of many rows with few different
-    texts, a quarter of the memory.
+    Columns of texts named in `categories` become categories, which hold a number a row: for many rows with few
+    different texts, a quarter of the memory.
     """
     if not path.exists():
         raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
@@ -38,7 +38,7 @@ def read_table(path: Path, categories: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write one Parquet file; errors as of `write_together`."""
+    """Write one Parquet file; errors as in `write_together`."""
     write_together({path: frame.write_parquet})
 
 
@@ -55,7 +55,7 @@ def write_as_text(frame: pl.DataFrame, path: Path) -> None:
 def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
     """Call each writer with a temporary name beside its path, and rename all files only after the last is on the disk.
 
-    A failure so leaves either all new files or none: OSError with ENOSPC and the path if the disk is full, UserError
+    A failure thus leaves either all new files or none: OSError with ENOSPC and the path if the disk is full, UserError
     with the path and the cause for any other reason.
     """
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class DatasetSize(NamedTuple):
-    """Of a whole data set."""
+    """The size of a whole data set."""
 
     users: int
     items: int
@@ -12,7 +12,7 @@ class DatasetSize(NamedTuple):
 
 
 class Table1Row(NamedTuple):
-    """As printed; sparsity in percent."""
+    """A row as printed; sparsity in percent."""
 
     size: DatasetSize
     average_length: float

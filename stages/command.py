@@ -16,7 +16,7 @@ import typer
 from iadsr.errors import UserError
 
 P = ParamSpec("P")
-SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would keep a busy machine from their work
+SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would hold up the others on a busy machine
 FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
 ParamsFile = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
 
@@ -63,7 +63,7 @@ def file_trouble(error: Exception) -> str:
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Polars and safetensors wrap the system's error in one of their own, and numpy leaves its number out."""
+    """Whether the disk is full; polars and safetensors wrap the system's error, and numpy leaves its number out."""
     full = r"No space left on device|\d+ requested and \d+ written"
     return getattr(error, "errno", None) == errno.ENOSPC or re.search(full, str(error)) is not None
 

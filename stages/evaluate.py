@@ -49,7 +49,7 @@ def files() -> EvaluateFiles:
 
 
 def write(found: Evaluation) -> None:
-    """The plots take the place of their folder together, or not at all."""
+    """Write the results; the plots take the place of their folder together, or not at all."""
     from iadsr.artifacts import replacing_folder, write_json
     from iadsr.evaluate.plots import draw_plots
     from iadsr.evaluate.report import write_ranks, write_tables

@@ -98,7 +98,7 @@ def workspace(content: dict[str, Any], seed: int, threads: int) -> Path:
 
 
 def link(place: Path, target: Path) -> None:
-    """UserError for a file or a folder that is in the way; an older link is replaced."""
+    """Link `place` to `target`, replacing an older link; UserError for a file or a folder that is in the way."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink():
         place.unlink()
@@ -140,7 +140,7 @@ def shared(metrics: dict[int, dict[str, float]]) -> list[str]:
 
 
 def table(metrics: dict[int, dict[str, float]]) -> Iterator[str]:
-    """Markdown: a row a seed, and the mean with the standard deviation."""
+    """A Markdown table with one row a seed, and the mean with the standard deviation."""
     from iadsr.models.ranking import HEADLINES
 
     whole, names = summary(metrics), [name for name in HEADLINES if name in shared(metrics)]
@@ -153,7 +153,7 @@ def table(metrics: dict[int, dict[str, float]]) -> Iterator[str]:
 
 
 def end_with_parent() -> None:
-    """Where the system can: an orphan would train on, and be in the way of the next call."""
+    """End with the parent, where the system can: an orphan would train on, and be in the way of the next call."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(WITH_PARENT, signal.SIGKILL)
 

@@ -26,7 +26,7 @@ def main(
         typer.Option(help="Seeds such as 0,1,2: train and evaluate them side by side, each in models/seeds/SEED."),
     ] = None,
     skip_trained: Annotated[
-        bool, typer.Option("--skip-trained", help="Do nothing where models/model is this very training's.")
+        bool, typer.Option("--skip-trained", help="Do nothing where models/model is from this very training.")
     ] = False,
 ) -> None:
     """Train on data/filtered and data/encoded; write models/model, models/history.csv and models/denoised.parquet.

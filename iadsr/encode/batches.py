@@ -1,7 +1,7 @@
-"""Texts -> vectors in memory: sorted by length, in batches of so many tokens, which halve where memory is too small.
+"""Texts -> vectors in memory: sorted by length, in batches of up to N tokens, halved where memory is too small.
 
-What is computed is a sequence: one text, or a chain of texts that begin one another (encoders/prefix_sharing.py). Where
-prefixes are not encoded (`encode.prefixes: mean`), the mean of item vectors stands for each.
+Each sequence that is computed is one text, or a chain of texts that begin one another (encoders/prefix_sharing.py).
+Where prefixes are not encoded (`encode.prefixes: mean`), the mean of item vectors stands for each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 @dataclass
 class Budget:
-    """The most tokens of a batch, padding included; less once memory did not suffice."""
+    """The most tokens in a batch, padding included; it shrinks when memory does not suffice."""
 
     tokens: int
 
@@ -44,7 +44,7 @@ def encoded(
     tokens: Sequence[Tokens] | None = None,
     advance: Callable[[int], object] = lambda characters: None,
 ) -> Encoded:
-    """Vectors in the order of `texts`; on a GPU nothing waits for a batch before the last one is under way.
+    """Vectors in the order of `texts`; on a GPU no batch is waited for before the last one is under way.
 
     Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
     """
@@ -76,7 +76,7 @@ class Unit(NamedTuple):
 
 
 def units(tokens: Sequence[Tokens]) -> tuple[list[Unit], list[Unit]]:
-    """What is computed of these texts: those by themselves, and chains, the shortest of each first."""
+    """The sequences to compute for these texts: single texts, and chains; the shortest come first in both."""
     alone = [Unit([number], len(each.ids)) for number, each in enumerate(tokens) if each.blocks is None]
     others = [number for number, each in enumerate(tokens) if each.blocks is not None]
     chained = [[others[place] for place in own] for own in prefix_sharing.chains([tokens[n] for n in others])]
@@ -111,7 +111,7 @@ def _computed(
 
 
 def _tried(encoder: Encoder, batch: list[list[Tokens]], together: bool) -> torch.Tensor | None:
-    """The batch's vectors; None where memory does not suffice, what the attempt took being free again."""
+    """The batch's vectors; None where memory does not suffice, with what the attempt took freed again."""
     try:
         return encoder.together(batch) if together else encoder.vectors([one for (one,) in batch])
     except RuntimeError as error:

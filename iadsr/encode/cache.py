@@ -2,8 +2,8 @@
 
 A store holds the vectors of one encoder, in shards that are whole or absent. A shard is a safetensors file of the
 texts' digests, their vectors and token counts, with a checksum. Several processes, on several machines with one file
-system, may fill a store together: who computes a shard holds a lock on it, which the system takes back from a process
-that dies.
+system, may fill a store together: whoever computes a shard holds a lock on it, which the system releases when that
+process dies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Digests = UInt8[np.ndarray, "texts 16"]
 
 
 def text_digests(texts: Sequence[str]) -> Digests:
-    """Of each text, the same on every machine."""
+    """The digest of each text, the same on every machine."""
     joined = b"".join(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:DIGEST_BYTES] for text in texts)
     return np.frombuffer(joined, dtype=np.uint8).reshape(len(texts), DIGEST_BYTES)
 
@@ -44,13 +44,13 @@ def named(digests: Digests) -> str:
 
 
 def _sortable(digests: Digests) -> np.ndarray:
-    """As byte strings, which numpy compares; all have one length, so that it drops zeros at the end changes nothing."""
+    """The digests as byte strings, which numpy compares; as all have one length, it may drop zeros at the end."""
     return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").ravel()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Alone in this, among all processes; waits for the others."""
+    """Hold the lock at `path`, as only one process can at a time; waits for the others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -58,7 +58,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class DamagedShard(UserError):
-    """It is deleted already."""
+    """A shard that was damaged; it is deleted already."""
 
 
 DAMAGE = (SafetensorError, ValueError, KeyError, FileNotFoundError)
@@ -87,7 +87,7 @@ def _planned(path: Path) -> list[bytes]:
 
 
 def ordered(texts: Sequence[str], numbers: Iterable[int], alphabetical: bool) -> list[int]:
-    """The numbers of texts, neighbours of which come into one shard: of like length, or that begin alike."""
+    """The numbers of the texts, sorted so that those of similar length, or that begin alike, come into one shard."""
     if alphabetical:
         return sorted(numbers, key=lambda number: texts[number])
     return sorted(numbers, key=lambda number: (len(texts[number]), texts[number]))
@@ -111,7 +111,7 @@ class Index:
 
     @classmethod
     def of(cls, shards: Sequence[np.ndarray]) -> Index:
-        """Of the digests of each shard."""
+        """An index of the digests of each shard."""
         digests = _sortable(np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *shards]))
         order = np.argsort(digests, kind="stable")
         shard = np.repeat(np.arange(len(shards)), [len(each) for each in shards])
@@ -128,10 +128,10 @@ class Index:
 
 
 class Store:
-    """What one encoder made of texts; `manifest` says which encoder, and differs between any two."""
+    """The vectors that one encoder made; `manifest` says which encoder, and differs between any two."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], alphabetical: bool = False) -> None:
-        """Shards are of texts of like length, or `alphabetical`: of texts that begin alike."""
+        """A shard holds texts of similar length or, if `alphabetical`, texts that begin alike."""
         self.alphabetical = alphabetical
         self.folder = folder / text_digest(json.dumps(manifest, sort_keys=True))[:16]
         path = self.folder / "manifest.json"
@@ -152,7 +152,7 @@ class Store:
         self.refresh()
 
     def refresh(self, first: Path | None = None) -> None:
-        """Take in the shards that have come since; of a text in two of them, that in the folder `first` counts."""
+        """Read the shards that were added since; of a text in two of them, the one in the folder `first` counts."""
         for path in sorted(set(self.folder.glob("*/*.safetensors")) - set(self._known)):
             try:
                 self._known[path] = read_digests(path)
@@ -171,7 +171,7 @@ class Store:
     def plan(self, texts: Sequence[str]) -> Plan:
         """How the distinct `texts` that no shard holds are cut into shards: the same for all who ask at the same time.
 
-        The first one to ask writes it down; whoever asks later goes by it, also after a kill.
+        The first one to ask writes the plan down; whoever asks later follows it, also after a kill.
         """
         digests = text_digests(texts)
         folder = self.folder / named(digests)
@@ -187,10 +187,10 @@ class Store:
         return Plan(self, folder, texts, digests, [planned[at : at + SHARD] for at in range(0, len(planned), SHARD)])
 
     def gathered(self, digests: Digests, path: Path, first: Path | None = None) -> Encoded:
-        """What the shards say of texts that they all hold; the vectors are a new memory map at `path`.
+        """What the shards hold for texts, all of which they must have; the vectors are a new memory map at `path`.
 
-        Of a text in two shards, that in the folder `first` counts. A shard that turns out to be damaged is deleted, and
-        DamagedShard raised: what it held is to be encoded again.
+        Of a text in two shards, the one in the folder `first` counts. A shard that turns out to be damaged is deleted,
+        and DamagedShard raised: what it held must be encoded again.
         """
         self.refresh(first)
         places = self._index.find(digests)
@@ -225,11 +225,11 @@ class Plan:
         self.store, self.folder, self.texts, self.digests, self.shards = store, folder, texts, digests, shards
 
     def path(self, number: int) -> Path:
-        """Named by the shard's texts, so that no two plans mean different ones by it."""
+        """The shard's file, named by its texts, so that in no two plans it means different ones."""
         return self.folder / f"{named(self.digests[self.shards[number]])}.safetensors"
 
     def pending(self) -> list[int]:
-        """Shards with a text that is in none, last first: by length what does not fit the memory shows at once."""
+        """Shards with a text that is in none, last first: the longest texts show at once whether memory suffices."""
         return [
             number
             for number in reversed(range(len(self.shards)))
@@ -251,9 +251,9 @@ class Plan:
                 yield claim
 
     def left_over(self) -> Iterator[Claim]:
-        """Pending shards whose process has died; waits for those that others are still at.
+        """Pending shards whose process has died; waits for those that others are still working on.
 
-        Hold no claim meanwhile: two processes could wait for each other.
+        Hold no claim meanwhile, or two processes could wait for each other.
         """
         self.store.refresh()
         for number in self.pending():
@@ -292,7 +292,7 @@ def claimed(path: Path, texts: list[str], wait: bool) -> Claim | None:
 
 
 def write_shard(path: Path, digests: Digests, content: Encoded) -> None:
-    """Whole or not at all; its bytes depend on nothing but its content."""
+    """Write a shard whole or not at all; its bytes depend on nothing but its content."""
     tensors = {"digests": digests, "vectors": content.vectors, "tokens": content.tokens, "truncated": content.truncated}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as temporary:
@@ -301,7 +301,7 @@ def write_shard(path: Path, digests: Digests, content: Encoded) -> None:
 
 
 def read_shard(path: Path) -> tuple[Digests, Encoded]:
-    """One of DAMAGE where the file is not as it was written."""
+    """The digests and the content of a shard; raises one of DAMAGE where the file is not as it was written."""
     with safetensors.safe_open(path, framework="np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         if not (file.metadata() or {}).get("checksums", "").startswith(checksum(tensors)):
@@ -310,7 +310,7 @@ def read_shard(path: Path) -> tuple[Digests, Encoded]:
 
 
 def read_digests(path: Path) -> Digests:
-    """The same of the digests alone: a store may be larger than the memory."""
+    """The digests of a shard alone, since a store may be larger than the memory; raises as `read_shard` does."""
     with safetensors.safe_open(path, framework="np") as file:
         digests: Digests = file.get_tensor("digests")
         if not (file.metadata() or {}).get("checksums", "").endswith(checksum({"digests": digests})):

@@ -20,9 +20,9 @@ EFFICIENCY = 0.5  # of a rented device's dense rate; an assumption, not a measur
 
 
 def estimated(corpus: Corpus, recipe: Recipe, lazy: LazyEncoder, work: Path, tflops: float | None) -> str:
-    """Some lines for a person. Texts that a store in `work` holds cost nothing more.
+    """The costs in a few lines for a person. Texts that a store in `work` holds cost nothing more.
 
-    Tokenizes everything and encodes a sample of all lengths; no vector is kept.
+    It tokenizes everything and encodes a sample of all lengths; no vector is kept.
     """
     texts, numbers = distinct(all_texts(corpus, recipe))
     store = store_of(work, lazy.identity)
@@ -61,7 +61,7 @@ def estimated(corpus: Corpus, recipe: Recipe, lazy: LazyEncoder, work: Path, tfl
 
 
 def counted(encoder: Encoder, texts: list[str], budget: int) -> tuple[np.ndarray, int, int]:
-    """Of texts in the order of their shards: tokens of each, how many are cut, and places in the batches of all."""
+    """For texts in the order of their shards: the tokens of each, how many are cut, and the places of all batches."""
     lengths, cut, total = np.empty(len(texts), dtype=np.int64), 0, 0
     for start in range(0, len(texts), SHARD):
         shard = encoder.tokenize(texts[start : start + SHARD])
@@ -72,9 +72,9 @@ def counted(encoder: Encoder, texts: list[str], budget: int) -> tuple[np.ndarray
 
 
 def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budget: Budget, whole_shards: bool) -> float:
-    """Tokens a second. Pieces come from each eighth of all tokens, again and again for a while.
+    """Tokens a second, measured on pieces from each eighth of all tokens, again and again for a while.
 
-    A piece is a batch, or a whole shard, where texts are computed together: many of those of a history are in it.
+    A piece is a batch or, where texts are computed together, a whole shard, which holds many texts of one history.
     """
     ends = lengths.cumsum()
     firsts = np.searchsorted(ends, np.linspace(0, ends[-1], PIECES, endpoint=False), side="right")
@@ -93,7 +93,7 @@ def measured_rate(encoder: Encoder, texts: list[str], lengths: np.ndarray, budge
 
 
 def parameters(encoder: Encoder) -> int:
-    """RecipeEncoder that a token is multiplied with: all but tables of embeddings."""
+    """The number of weights that a token is multiplied with: all but tables of embeddings."""
     model: torch.nn.Module = encoder.model
     tables = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
     return sum(weight.numel() for weight in model.parameters() if id(weight) not in tables)

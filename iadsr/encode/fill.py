@@ -26,7 +26,7 @@ from iadsr.encode.recipe import Recipe, described
 from iadsr.encode.texts import Corpus, prefix_texts
 
 T = TypeVar("T")
-SHARED = "shared"  # of an encoder's identity, where it computes texts together
+SHARED = "shared"  # key in an encoder's identity, where it computes texts together
 
 
 @runtime_checkable
@@ -36,11 +36,11 @@ class LazyEncoder(Protocol):
     identity: dict[str, Any]  # differs between any two ways to compute
 
     def open(self) -> Encoder:
-        """The same one at every call."""
+        """The encoder, the same one at every call."""
         ...
 
     def budget(self) -> Budget:
-        """For a batch, on its device."""
+        """The budget for a batch on the encoder's device."""
         ...
 
 
@@ -48,7 +48,7 @@ class RecipeEncoder:
     """The encoder of a recipe, loaded when it is first asked for."""
 
     def __init__(self, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
-        """UserError for weights that are not to be had, or do not fit the encoder's kind."""
+        """UserError for weights that are not available, or do not fit the encoder's kind."""
         self.recipe, self.device, self.dtype = recipe, device, dtype
         known = registry.identity(recipe.spec)
         self.identity = {
@@ -65,7 +65,7 @@ class RecipeEncoder:
 
     @classmethod
     def here(cls, recipe: Recipe, share: Share) -> RecipeEncoder:
-        """On this machine's device and threads, as the recipe and the share of this process say."""
+        """An encoder on this machine's device and threads, which the recipe and this process's share determine."""
         set_threads(recipe.settings.threads, "encode.threads")
         device = pick_device(share.device(recipe.settings.device), "encode.device")
         return cls(recipe, device, pick_dtype(recipe.settings.dtype, device))
@@ -85,12 +85,12 @@ Engine = Callable[[Plan, LazyEncoder], object]
 
 
 def in_this_process(ranks: int = 1) -> Engine:
-    """The engine `local`: this process, the first of so many."""
+    """The engine `local`: this process, the first of `ranks`."""
     return lambda plan, lazy: fill(plan, lazy, 0, ranks)
 
 
 def all_texts(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
-    """What must be encoded: the titles, and behind them the prefixes unless they are means."""
+    """The texts to encode: the titles, followed by the prefixes unless these are means."""
     wording = recipe.settings.wording
     yield from map(wording.of_item, corpus.titles)
     if recipe.prefixes_are_texts:
@@ -105,12 +105,12 @@ def distinct(texts: Iterable[str]) -> tuple[list[str], Int[np.ndarray, " texts"]
 
 
 def store_of(work: Path, identity: dict[str, Any]) -> Store:
-    """Of the vectors that an encoder makes; texts that are computed together are to stand in one shard."""
+    """The store of an encoder's vectors; texts that are computed together are to stand in one shard."""
     return Store(work, identity, alphabetical=SHARED in identity)
 
 
 def fill_share(corpus: Corpus, lazy: LazyEncoder, recipe: Recipe, work: Path, share: Share) -> Path:
-    """Encode only, as one of several processes, into the store that is returned; the first one writes the arrays.
+    """Only encode, as one of several processes, into the store that is returned; the first one writes the arrays.
 
     Processes with other weights, versions or number formats fill other stores, and so work for nothing.
     """
@@ -120,7 +120,7 @@ def fill_share(corpus: Corpus, lazy: LazyEncoder, recipe: Recipe, work: Path, sh
 
 
 def fill(plan: Plan, lazy: LazyEncoder, rank: int = 0, ranks: int = 1) -> None:
-    """Encode in this process what is pending and unclaimed; at last the first rank encodes what still is missing."""
+    """Encode in this process what is pending and unclaimed; the first rank then encodes what is still missing."""
     budget = lazy.budget()
     with _progress(plan.characters(plan.pending())) as bar:
         with releasing() as held:
@@ -145,7 +145,7 @@ def overlapping(claims: Iterable[Claim], lazy: LazyEncoder, budget: Budget, adva
 
 
 def noted(claims: Iterable[Claim], held: list[Claim]) -> Iterator[Claim]:
-    """The same, each being put into `held` as it comes."""
+    """Yield the claims, putting each into `held` as it comes."""
     for claim in claims:
         held.append(claim)
         yield claim
@@ -162,7 +162,7 @@ def finish(
 
 @contextmanager
 def releasing() -> Iterator[list[Claim]]:
-    """Give up what is not written at the end, for others to take over."""
+    """At the end, give up the claims that are not written, for others to take over."""
     held: list[Claim] = []
     try:
         yield held
@@ -172,7 +172,7 @@ def releasing() -> Iterator[list[Claim]]:
 
 
 def one_ahead(things: Iterable[T]) -> Iterator[T]:
-    """The same, the next one always being fetched before one is handed out."""
+    """Yield the things, always fetching the next one before one is handed out."""
     before: list[T] = []
     for thing in things:
         before.append(thing)

@@ -37,7 +37,7 @@ class Share:
 
 
 def share_of_this_process(environment: Mapping[str, str] = os.environ) -> Share:
-    """As the launcher's variables say; UserError where they contradict themselves."""
+    """The share that the launcher's variables state; UserError where they contradict each other."""
     found = Share()
     for rank, ranks, first, local in LAUNCHERS:
         if rank not in environment or ranks not in environment:

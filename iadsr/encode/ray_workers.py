@@ -1,8 +1,8 @@
 """Encoding by a pool of Ray actors, each with the encoder loaded once; needs the extra `cluster`.
 
 The driver writes the texts of each shard to a Parquet file beside the shards, and a Ray Data pipeline hands the files
-out. An actor writes its shard itself, with the code and so the bytes of the engine `local`. If an actor dies, Ray
-starts another and gives it the file again.
+out. An actor writes its shard itself, with the same code and so the same bytes as the engine `local`. If an actor dies,
+Ray starts another and gives it the file again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ShardEncoder:
 
 
 class RayEngine:
-    """The engine `ray`: on the cluster of RAY_ADDRESS, without that on this machine alone."""
+    """The engine `ray`: on the cluster of RAY_ADDRESS, or without that variable on this machine alone."""
 
     def __init__(self, recipe: Recipe, actor: type[ShardEncoder] = ShardEncoder) -> None:
         self.recipe, self.actor = recipe, actor

@@ -54,7 +54,7 @@ class EncodeParams(Group):
 
     @property
     def sharing_separator(self) -> str:
-        """The separator behind which texts go on that are computed together; empty: each is computed by itself."""
+        """The separator behind which texts computed together go on; empty: each text is computed alone."""
         return separator_of({"prefixes": self.prefixes, **self.templates})
 
     def budget(self, device: str) -> int:
@@ -67,7 +67,7 @@ def wording_of(manifest: dict[str, Any]) -> Wording:
 
 
 def separator_of(manifest: dict[str, Any]) -> str:
-    """For `open_encoder`."""
+    """The separator to give to `open_encoder`."""
     separator: str = manifest["separator"] if manifest["prefixes"] == "shared" else ""
     return separator
 
@@ -83,7 +83,7 @@ class Recipe:
 
     @classmethod
     def of(cls, params: Params) -> Recipe:
-        """UserError for wrong parameters."""
+        """The recipe in params.yaml; UserError for wrong parameters."""
         name = choice(params, "encoder", "encoders")
         settings, dataset = group(params, "encode", EncodeParams), chosen_dataset(params)[1]
         return cls(name, encoder_params(params, name), settings, dataset.max_length)

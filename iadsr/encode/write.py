@@ -48,8 +48,8 @@ def write_encoded(
     items.npy [items + 1, dim] float16: row i is item i's title (Eq. 3), row 0 is zeros.
     prefixes.npy [distinct, dim] float16: the prefixes (Eq. 4-5), in the order of their first row.
     rows.npy [rows] int32: the row of prefixes.npy for each row of the sequences, -1 where no split may use it.
-    manifest.json: how they were made, and the checksums of the arrays; these agree in two runs where batches held the
-    same texts: where the same was in the store before, on equal hardware.
+    manifest.json: how they were made, and the checksums of the arrays; these agree in two runs whose batches held the
+    same texts, that is where the store held the same before, on equal hardware.
 
     What was encoded stays in `work`, a store of vectors by text: a run that was killed goes on from there, and other
     texts of the same encoder cost only what is new in them.
@@ -67,7 +67,7 @@ def write_encoded(
 
 
 def gathered(store: Store, plan: Plan, lazy: LazyEncoder, scratch: Path) -> Encoded:
-    """What the shards say of the plan's texts; those of a shard that turns out to be damaged are encoded again."""
+    """What the shards hold for the plan's texts; those of a shard that turns out to be damaged are encoded again."""
     try:
         return store.gathered(plan.digests, scratch, plan.folder)
     except DamagedShard:
@@ -83,7 +83,7 @@ def write_arrays(
     numbers: Int[np.ndarray, " asked"],
     described_by: dict[str, Any],
 ) -> None:
-    """`numbers` are those of the texts in `found`: of each title, then of each prefix."""
+    """Write the arrays; `numbers` tells which text in `found` each title is, then each prefix."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
     of_item, of_prefix = np.split(numbers, [len(corpus.titles)])

@@ -19,8 +19,8 @@ def detection_metrics(
     `noise_precision`, `noise_recall`: the deterministic rule. `..._expected`: sampled masks, in expectation.
     `noise_precision_at_share`: drop the lowest scores, as many as there is noise (then precision equals recall); of
     tied scores at the border a random part.
-    A precision of nothing dropped is 0. What has no score counts only where decisions do. Empty without both noise and
-    real interactions that have scores.
+    Precision is 0 where nothing is dropped. What has no score counts only where decisions do. Empty without both noise
+    and real interactions that have scores.
     """
     from sklearn.metrics import roc_auc_score
 

@@ -104,7 +104,7 @@ def write_ranks(path: Path, ranks: dict[str, Ranks]) -> None:
 
 
 def write_tables(folder: Path, tables: dict[str, Table]) -> None:
-    """A CSV a table."""
+    """Write each table as a CSV."""
     for name, rows in tables.items():
         with open(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

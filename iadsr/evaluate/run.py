@@ -62,7 +62,7 @@ def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
 def opened(
     params: Params, files: EvaluateFiles, model: Recommender, config: ModelConfig, device: torch.device
 ) -> tuple[Feed, EncoderParams | None]:
-    """The data set; for a model that reads texts of prefixes with its encodings, and then the encoder of these."""
+    """The data set; for a model that reads texts of prefixes also its encodings, and the encoder that made them."""
     sequences = read_sequences(files.sequences)
     if not (model.traits.reads_prefix_texts and config.encodings):
         return Feed(sequences.to(device)), None

@@ -34,7 +34,7 @@ class Filtered:
 
 
 def filtered(params: Params, interactions: Callable[[], pl.DataFrame], items: Callable[[], pl.DataFrame]) -> Filtered:
-    """Each raw table is read by a call, when it is needed. UserError for wrong parameters, and for an empty result."""
+    """The filtered data set; each raw table is read when needed. UserError for wrong parameters or an empty result."""
     dataset, asked = chosen_dataset(params)
     core, settings = Core(asked.core, f"datasets.{dataset}.core"), group(params, "filter", FilterParams)
     noise = group(params, "noise", NoiseParams)
@@ -59,7 +59,7 @@ def unique_rows(interactions: Callable[[], pl.DataFrame], core: Core, settings: 
 
 
 def in_words(dataset: str, metrics: dict[str, int | float]) -> str:
-    """For a person at the terminal."""
+    """The metrics for a person at the terminal."""
     line = (
         f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions "
         f"(average length {metrics['average_length']:.1f}, sparsity {metrics['sparsity']:.2%}), "

@@ -46,7 +46,7 @@ class FilterParams(Group):
 
 
 class Core(NamedTuple):
-    """How many interactions each user and item must have, and the parameter that says so, for messages."""
+    """How many interactions each user and item must have, and the parameter that sets it, for messages."""
 
     size: int
     key: str
@@ -58,7 +58,7 @@ def read_raw(path: Path) -> pl.DataFrame:
 
 
 def codes(column: pl.Series) -> np.ndarray:
-    """A small number for each value, the same for equal ones: integers as they are, of texts their categories'."""
+    """A small number for each value, the same for equal ones: an integer itself, for a text its category's code."""
     if column.dtype.is_integer():
         return column.to_numpy()
     return column.cast(pl.Categorical).to_physical().to_numpy()
@@ -170,7 +170,7 @@ def time_order(interactions: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame
 
     Times are equal if they are so to the last digit that the source knows, not merely within one second. Users stand in
     the order of their first row. Raw order decides the test item wherever the last two times are equal (43% of Beauty's
-    users), so it is what published numbers on these files are comparable under.
+    users), so published numbers on these files are comparable only under it.
     """
     keys = [interactions[name].to_numpy() for name in reversed(time_keys(interactions))]
     if ties == "shuffled":

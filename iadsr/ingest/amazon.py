@@ -147,7 +147,7 @@ def _lines(first: int, block: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The number of a line, from 1, and it and the lines after it; the next block is unpacked meanwhile."""
+    """The number of each block's first line, from 1, and the block; the next block is unpacked meanwhile."""
     blocks = _unpacked(path)
     with ThreadPoolExecutor(1) as other:
         following = other.submit(next, blocks, None)
@@ -157,7 +157,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpacked(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Whole lines of about BLOCK bytes at a time, without the last line's end, behind the number of the first."""
+    """The number of the first line, then whole lines of about BLOCK bytes in all, without the last line's end."""
     number, pieces, size = 1, [b""], 0
     try:
         with gzip.open(path) as file:

@@ -10,9 +10,9 @@ How it is drawn, from one seeded generator, in this order:
 2. The users. Each has 1 to 3 categories as interests, drawn by the weight of their items, and two sets of shares for
    them, uniform over all possible: one holds at the first interaction, one at the last, a linear blend between. A
    history has 5 interactions and a geometric number more, 8.5 on average, at most 50 and at most half a category.
-3. The places of accidents. Of all interactions that are not among their user's last two, as many as make a share of
-   `noise` of all interactions, uniformly. The last two of each user are what leave-one-out validates and tests on: they
-   are always real preferences.
+3. The places of accidents. They are drawn uniformly from the interactions that are not among their user's last two, as
+   many as make a share of `noise` of all interactions. The last two of each user are what leave-one-out validates and
+   tests on: they are always real preferences.
 4. The real interactions. With probability 0.6 the user stays with the interest of the previous one, else an interest is
    drawn by the blended shares. Within it, the user moves from the kind bought there last to the next kind in the ring
    with probability 0.6, buys the same kind again with 0.2, and else (or at first) any kind by popularity. Among that

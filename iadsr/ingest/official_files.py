@@ -151,7 +151,7 @@ def _mirror_sums(mirror: Path) -> dict[str, str]:
 
 
 def _downloaded(file: OfficialFile, cache: Path) -> Path:
-    # pooch and what it imports are needed by those alone who download
+    # pooch and what it imports are needed only for a download
     import pooch
     from requests.exceptions import RequestException
 

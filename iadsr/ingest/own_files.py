@@ -121,8 +121,8 @@ def read_items(source: Files, rejects: Rejects) -> ItemRows:
 def read_table(name: str, columns: Mapping[str, str], categories: Collection[str] = ()) -> pl.DataFrame:
     """The mapped columns under our names: all text from CSV, typed from Parquet; texts of `categories` as categories.
 
-    UserError if it cannot be read. Where rows of a CSV have too many fields, a column SURPLUS says so of each, and is
-    null for the others.
+    UserError if it cannot be read. Where rows of a CSV have too many fields, a column SURPLUS says what is wrong with
+    each of these, and is null for the others.
     """
     path = Path(name)
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
@@ -154,7 +154,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str], categories: Collection
 
 
 def _pieces(file: ParquetFile, names: Collection[str]) -> Iterator[pl.DataFrame]:
-    """The named columns of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
+    """The named columns: first of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
     wanted = [field for field in file.schema_arrow if field.name in names]
     yield pl.DataFrame({field.name: pyarrow.array([], field.type) for field in wanted})
     for group in range(file.num_row_groups):
@@ -365,7 +365,7 @@ def _texts(values: pl.Series) -> pl.Series:
 
 
 def _text(values: pl.Series) -> pl.Expr:
-    """The same as an expression on that column."""
+    """What `_texts` gives, as an expression on the column."""
     found = pl.col(values.name)
     if isinstance(values.dtype, pl.List):
         found = found.cast(pl.List(pl.String)).list.join(CATEGORY_SEPARATOR, ignore_nulls=True)
@@ -411,7 +411,7 @@ def _finite(number: pl.Expr) -> pl.Expr:
 
 
 def _dates(values: pl.Series) -> pl.Series:
-    """The moment of each ISO date, null for what is none: the plain forms by polars, which is quick, else by Python."""
+    """The moment of each ISO date, else null: polars, which is quick, reads the plain forms, Python the others."""
     text = _text(values)
     whole = pl.when(text.str.contains(PLAIN_DATE)).then(text.str.head(10) + "T" + text.str.slice(11, 8))
     moment = whole.str.replace("T$", "T00:00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us")
@@ -433,7 +433,7 @@ def _iso_time(text: str) -> datetime | None:
 
 
 def _from_numbers(numbers: pl.Series, name: str) -> pl.DataFrame:
-    """By the rule for finite numbers."""
+    """What `times` gives for finite numbers."""
     _refuse_dates(numbers, name)
     number = pl.col(numbers.name)
     # the median is the first number from MILLISECONDS_FROM on, or a later one

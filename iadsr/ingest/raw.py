@@ -91,7 +91,7 @@ class InteractionRows:
         self.ratings.append(rating)
 
     def add_all(self, users: Iterable[str], items: Iterable[str], times: np.ndarray, ratings: np.ndarray) -> None:
-        """The same for several rows at once."""
+        """Add several rows at once."""
         for ids, places, seen in ((users, self.users, self.seen_users), (items, self.items, self.seen_items)):
             places.extend([seen.setdefault(name, len(seen)) for name in ids])
         self.times.frombytes(times.astype(np.int64).tobytes())
@@ -117,8 +117,8 @@ def raw_tables(interactions: pl.DataFrame, found: ItemRows, names: Names, reject
     """Join interactions with the texts found for their items, each item once, in order of first appearance.
 
     An item without a title takes its categories as title, else a neutral text. An item without any row counts as a bad
-    row of the item table; as far as such are tolerated, they stay with the neutral text, because dropping them would
-    make other sequences and another k-core. UserError for no interactions, and for more bad rows than tolerated.
+    row of the item table; tolerated ones stay with the neutral text, because dropping them would make other sequences
+    and another k-core. UserError for no interactions, and for more bad rows than tolerated.
     """
     if interactions.is_empty():
         raise UserError(f"{names.interactions}: no interactions in it")
@@ -201,7 +201,7 @@ def required_seconds(value: Any, name: str) -> int:
 
 
 def optional_number(value: Any) -> float:
-    """A number, or NaN for whatever is none."""
+    """A number, or NaN for anything else."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -25,7 +25,7 @@ class TransformerParams(Group):
 
 
 def check_heads(dim: int, params: TransformerParams, key: str) -> None:
-    """UserError, naming the group at `key`, where the heads do not share the width evenly."""
+    """UserError, which names the group at `key`, unless the heads divide the width evenly."""
     if dim % params.heads:
         raise UserError(f"params.yaml: {key}.heads: {params.heads} does not divide train.dim {dim}")
 
@@ -33,7 +33,7 @@ def check_heads(dim: int, params: TransformerParams, key: str) -> None:
 class Transformer(nn.Module):
     """Learned positions, dropout and blocks, as in RecBole; padding, on the right, is hidden from attention.
 
-    All layers but attention see the real positions alone, and attention pads windows of like length only.
+    All layers but attention see only real positions, and attention pads only windows of similar length.
     """
 
     receptive_field: int | None = None
@@ -84,7 +84,7 @@ class Block(nn.Module):
     def forward(
         self, states: Float[Tensor, "real dim"], groups: list[LengthGroup], needed: Int[Tensor, " needed"] | None = None
     ) -> Float[Tensor, "needed dim"]:
-        """New states of the needed ones (None: of all)."""
+        """The new states of the `needed` positions (None: of all)."""
         mixed = self.attend(states, groups)
         if needed is not None:
             states, mixed = gather_rows(states, needed), gather_rows(mixed, needed)
@@ -93,7 +93,7 @@ class Block(nn.Module):
         return self.feed_forward_norm(states + self.dropout(self.narrow(widened)))
 
     def attend(self, states: Float[Tensor, "real dim"], groups: list[LengthGroup]) -> Float[Tensor, "real dim"]:
-        """Attention, heads side by side; it alone needs padded windows."""
+        """Attention with its heads side by side; nothing else needs padded windows."""
         projected = self.queries_keys_values(states)
         mixed = []
         for group in groups:
@@ -110,10 +110,10 @@ class Block(nn.Module):
         values: Float[Tensor, "windows heads time width"],
         valid: Bool[Tensor, "windows time"],
     ) -> Float[Tensor, "windows heads time width"]:
-        """Sums of visible values by softmax(query . key / sqrt(width)), the weights under dropout.
+        """Sums of visible values, weighted by softmax(query . key / sqrt(width)) under dropout.
 
-        Visible are earlier positions where the block is causal (padding comes later), else all real ones. torch's fused
-        attention does all of it, but on a CPU its dropout draws one double a weight.
+        In a causal block earlier positions are visible (padding comes later), else all real ones. torch's fused
+        attention does all of this, but on a CPU its dropout draws one double a weight.
         """
         rate = self.dropout.rate if self.training else 0.0
         hidden = None if self.causal else torch.where(valid, 0.0, float("-inf"))[:, None, None, :].to(queries.dtype)

@@ -40,7 +40,7 @@ class BiLSTM(nn.Module):
 
 
 class Ends:
-    """In which order the two directions meet the real positions: packed, `sizes[t]` sequences at step t."""
+    """The order in which the two directions meet the real positions: packed, with `sizes[t]` sequences at step t."""
 
     left: Int[Tensor, " packed"]
     right: Int[Tensor, " packed"]

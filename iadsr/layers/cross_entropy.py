@@ -1,10 +1,10 @@
-"""Cross-entropy over the whole catalogue (Eq. 1) in chunks that keep nothing for the way back.
+"""Cross-entropy over the whole catalogue (Eq. 1) in chunks that keep nothing for the backward pass.
 
-Written out, the loss of n positions over V items keeps several n x V matrices for the way back. Here each chunk of
-positions goes forward and back at once, so one chunk x V matrix lives at a time, and its products may be computed in
-bfloat16 (accumulated in float32 by the hardware). That matrix is read and written as rarely as can be: the softmax's
-denominator is a product with ones, its division is done on the small results, and the target's own share is added to
-them.
+Written out, the loss of n positions over V items keeps several n x V matrices for the backward pass. Here each chunk of
+positions goes forward and backward at once, so one chunk x V matrix lives at a time, and its products may be computed
+in bfloat16 (accumulated in float32 by the hardware). That matrix is read and written as rarely as possible: the
+softmax's denominator is a product with ones, its division is done on the small results, and the target's own share is
+added to them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from iadsr.layers.linear import ROWS, empty_rows, filled_up
 
-CPU_CELLS, GPU_CELLS = 5 * 2**20, 2**27  # of a chunk's logits: what a CPU's caches hold; a few per cent of a GPU
-LARGEST = 80.0  # logits that exp() can take without a maximum being subtracted, with room for their sum
+CPU_CELLS, GPU_CELLS = 5 * 2**20, 2**27  # logits in a chunk: what a CPU's caches hold; a few per cent of a GPU
+LARGEST = 80.0  # the largest logit that exp() can take without subtracting a maximum, with room for the sum
 LOG2_E = math.log2(math.e)
 
 
@@ -32,11 +32,11 @@ def catalogue_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Sum over positions of -log softmax(table @ state)[target] over all rows but 0, which is padding and no target.
 
-    With `weights` each position's loss is multiplied by its own, which has no gradient. Matrix products are computed in
-    `dtype`. Equals F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding, but for a
-    position's loss above 87, which stays there; its gradient is right. In bfloat16 the gradient of logits with a
-    standard deviation of 4 differs from float32's by about 1% in norm, of 16 by 5% to 7%, because the logits are
-    rounded too. 0 for no positions.
+    Each position's loss is multiplied by its entry of `weights`, if given, which has no gradient. Matrix products are
+    computed in `dtype`. Equals F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding, except
+    that a position's loss stays at 87 where it would be larger; its gradient is right. In bfloat16 the gradient of
+    logits with a standard deviation of 4 differs from float32's by about 1% in norm, with one of 16 by 5% to 7%,
+    because the logits are rounded too. 0 for no positions.
     """
     loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype, weights)
     return loss
@@ -49,7 +49,7 @@ def catalogue_losses(
     targets: Int[Tensor, " positions"],
     dtype: torch.dtype,
 ) -> Float[Tensor, " positions"]:
-    """What `catalogue_cross_entropy` sums: the loss of each position, without gradient, for a third of its products."""
+    """The loss of each position, which `catalogue_cross_entropy` sums; no gradient, and a third of the products."""
     items, own = table[1:].to(dtype), targets - 1
     small = states.device.type == "cpu" and _all_logits_small(states, table)
     losses = states.new_empty(len(states))
@@ -90,7 +90,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 def _there_and_back(
     rows: Tensor, weighed: Tensor, items: Tensor, own: Tensor, small: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a chunk: the losses, and the gradients of its log-denominators in the states and in the items.
+    """The losses of a chunk, and the gradients of its log-denominators in the states and in the items.
 
     `weighed` are the rows times their weights. Rows beyond the positions, which fill up the chunk, are left out.
     """
@@ -135,7 +135,7 @@ def _tiny(states: Tensor) -> float:
 
 
 def _chunks(positions: int, items: int, device: torch.device) -> list[slice]:
-    """Runs of positions, as even as can be, whose logits fit the device's budget."""
+    """Runs of positions, as even as possible, whose logits fit the device's budget."""
     most = max(1, (CPU_CELLS if device.type == "cpu" else GPU_CELLS) // max(1, items) // ROWS) * ROWS
     count = -(-positions // most)
     size = -(-positions // max(1, count) // ROWS) * ROWS

@@ -1,4 +1,4 @@
-"""Dropout that draws 16 random bits a value: on a CPU, torch's own draws one double a value, ten times as slow."""
+"""Dropout that draws 16 random bits a value: on a CPU, torch's draws one double a value and is ten times as slow."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A hard Gumbel-softmax over the whole catalogue, in chunks that keep nothing but the choice for the way back.
+"""A hard Gumbel-softmax over the whole catalogue, in chunks that keep only the choice for the backward pass.
 
 Written out, n choices among V items keep several n x V matrices. Here nearly all choices are made among the few items
-whose noise is large enough; of the others a chunk's logits live until its choices are known. On the way back they are
-computed again where the soft choice says more than the hard one.
+whose noise is large enough; for the others, a chunk's logits live until its choices are known. The backward pass
+computes them again where the soft choice says more than the hard one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from iadsr.layers.linear import empty_rows
 
-CPU_CELLS, GPU_CELLS = 2**19, 2**26  # of a chunk's logits
+CPU_CELLS, GPU_CELLS = 2**19, 2**26  # logits in a chunk
 BLOCK = 128  # items whose largest logit is found first
-SHORTLIST = 64  # items that a choice is sought among at first
+SHORTLIST = 64  # items among which a choice is sought first
 SLACK = 1e-4  # lead below which rounding could have decided
 ROUNDING = 1e-6  # the soft choice is taken for the hard one where all other items together have less
 
@@ -41,7 +41,7 @@ def hard_choice(
 
     It is the gradient of softmax((table @ query + noise) / temperature) @ table in the queries and, through the
     softmax, in the table; the table also gets that of the chosen rows. Equals F.gumbel_softmax(..., hard=True) @ table
-    for the same noise, but that the softmax counts as constant where the chosen item has all but 1e-6 of it.
+    for the same noise, except that the softmax counts as constant where the chosen item has all but 1e-6 of it.
     """
     rows, numbers = _HardChoice.apply(queries, table, noise, which, temperature)
     return Choice(rows, numbers)
@@ -83,7 +83,7 @@ def _chosen(
     noise: Float[Tensor, "some items"],
     which: Int[Tensor, " choices"],
 ) -> tuple[Int[Tensor, " choices"], Float[Tensor, " choices"]]:
-    """Where each query's largest logit is, and a number by which it leads at least."""
+    """Where each query's largest logit is, and a lower bound of its lead."""
     numbers, lead = which.new_zeros(len(queries)), queries.new_full((len(queries),), float("-inf"))
     if len(table) > SHORTLIST and len(queries):
         numbers, lead = _shortlisted(queries, table, noise, which)
@@ -105,9 +105,9 @@ def _shortlisted(
     noise: Float[Tensor, "some items"],
     which: Int[Tensor, " choices"],
 ) -> tuple[Int[Tensor, " choices"], Float[Tensor, " choices"]]:
-    """The largest logit of each query's shortlist, and its lead over the rest of the list and all that it can miss.
+    """Where the largest logit of each query's shortlist is, and its lead over the rest and the bound of all others.
 
-    Where the lead is not positive the choice may be another.
+    Where the lead is not positive, another item may be the choice.
     """
     spread = table - table.mean(0)
     items, missed = _shortlists(queries, spread, noise, which)
@@ -127,10 +127,10 @@ def _shortlists(
     noise: Float[Tensor, "some items"],
     which: Int[Tensor, " choices"],
 ) -> tuple[Int[Tensor, "some listed"], Float[Tensor, " some"]]:
-    """For each row of noise the items of its shortlist, and a bound of the logits of all others.
+    """For each row of noise the items of its shortlist, and an upper bound of the logits of all others.
 
-    A logit without what is the same for all items, (x - mean of all x) @ query + noise, is at most
-    |x - mean| |query| + noise. The shortlist has the largest of these for the longest query that asks the row.
+    Without what is the same for all items, a logit is (x - mean of all x) @ query + noise, which is at most
+    |x - mean| |query| + noise. The shortlist has the largest of these for the longest query that uses the row.
     """
     longest = queries.new_zeros(len(noise)).scatter_reduce_(0, which, queries.norm(dim=1), "amax")
     highest, items = torch.addcmul(noise, longest[:, None], spread.norm(dim=1)).topk(SHORTLIST + 1, dim=1)
@@ -155,7 +155,7 @@ def _logits_in_lists(
 def _largest(logits: Float[Tensor, "rows blocks block"]) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
     """Where each row's largest logit is, and by how much it leads.
 
-    Block by block, since torch finds a maximum many times as fast where it need not say where it is.
+    The search goes block by block, since torch finds a maximum many times as fast where it need not tell its place.
     """
     tops = logits.amax(2)
     block = tops.argmax(1)

@@ -1,4 +1,4 @@
-"""Between real positions, which the backbones compute, and padded windows, which attention and callers need."""
+"""From real positions, which the backbones compute, to padded windows, which attention and callers need, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def padded(states: Float[Tensor, "real width"], valid: Bool[Tensor, "batch time"
 
 
 def gather_rows(states: Float[Tensor, "rows width"], numbers: Int[Tensor, " some"]) -> Float[Tensor, "some width"]:
-    """Rows of different numbers. Like states[numbers], whose gradient would be summed row by row, on one thread."""
+    """states[numbers] for numbers that all differ; torch would sum its gradient row by row, on one thread."""
     taken: Tensor = _GatherRows.apply(states, numbers)
     return taken
 
@@ -26,7 +26,7 @@ def gather_rows(states: Float[Tensor, "rows width"], numbers: Int[Tensor, " some
 def scatter_rows(
     states: Float[Tensor, "some width"], numbers: Int[Tensor, " some"], rows: int
 ) -> Float[Tensor, "rows width"]:
-    """The other way: rows of zeros, but for these of different numbers."""
+    """`rows` rows of zeros, except for `states` in the rows of these numbers, which all differ."""
     return states.new_zeros(rows, states.shape[1]).index_copy(0, numbers, states)
 
 
@@ -43,7 +43,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 class Jagged:
-    """The real positions of padded histories. What is known of them alone, history by history, is called rows."""
+    """The real positions of padded histories. Values for these positions alone, history by history, are called rows."""
 
     def __init__(self, valid: Bool[Tensor, "batch time"]) -> None:
         self.valid, self.lengths = valid, valid.sum(1)
@@ -62,30 +62,30 @@ class Jagged:
         return empty.index_copy(0, self.numbers, rows).view_as(self.valid)
 
     def sums(self, rows: Shaped[Tensor, "real *width"]) -> Shaped[Tensor, "batch *width"]:
-        """Of each history's rows."""
+        """The sum of each history's rows."""
         return rows.new_zeros(len(self.lengths), *rows.shape[1:]).index_add(0, self.owner, rows)
 
     def spread(self, values: Shaped[Tensor, "batch *width"]) -> Shaped[Tensor, "real *width"]:
-        """A history's value at each of its rows."""
+        """Each history's value, repeated at each of its rows."""
         return values.index_select(0, self.owner)
 
 
 @dataclass(frozen=True)
 class LengthGroup:
-    """Windows of like length; their real positions stand together in a list of the real positions of all groups."""
+    """Windows of similar length; their real positions stand together in a list of those of all groups."""
 
     part: slice  # of that list
-    places: Int[Tensor, "windows longest"]  # which of the part stands where; beyond a window's end some other
+    places: Int[Tensor, "windows longest"]  # which entry of the part stands where; beyond a window's end any other
     valid: Bool[Tensor, "windows longest"]
     real: Int[Tensor, " real"]  # the flat numbers of valid places
 
     def padded(self, states: Float[Tensor, "real width"]) -> Float[Tensor, "windows longest width"]:
-        """Of the part's states. Padding holds copies of others: for causal use, where nothing sees what comes after."""
+        """The part's states, padded with copies of others: for causal use, where nothing sees what comes after."""
         result: Tensor = _Padded.apply(states, self.places, self.real)
         return result
 
     def unpadded(self, states: Float[Tensor, "windows longest width"]) -> Float[Tensor, "real width"]:
-        """The part of the list again."""
+        """The states of the part again, without padding."""
         return gather_rows(states.flatten(0, 1), self.real)
 
 
@@ -103,7 +103,7 @@ class _Padded(torch.autograd.Function):
 
 
 def length_groups(valid: Bool[Tensor, "batch time"]) -> tuple[Int[Tensor, " real"], list[LengthGroup]]:
-    """The flat numbers of all real positions, and the groups in whose order they are.
+    """The flat numbers of all real positions, in the order of the groups, and the groups.
 
     On a CPU no window is padded to more than about twice its length; on a GPU a launch costs more than padding, so
     there is one group.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROWS = 128  # rows of a product are a multiple, since bfloat16 products compile a kernel for every new shape
+ROWS = 128  # products have a multiple of this many rows: in bfloat16 every new shape compiles a kernel
 
 ALIGNED = 16  # floats of a cache line
 
@@ -29,7 +29,7 @@ def linear(
     bias: Float[Tensor, " out"] | None,
     dtype: torch.dtype,
 ) -> Float[Tensor, "rows out"]:
-    """inputs @ weight.T + bias in the format of `inputs`, of products rounded to `dtype`, as its gradient's are."""
+    """inputs @ weight.T + bias in the format of `inputs`; its products and its gradient's are rounded to `dtype`."""
     if dtype == inputs.dtype:
         return F.linear(inputs, weight, bias)
     result: Tensor = _Linear.apply(inputs, weight, bias, dtype)
@@ -58,7 +58,7 @@ class _Linear(torch.autograd.Function):
 
 
 def filled_up(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Tensor, "filled width"]:
-    """In `dtype`, with rows of zeros up to a multiple of ROWS."""
+    """The rows in `dtype`, followed by rows of zeros up to a multiple of ROWS."""
     filled = rows.new_empty(-(-len(rows) // ROWS) * ROWS, rows.shape[1], dtype=dtype)
     filled[: len(rows)] = rows
     filled[len(rows) :] = 0
@@ -66,12 +66,12 @@ def filled_up(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Te
 
 
 def rounded(rows: Float[Tensor, "some width"], dtype: torch.dtype) -> Float[Tensor, "filled width"]:
-    """As they are in their own format; in another one filled up with rows of zeros."""
+    """The rows unchanged if `dtype` is their own format; else converted and filled up with rows of zeros."""
     return rows if dtype == rows.dtype else filled_up(rows, dtype)
 
 
 def empty_rows(rows: int, columns: int, like: Tensor) -> Float[Tensor, "rows columns"]:
-    """For a product to be written into: each row begins at a cache line.
+    """An empty matrix to write a product into: each row begins at a cache line.
 
     With AVX2, products into rows of an odd number of floats take twice as long.
     """

@@ -1,9 +1,9 @@
 """Recurrent layers over packed sequences, for the CPU: a GRU, and an LSTM that reads from both ends.
 
-torch's own CPU layers run every step through autograd, whose way back fills a tensor of the whole sequence for each
-step: quadratic in time. Here a step is a handful of products, and everything that needs no order (the input's share of
-the gates, the gradients of all weights) is one product over all steps. tests/layers/test_recurrence.py holds them
-against nn.GRU and nn.LSTM.
+torch's own CPU layers run every step through autograd, whose backward pass fills a tensor of the whole sequence for
+each step: quadratic in time. Here a step is a handful of products, and everything that needs no order (the input's
+share of the gates, the gradients of all weights) is one product over all steps. tests/layers/test_recurrence.py
+compares them with nn.GRU and nn.LSTM.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def gru_layer(
     sizes: list[int],
     dtype: torch.dtype,
 ) -> Float[Tensor, "packed hidden"]:
-    """The states of all steps from zero states on.
+    """The states of all steps, starting from zero states.
 
     `gates` is the input's share of the reset, update and new gates (torch's order), packed: `sizes[t]` rows for step
     t, never more than for the step before; `weight` and `bias` are `weight_hh` and `bias_hh` of nn.GRU. The gradient of
@@ -90,7 +90,7 @@ def lstm_layer(
     sizes: list[int],
     dtype: torch.dtype,
 ) -> Float[Tensor, "ends packed hidden"]:
-    """The states of all steps from zero states on, of several LSTMs side by side, such as one from each end.
+    """The states of all steps of several LSTMs side by side, such as one from each end, starting from zero states.
 
     `inputs` are packed: `sizes[t]` rows for step t, never more than for the step before. `weight`, `recurrent` and
     `bias` are nn.LSTM's `weight_ih`, `weight_hh` and the sum of both biases, the gates in torch's order: input, forget,

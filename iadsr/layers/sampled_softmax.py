@@ -23,9 +23,9 @@ def sampled_cross_entropy(
     negatives: Int[Tensor, " negatives"],
     dtype: torch.dtype,
 ) -> Float[Tensor, ""]:
-    """Sum over positions of -log(e^s / (e^s + (V - 1) / n * sum of e^s'), s' the scores of the n negatives.
+    """Sum over positions of -log(e^s / (e^s + (V - 1) / n * sum of e^s')), s' being the scores of the n negatives.
 
-    A negative that is a position's own target does not count for it, nor in n. V is the number of rows but row 0,
+    A negative that is a position's own target does not count for it, nor in n. V is the number of rows without row 0,
     which is padding. Products are computed in `dtype`. The gradient of `table` is sparse. 0 for no positions.
     """
     own = (states * F.embedding(targets, table, sparse=True)).sum(1, keepdim=True)

@@ -1,7 +1,7 @@
 """Products of a fixed sparse matrix, or of some of its rows, with a dense one; differentiable in the dense one.
 
-torch.nn.functional.embedding_bag computes them, on a CPU four times as fast as torch's sparse tensors. The way back of
-a whole matrix is the same product with the transposed one.
+torch.nn.functional.embedding_bag computes them, on a CPU four times as fast as torch's sparse tensors. The backward
+pass of a whole matrix is the same product with the transposed one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 class SparseMatrix(nn.Module):
     """A matrix as buffers that move with a model and are not saved with it.
 
-    An entry's number is its place in `values`, which go row by row, columns rising. Callers may multiply by others than
-    `values`, such as these under dropout.
+    An entry's number is its place in `values`, which go row by row with rising columns. Callers may multiply by other
+    values, such as these under dropout.
     """
 
     offsets: Tensor
@@ -51,14 +51,14 @@ class SparseMatrix(nn.Module):
     def product(
         self, dense: Float[Tensor, "columns dim"], values: Float[Tensor, " entries"] | None = None
     ) -> Float[Tensor, "rows dim"]:
-        """The matrix, or one of other values in its places, times `dense`; no gradient for the values."""
+        """The matrix, or one with other values in the same places, times `dense`; the values have no gradient."""
         result: Tensor = _Product.apply(self.values if values is None else values, dense, self)
         return result
 
     def values_at(
         self, values: Float[Tensor, " entries"], rows: Int[Tensor, "..."], columns: Int[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
-        """Those of these values that stand at (row, column), 0 where the matrix has no entry; shapes are broadcast."""
+        """The entry of `values` at each (row, column), 0 where the matrix has no entry; shapes are broadcast."""
         wanted = rows * self.width + columns
         numbers = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
         return torch.where(self.keys[numbers] == wanted, values[numbers], 0)
@@ -85,7 +85,7 @@ def _multiplied(offsets: Tensor, columns: Tensor, values: Tensor, dense: Tensor)
 
 
 class SparseRows(nn.Module):
-    """A matrix of which few rows are multiplied at a time, as buffers; the transposed one is not kept."""
+    """A matrix, as buffers, of which few rows are multiplied at a time; its transpose is not kept."""
 
     offsets: Tensor
     columns: Tensor

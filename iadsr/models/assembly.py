@@ -41,7 +41,7 @@ def backbones_of(denoiser: str) -> tuple[str, ...]:
 
 
 def denoiser_params(params: Params, name: str) -> Group:
-    """The checked `denoisers.<name>`, with what of it stands at top level."""
+    """The checked `denoisers.<name>`, including those of its parameters that stand at top level."""
     method = DENOISERS[known(name, "denoisers", DENOISERS)]
     return group(
         params, f"denoisers.{name}", method.params_type, **{key: lookup(params, key) for key in method.traits.top_level}

@@ -27,7 +27,7 @@ def save_model(folder: Path, model: Recommender, config: ModelConfig) -> None:
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """UserError when the folder holds no trained model."""
+    """The configuration of a saved model; UserError when the folder holds no trained model."""
     try:
         return ModelConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"), strict=False)
     except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:

@@ -32,7 +32,7 @@ class Ranks:
 
 ENCODED = 512  # users that are encoded at once
 FEWEST = 32  # users that are counted at once, so that a large item table is not read for each
-CPU_SCORES, GPU_SCORES = 2**20, 2**27  # that are counted at once: what stays in a CPU's cache; a few per cent of a GPU
+CPU_SCORES, GPU_SCORES = 2**20, 2**27  # counted at once: what stays in a CPU's cache; a few per cent of a GPU
 
 
 def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) -> Ranks:

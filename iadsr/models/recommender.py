@@ -33,7 +33,7 @@ class Verdicts:
 
     @classmethod
     def without_cosines(cls, score: Tensor, probability: Tensor, kept: Tensor) -> Verdicts:
-        """Of a method that compares no interests: c1, c2 and c3 are NaN."""
+        """The verdicts of a method that compares no interests: c1, c2 and c3 are NaN."""
         nothing = torch.full_like(probability, float("nan"))
         return cls(nothing, nothing, nothing, score, probability, kept)
 
@@ -169,7 +169,7 @@ def newest(states: Float[Tensor, "batch time width"], last: Int[Tensor, " batch"
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """As in evaluation, and afterwards as before."""
+    """Put the model into evaluation mode, and afterwards back into the mode that it was in."""
     before = model.training
     model.eval()
     try:

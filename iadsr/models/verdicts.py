@@ -39,7 +39,7 @@ def insertions(
 ) -> Int[Tensor, "rows most"] | None:
     """The items that the model would insert before each row, oldest first, then zeros; None if it cannot insert.
 
-    From the same windows as the verdicts; before test rows nothing is inserted.
+    The windows are those of the verdicts; before test rows nothing is inserted.
     """
     found: Tensor | None = None
     for batch, where in judged_batches(feed, max_length, batch_size):

@@ -84,7 +84,7 @@ def _nearest(shared: sparse.csr_array, start: int, popularity: Integers, count: 
 
 
 class Succession(NamedTuple):
-    """Of each pair of items: in how many places the first stands before the second, and with what weight in all."""
+    """For each pair of items, in how many places the first stands before the second, and with what total weight."""
 
     counts: sparse.csr_array
     weights: sparse.csr_array
@@ -119,7 +119,7 @@ def frequent_succession(found: Succession, frequent: int) -> sparse.csr_array:
 
 
 def item_conflicts(counts: sparse.csr_array, frequent: int, hot: Integers) -> sparse.csr_array:
-    """Hot items that never share a history, but are tied to a third item more than `frequent` times each.
+    """Pairs of hot items that never share a history, but are tied to a third item more than `frequent` times each.
 
     An edge weighs the sum of both ties over all such bridges; ties count both orders. Symmetric.
     """
@@ -134,7 +134,7 @@ def ownership(sequences: Sequences) -> sparse.csr_array:
 
 
 def common_share(owned: sparse.csr_array) -> sparse.csr_array:
-    """Of two users the share of both histories' interactions with an item that the other has, too; 1 of a user itself.
+    """For two users, the share of both histories' interactions with an item that the other has too; 1 on the diagonal.
 
     In float32: of all graphs it has the most entries.
     """
@@ -150,7 +150,7 @@ def common_share(owned: sparse.csr_array) -> sparse.csr_array:
 
 
 def user_conflicts(shares: sparse.csr_array, hot: Integers) -> sparse.csr_array:
-    """Hot users that have no item in common, but each some with a third user.
+    """Pairs of hot users that have no item in common, but each have some in common with a third user.
 
     An edge weighs the sum of both shares over all such bridges. Symmetric.
     """
@@ -162,21 +162,21 @@ def user_conflicts(shares: sparse.csr_array, hot: Integers) -> sparse.csr_array:
 def hottest(counts: Int[np.ndarray, " numbers"], cold: float) -> Integers:
     """The numbers, from 1, of all but the share `cold` with the smallest counts; of equal counts lower ones are colder.
 
-    `counts` begin with that of number 0, which is none.
+    `counts` begins with that of number 0, which stands for no item or user.
     """
     order = np.argsort(counts[1:], kind="stable") + 1
     return np.sort(order[math.ceil(cold * len(order) - 1e-9) :])
 
 
 def row_normalised(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Rows sum to 1, but for empty ones."""
+    """The matrix with rows that sum to 1, but for empty ones."""
     result = sparse.csr_array(matrix, dtype=np.result_type(matrix.dtype, np.float32), copy=True)
     result.data *= np.repeat(_inverse(matrix.sum(axis=1)), np.diff(matrix.indptr))
     return _ordered(result)
 
 
 def _bridged(ties: sparse.csr_array, related: sparse.csr_array, hot: Integers) -> sparse.csr_array:
-    """Between different hot nodes that are not related: the sum of their ties to nodes that both are tied to."""
+    """For different hot nodes that are not related, the sum of their ties to nodes that both are tied to."""
     _check_room(
         len(hot) ** 2, "users or items that are not cold (denoisers.ssdrec.cold_users, denoisers.ssdrec.cold_items)"
     )
@@ -220,7 +220,7 @@ def _inverse(values: np.ndarray) -> np.ndarray:
 
 
 def _ordered(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Without stored zeros, columns rising in each row."""
+    """The matrix without stored zeros, with rising columns in each row."""
     matrix = sparse.csr_array(matrix)
     matrix.eliminate_zeros()
     matrix.sort_indices()

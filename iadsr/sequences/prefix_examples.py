@@ -17,7 +17,7 @@ from iadsr.sequences.windows import Batch
 
 @dataclass(frozen=True)
 class Prefixes:
-    """`batch` has a window for each prefix, with its target at its newest item; `window` is whose prefix it is."""
+    """`batch` has a window for each prefix, with its target at its newest item; `window` tells whose prefix it is."""
 
     batch: Batch
     targets: Int[Tensor, " prefixes"]

@@ -147,7 +147,7 @@ def shortest_first(windows: Windows, size: int) -> Iterable[Int[Tensor, " some"]
 class Batch:
     """Padded windows. `rows` -1, `items` 0 and `targets` 0 mean padding (or, for a target, that there is none).
 
-    `users` are numbered from 1; 0 is a user that is not of the data set.
+    `users` are numbered from 1; 0 is a user outside the data set.
     """
 
     rows: Int[Tensor, "batch time"]
@@ -167,7 +167,7 @@ class Batch:
 
     @property
     def newest(self) -> Bool[Tensor, "batch time"]:
-        """True at that position."""
+        """True at the position of each window's newest item."""
         return torch.arange(self.items.shape[1], device=self.items.device) == self.last[:, None]
 
 
@@ -190,7 +190,7 @@ class Feed:
         return Batch(rows, items, targets, users, text_vectors)
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All windows once, at most `size` at a time and evenly so, in random order.
+        """All windows once, in random order and in batches of even size, at most `size`.
 
         Batches of windows of like length would need no padding, but each counts as one step of the optimiser however
         few positions it has, so short histories would outweigh long ones; a last, smaller batch would as well. The

@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
 
 
 def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
-    """Continue from a checkpoint of the same run; UserError for a file that is none."""
+    """Continue from a checkpoint of the same run; UserError for a file that is not one."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["progress"])
@@ -102,7 +102,7 @@ def _load_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str,
 
 
 def _generator_states(progress: Progress, device: torch.device) -> dict[str, Tensor]:
-    """Of the order, and of dropout: torch's own generators of the CPU and of the device."""
+    """The states of the generators of the order and of dropout: torch's own, of the CPU and of the device."""
     states = {"order": progress.order.get_state(), "torch": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

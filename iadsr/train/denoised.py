@@ -31,7 +31,7 @@ class RawIds(NamedTuple):
 
 
 def read_raw_ids(users: Path, items: Path, sequences: Sequences) -> RawIds:
-    """Read before the hours of training; UserError where some are missing."""
+    """The ids, read before the hours of training; UserError where some are missing."""
     return RawIds(_ids(users, RAW_USER, sequences.users), _ids(items, RAW_ITEM, sequences.item_count))
 
 
@@ -46,9 +46,9 @@ def _ids(path: Path, column: str, count: int) -> pa.ChunkedArray:
 def write_denoised(
     path: Path, sequences: Path, ids: RawIds, verdicts: Verdicts, inserted: Tensor | None, seed: int
 ) -> None:
-    """Input for any other recommender; what was never judged is null, and kept.
+    """Write input for any other recommender; what was never judged is null, and kept.
 
-    Of a model that inserts items, `inserted_before` has those before each interaction, oldest first; null for none.
+    For a model that inserts items, `inserted_before` has those before each interaction, oldest first; null for none.
     """
     table = pyarrow.parquet.read_table(sequences)
     sampled = verdicts.sampled(torch.Generator().manual_seed(derived_seed(seed, "decisions")))

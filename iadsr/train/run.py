@@ -61,7 +61,7 @@ class Training:
 
     @classmethod
     def of(cls, params: Params, files: TrainFiles) -> Training:
-        """UserError for wrong parameters and for missing or damaged inputs."""
+        """The training that params.yaml asks for; UserError for wrong parameters and for missing or damaged inputs."""
         settings, device = machine_of(params)
         sequences = read_sequences(files.sequences)
         ids = read_raw_ids(files.users, files.items, sequences)
@@ -97,7 +97,7 @@ class Training:
         return fit(self.model, self.feed, self.settings, self.config.max_length, self.config.seed, checkpoint)
 
     def finish(self, reports: list[EpochReport]) -> str:
-        """Write the outputs, remove the checkpoint and those that were abandoned; what was reached, for a person."""
+        """Write the outputs, remove the checkpoint and abandoned ones; return what was reached, for a person."""
         best = max(report.epoch for report in reports if report.best)
         config = self.config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
         verdicts = judge_all(self.model, self.feed, config.max_length)
@@ -120,9 +120,9 @@ def machine_of(params: Params) -> tuple[TrainParams, torch.device]:
 
 
 def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device, files: TrainFiles) -> str:
-    """Names the run by what decides its result: configuration, settings, input files, code.
+    """Name the run by what decides its result: configuration, settings, input files, code.
 
-    Not by the number of threads, which decides the last digits only: a run goes on with the number that it began with.
+    The number of threads decides only the last digits and is left out: a run goes on with the number it began with.
     """
     root = Path(iadsr.__file__).parent
     code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
@@ -135,7 +135,7 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device,
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """UserError where another process trains in this folder; it is freed however this one ends."""
+    """Lock this folder; UserError where another process trains in it. It is freed however this process ends."""
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w", encoding="utf-8") as lock:
         try:

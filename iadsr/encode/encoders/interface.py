@@ -49,12 +49,12 @@ class Tokens(NamedTuple):
     ids: Int[np.ndarray, " length"]
     pooled: int
     truncated: bool
-    # of each id but those behind the text, if it may be computed with others (prefix_sharing.py)
+    # the block of each id but those behind the text, if it may be computed with others (prefix_sharing.py)
     blocks: Int[np.ndarray, " body"] | None = None
 
 
 class Identity(NamedTuple):
-    """Which weights an encoder has, told without loading them."""
+    """Which weights an encoder has, known without loading them."""
 
     fingerprint: str  # differs between two sets of weights
     revision: str | None  # the commit on the model hub; None for a folder
@@ -78,7 +78,7 @@ class Encoder(Protocol):
         ...
 
     def together(self, batch: Sequence[Sequence[Tokens]]) -> Float[Tensor, "texts dim"]:
-        """The same of chains of texts that begin one another, if the encoder was opened with a separator."""
+        """The vectors of chains of texts that begin one another; the encoder must be opened with a separator."""
         ...
 
 

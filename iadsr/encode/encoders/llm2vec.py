@@ -1,7 +1,7 @@
 """A decoder language model as a text encoder: the llm2vec library, made to work on current transformers.
 
 Source: BehnamGhader et al., LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders, COLM 2024. The library
-(0.2.3) knows transformers up to 4.44; it gives the prompts and the pooling here, transformers the bidirectional model.
+(0.2.3) knows transformers up to 4.44; here it gives the prompts and the pooling, transformers the bidirectional model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Llm2VecEncoder:
     """The last hidden states of a decoder without its causal mask, pooled over the text but not its instruction."""
 
     def __init__(self, spec: Llm2VecParams, model: Any, tokenizer: Any, separator: str = "") -> None:
-        """Around a loaded model; UserError unless it looks both ways."""
+        """An encoder around a loaded model; UserError unless the model looks both ways."""
         self.separator = separator
         model.eval()
         assert_bidirectional(model, spec.model)
@@ -53,7 +53,7 @@ class Llm2VecEncoder:
         self.dim: int = model.config.hidden_size
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Ids of instruction and text; where they are too many, the oldest of the text go, the newest stay."""
+        """Ids of instruction and text; where there are too many, the oldest of the text go and the newest stay."""
         instruction = f"{self.spec.instruction.strip()} " if self.spec.instruction else ""
         marked = [self.library.prepare_for_tokenization(f"{instruction}{MARK}{text}") for text in texts]
         parts = [text.split(MARK, 1) for text in marked]
@@ -80,7 +80,7 @@ class Llm2VecEncoder:
         return prefix_sharing.vectors(self.model, batch, pad, self.spec.pooling, self.device)
 
     def _cut(self, ids: list[int], pooled: int, text: str) -> Tokens:
-        """The library's own limits cut the end of a text, which is the newest items of a history; this the oldest."""
+        """Cut the oldest items of a history; the library's own limits cut the end of a text, which is the newest."""
         if not pooled or not text.strip():
             raise UserError(f"{self.spec.model}: a text without a token: {text!r}; give it words")
         head, over = len(ids) - pooled, len(ids) - self.spec.max_tokens
@@ -104,7 +104,7 @@ def opened(spec: Llm2VecParams, device: torch.device, dtype: torch.dtype, separa
 
 
 def identity(spec: Llm2VecParams) -> Identity:
-    """UserError for a model that is no decoder."""
+    """Which weights `spec` names; UserError for a model that is not a decoder."""
     models = [find_model(name) for name in (spec.model, *spec.adapters)]
     check_context(_config_of_decoder(models[0]), spec)
     if spec.adapters:
@@ -123,7 +123,7 @@ def _config_of_decoder(model: str) -> Any:
 
 
 def bidirectional(model: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The decoder without its head and without its causal mask; UserError for a model that is no decoder."""
+    """The decoder without its head and without its causal mask; UserError for a model that is not a decoder."""
     config = _config_of_decoder(model)
     config.is_causal = False  # on the object: an argument of from_pretrained is lost on the way
     config.use_cache = False  # nothing is generated, so keys and values need not be kept
@@ -210,7 +210,7 @@ def _alias(module: Any, name: str, value: Any) -> None:
 def pool(
     hidden: Float[Tensor, "batch time dim"], pooled: Bool[Tensor, "batch time"], how: str
 ) -> Float[Tensor, "batch dim"]:
-    """The library's poolings of left-padded rows; it asks a GPU for the length of each row, and waits for each answer.
+    """The library's poolings of left-padded rows, but without asking a GPU for each row's length and waiting for it.
 
     mean: of the text's states. weighted_mean: the n-th of them counts n times. eos_token: the last state.
     """

@@ -1,13 +1,13 @@
-"""Texts that begin one another, such as the prefixes of a history, as one sequence: an approximation of each by itself.
+"""Texts that begin one another, such as the prefixes of a history, as one sequence: an approximation of each alone.
 
-A text is cut into blocks before each separator, and each block is tokenized by itself. A token sees its own block and
+A text is cut into blocks before each separator, and each block is tokenized separately. A token sees its own block and
 those before it, in both directions, but none after it, so that a text's states serve all texts that go on with another
-block. Computed by itself, as `encode.prefixes: joint` does, an older block would see the newer ones, too. The tokens
-that an encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. The vector of a text
-depends on that text alone, whatever is computed together with it.
+block. In a text computed alone, as `encode.prefixes: joint` does, an older block would see the newer ones, too. The
+tokens that an encoder puts behind a text (the [SEP] of a BERT) see all of it, and nothing sees them. The vector of a
+text depends on that text alone, whatever is computed together with it.
 
-Texts of one block have no blocks here, nor have those that are too long, so that what is left of them begins no other:
-they are computed by themselves, exactly.
+Texts of one block have no blocks here, and neither have those that are too long, since what is left of them begins no
+other text: these are computed alone, exactly.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from iadsr.encode.encoders.interface import Encoder, Tokens
 from iadsr.encode.encoders.weights import COUNTED_FROM_PADDING, moved
 from iadsr.errors import UserError
 
-ALL, PADDING = 0, -1  # owners of a token that is no text's own
-METHOD = 1  # part of a store's identity: to be raised where vectors change
+ALL, PADDING = 0, -1  # owners of tokens that belong to no single text
+METHOD = 1  # part of a store's identity: raise it when vectors change
 Chain = Sequence[Tokens]  # each begins the next one
 TOLERANCES = {torch.float32: 1e-4}  # of a vector's largest value; other formats:
 TOLERANCE = 0.03
@@ -45,9 +45,9 @@ def cut(text: str, separator: str) -> list[str]:
 def in_blocks(
     tokenizer: Any, texts: Sequence[list[str]], plain: Sequence[Tokens], most: int, behind: str = ""
 ) -> list[Tokens]:
-    """The tokens of each text, `plain`, but in blocks where it has several and at most so many tokens.
+    """The tokens of each text: in blocks where it has several and at most `most` tokens, else those in `plain`.
 
-    `texts` are cut, with an instruction before the first block; `behind` is what a prompt puts behind the last.
+    `texts` are already cut, with an instruction before the first block; a prompt puts `behind` behind the last.
     """
     found = list(plain)
     several = [number for number, pieces in enumerate(texts) if len(pieces) > 1 and not plain[number].truncated]
@@ -110,20 +110,20 @@ def vectors(
 
 
 def added_mask(sees: Bool[Tensor, "batch tokens tokens"], dtype: torch.dtype) -> Float[Tensor, "batch 1 tokens tokens"]:
-    """What attention adds to its scores, for all heads, so that a token (the row) sees only these."""
+    """What attention adds to its scores, for all heads, so that a token (the row) sees only those in `sees`."""
     return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
 
 
 def seen(level: Int[Tensor, "batch tokens"], owner: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens tokens"]:
-    """Which token (the row) sees which: those of its blocks that are all texts', and its own text's."""
+    """Which tokens each token (the row) sees: the shared ones up to its newest block, and those of its own text."""
     shared = (owner[:, None] == ALL) & (level[:, None] <= level[..., None])
     return shared | ((owner[:, None] == owner[..., None]) & (owner[..., None] != ALL))
 
 
 def pooling_weights(tokens: Tokens, how: str) -> Float[np.ndarray, " tokens"]:
-    """What each token's state counts in the vector.
+    """How much each token's state counts in the vector.
 
-    mean: those of the text equally. weighted_mean: the n-th of them n times. eos_token: the last alone.
+    mean: the text's count equally. weighted_mean: the n-th of them counts n times. eos_token: only the last counts.
     """
     weights = np.zeros(len(tokens.ids), dtype=np.float32)
     if how == "eos_token":
@@ -135,7 +135,7 @@ def pooling_weights(tokens: Tokens, how: str) -> Float[np.ndarray, " tokens"]:
 
 
 def assert_shares(encoder: Encoder, name: str) -> None:
-    """UserError unless the model heeds a mask and positions of one's own: not all do."""
+    """UserError unless the model obeys a custom mask and custom positions: not all do."""
     try:
         shares = _heeds_mask(encoder) and _heeds_positions(encoder)
     except Exception as error:  # what a model does with a mask that it does not know
@@ -147,7 +147,7 @@ def assert_shares(encoder: Encoder, name: str) -> None:
 
 
 def check_window(config: Any, most: int, name: str) -> None:
-    """UserError where some layers see fewer tokens around than a text may have: one's own mask would drop that."""
+    """UserError where some layers see fewer tokens around than a text may have: a custom mask would drop that limit."""
     local = getattr(config, "local_attention", None)
     windows = [window for window in (getattr(config, "sliding_window", None), local and local // 2) if window]
     if windows and min(windows) < most:
@@ -158,7 +158,7 @@ def check_window(config: Any, most: int, name: str) -> None:
 
 
 def _heeds_mask(encoder: Encoder) -> bool:
-    """Does the text before it not see what comes later; and is a text that sees all of itself as without a mask?"""
+    """Is a text blind to what comes later, and is the vector of one that sees all of itself the same without a mask?"""
     whole = Tokens(np.array([5, 6, 7, 8], np.int32), 4, False, np.zeros(4, np.int32))
     first, last = (_beside([later] * 12, encoder) for later in (3, 4))
     dtype = encoder.model.dtype
@@ -166,7 +166,7 @@ def _heeds_mask(encoder: Encoder) -> bool:
 
 
 def _beside(later: list[int], encoder: Encoder) -> Tensor:
-    """The vector of a text of two blocks that is computed with one that goes on with `later`."""
+    """The vector of a text of two blocks, computed together with a text that goes on with `later`."""
     shorter = Tokens(np.array([5, 6, 7, 8, 9], np.int32), 5, False, np.array([0, 0, 1, 1], np.int32))
     ids, blocks = [5, 6, 7, 8, *later, 9], [0, 0, 1, 1, *(2 for _ in later)]
     longer = Tokens(np.array(ids, np.int32), len(ids), False, np.array(blocks, np.int32))
@@ -174,7 +174,7 @@ def _beside(later: list[int], encoder: Encoder) -> Tensor:
 
 
 def _heeds_positions(encoder: Encoder) -> bool:
-    """Are the states the same where tokens and positions change places together?"""
+    """Are the states the same when tokens are reordered together with their positions?"""
     model, mixed = encoder.model, torch.tensor([3, 0, 5, 1, 4, 2], device=encoder.device)
     plain = torch.arange(len(mixed), device=encoder.device)
     with torch.inference_mode():
@@ -195,7 +195,7 @@ def _near(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
 
 
 class _Sequence:
-    """The longest text of a chain, and behind it what is put behind each of its texts."""
+    """The longest text of a chain, followed by what is put behind each of its texts."""
 
     def __init__(self, chain: Chain, pooling: str) -> None:
         longest, level = body(chain[-1]), _blocks(chain[-1])

@@ -11,9 +11,9 @@ from iadsr.errors import UserError
 
 
 def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, separator: str = "") -> Encoder:
-    """Load the encoder that `spec` describes; with a separator it computes texts together that go on behind one.
+    """Load the encoder that `spec` describes; with a separator, it computes texts that go on behind one together.
 
-    UserError when its weights are not to be had, do not fit its kind, or cannot compute texts together.
+    UserError when its weights are not available, do not fit its kind, or cannot compute texts together.
     """
 
     try:
@@ -39,7 +39,7 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, 
 
 
 def identity(spec: EncoderParams) -> Identity:
-    """Of the weights that `spec` names; UserError as of `open_encoder`."""
+    """The identity of the weights that `spec` names; UserError as in `open_encoder`."""
 
     if isinstance(spec, TransformerEncoderParams):
         from iadsr.encode.encoders import transformer

@@ -83,7 +83,7 @@ class TransformerEncoder:
 
 
 def identity(spec: TransformerEncoderParams) -> Identity:
-    """UserError for a model that is no encoder."""
+    """Which weights `spec` names; UserError for a model that is not an encoder."""
     folder = find_model(spec.model)
     _check(model_config(folder), spec)
     return weights.identity([folder])

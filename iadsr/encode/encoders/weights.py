@@ -26,7 +26,7 @@ COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert",
 
 
 def find_model(name: str) -> str:
-    """What `from_pretrained` should be given: a folder or hub name as it is, for a package its folder of weights.
+    """What to give `from_pretrained`: a folder or hub name as it is, for a package its folder of weights.
 
     Raises UserError for the name of a package (one word, letters and underscores) that carries no weights.
     """
@@ -64,7 +64,7 @@ def load(from_pretrained: Callable[..., Loaded], *first: Any, name: str, **optio
 
 
 def load_model(name: str, **options: Any) -> Any:
-    """The model, all of whose weights are in its files; UserError where some are missing, which would be random."""
+    """The model; UserError where some of its weights are missing from its files, since those would be random."""
     model, found = load(transformers.AutoModel.from_pretrained, name=name, output_loading_info=True, **options)
     missing = sorted(key for key in found["missing_keys"] if "pooler" not in key)  # no pooling here uses that layer
     if missing:
@@ -81,7 +81,7 @@ def model_config(model: str) -> Any:
 
 
 def is_decoder(config: Any) -> bool:
-    """Is this a decoder language model (Llama, Qwen, ...)? Encoders such as BERT can serve as one too, but are none."""
+    """Is this a decoder language model (Llama, Qwen, ...)? Encoders such as BERT can serve as one too, but are not."""
     kind = config.model_type
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -96,7 +96,7 @@ def check_context(config: Any, spec: EncoderParams) -> None:
 
 
 def identity(models: list[str]) -> Identity:
-    """Of the first and what is merged into it: of the hub the commits, of folders the file names, sizes and times."""
+    """Identify the first and what is merged into it: by hub commits, or by file names, sizes and times of folders."""
     commits = [_commit(model) for model in models]
     folders = [_listing(Path(model)) for model in models if Path(model).is_dir()]
     return Identity(
@@ -105,11 +105,11 @@ def identity(models: list[str]) -> Identity:
 
 
 def _commit(model: str) -> str | None:
-    """On the hub, of what this machine's cache holds of it."""
+    """The hub's commit of the copy in this machine's cache; None for a folder, or where there is no copy."""
     for name in ("config.json", "adapter_config.json"):
         try:
             cached = None if Path(model).is_dir() else try_to_load_from_cache(model, name)
-        except ValueError:  # no name that the hub could have
+        except ValueError:  # not a name that the hub could have
             return None
         if isinstance(cached, str):
             return Path(cached).parent.name
@@ -117,14 +117,14 @@ def _commit(model: str) -> str | None:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device; a GPU goes on with its work meanwhile."""
+    """The tensor on the device; a GPU goes on with its work meanwhile."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def attention_mask(real: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, "batch time"] | None:
-    """None where nothing is padding: attention without a mask takes a faster way."""
+    """The mask for the model; None where nothing is padding, since attention without a mask is faster."""
     return None if real.all() else moved(real.long(), device)
 
 

@@ -73,7 +73,7 @@ class Caser(nn.Module):
     def features(
         self, inputs: Tensor, real: Int[Tensor, " real"], group: LengthGroup
     ) -> Float[Tensor, "real features"]:
-        """What both kinds of filters find before each real position of a group; its windows may be short."""
+        """What both kinds of filters find at each real position of a group, whose windows may be short."""
         windows = self.windows(inputs, real, min(self.window, group.valid.shape[1]))
         return torch.cat([self.across(windows, group), self.along(windows)], dim=-1)
 

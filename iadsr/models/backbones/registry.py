@@ -1,7 +1,8 @@
 """Which backbones there are, and what each offers.
 
-Item states [batch, time, dim], which of them are real, and the positions whose prefixes are asked for -> the causal
-states of these prefixes [batch, time, hidden]; those of padding are zero, those of other prefixes zero or right.
+A backbone takes item states [batch, time, dim], which of them are real, and the positions whose prefixes are asked for.
+It returns the causal states of these prefixes [batch, time, hidden]; those of padding are zero, those of other prefixes
+zero or right.
 """
 
 from __future__ import annotations

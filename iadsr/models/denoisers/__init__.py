@@ -1,1 +1,1 @@
-"""A denoiser a file or folder; registry.py lists them."""
+"""The denoisers, one in each file or folder; registry.py lists them."""

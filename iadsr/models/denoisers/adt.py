@@ -1,6 +1,6 @@
 """ADT (WSDM 2021): distrust interactions whose loss is large, by leaving them out or by giving them less weight.
 
-Written for feedback without order, it drops *targets* there, and it does so here: a position of a history is an
+ADT was written for feedback without order, where it drops *targets*, and so it does here: a position of a history is an
 example, and its loss is that of the next item, over the whole catalogue. All items stay in the histories, as inputs.
 
 - `truncated` (T-CE): of each batch the positions with the largest losses are left out. Their share grows linearly
@@ -15,8 +15,8 @@ catalogue has no negatives of its own.
 Its verdict on an interaction, which the paper does not need, is about the item as a target of the items before it in
 the window. Under `truncated` an item is kept where its loss is below a threshold: the running mean, over about the
 last 1 / PACE batches, of the smallest loss that was left out. These losses were under dropout and of the model as it
-was then, so the share of items that are dropped is another one, of validation items a larger one. Under `reweighted`
-all items are kept, and the score is the weight. A window's first item is nobody's target: it has no score and is kept.
+was then, so the share of items that are dropped differs, and is larger among validation items. Under `reweighted` all
+items are kept, and the score is the weight. A window's first item is no target: it has no score and is kept.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ADTParams(Group):
 
 
 ROUNDING = 1e-6  # 0.29 * 100 is a bit below 29 in floating point
-PACE = 0.01  # how far the threshold moves to each batch's
+PACE = 0.01  # how far the threshold moves towards each batch's
 
 
 class ADT(Recommender):
@@ -107,7 +107,7 @@ class ADT(Recommender):
     def trusted(
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
     ) -> Int[Tensor, "batch time"]:
-        """The targets, but those with the largest losses."""
+        """The targets without those with the largest losses."""
         positions = int((targets > 0).sum())
         count = int(self.share() * positions + ROUNDING)
         self.steps += 1
@@ -119,7 +119,7 @@ class ADT(Recommender):
         return targets.flatten().scatter(0, largest.indices, 0).view_as(targets)
 
     def move_threshold(self, smallest: Float[Tensor, ""]) -> None:
-        """The first batch that leaves something out sets it."""
+        """Move the threshold towards `smallest`; the first batch that leaves something out sets it."""
         pace = torch.where(self.threshold.isfinite(), PACE, 1.0)
         before = self.threshold.where(self.threshold.isfinite(), smallest)
         self.threshold.copy_(before + pace * (smallest - before))

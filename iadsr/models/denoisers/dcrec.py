@@ -1,34 +1,34 @@
 """DCRec (Yang et al., WWW 2023): weigh a contrast between three views of a user by how much the user follows others.
 
 The views of a history, whose newest item is v, are the state of a bidirectional transformer, v's state in the graph of
-transitions (A), and v's state in the graph of items with like users (S), both of sequences/graphs.py. What
-predicts is their mixture by attention. Two contrasts pull the first to the second and the second to the third, the one
-as much as the user conforms, the other as much as not. No interaction is dropped. Every prefix is an example of its own
+transitions (A), and v's state in the graph of items with like users (S), both of sequences/graphs.py. Their mixture by
+attention makes the prediction. Two contrasts pull the first to the second as much as the user conforms, and the second
+to the third as much as not. No interaction is dropped. Every prefix is an example of its own
 (sequences/prefix_examples.py), as in the released code, since the transformer looks at a history from both sides.
 
 How much a user conforms is read from A, by what v loses with the user's own transitions. Our reading: these are the
 edges between v and what stands beside it in the history, in both directions and whatever their counts; other edges of
-the history reach v's state by a detour only. What remains keeps its weight. Then one row changes that v's state
-depends on, v's own, so its state is exact after two steps without another pass over the graph (see `without_edges`). A
-history in which nothing else stands beside v, as of one item, says nothing: it weighs 0.5 and is left out of the
-scaling within the batch. The weight carries a gradient, without which its KL term would do nothing. That term's target
-is the softmax of sorted normal draws: two softmaxes agree where the sorted weights are the sorted draws but for a
-constant, which the scaling decides.
+the history reach v's state by a detour only. What remains keeps its weight. Then only one row that v's state depends on
+changes, v's own, so its state is exact after two steps without another pass over the graph (see `without_edges`). A
+history in which nothing else stands beside v, such as one of a single item, says nothing: it weighs 0.5 and is left out
+of the scaling within the batch. The weight carries a gradient, without which its KL term would do nothing. That term's
+target is the softmax of sorted normal draws: two softmaxes agree where the sorted weights are the sorted draws but for
+a constant, which the scaling decides.
 
 One LayerNorm serves both graphs, and what it adds to a graph's mean is under the same dropout as what was sent along.
 
-Edge dropout scales the edges that stay, as dropout does, since there is none where a model is used. The states of all
+Edge dropout scales the edges that stay, as dropout does, since a model in use drops none. The states of all
 items in both graphs are computed after each epoch, without any dropout, and saved with the model, which then needs no
-graph. In training both graphs hold a user's whole training history, as published, with what comes after the target of
-an example: A holds the step from v to the target, which counts among the edges that remain in the weight above, and S
-what goes with every later item. This favours the graph views in training. No held-out item is in them.
+graph. In training both graphs hold a user's whole training history, as published, including what comes after the target
+of an example: A holds the step from v to the target, which counts among the edges that remain in the weight above, and
+S what goes with every later item. This favours the graph views in training. No held-out item is in them.
 
 Where the released code deviates, `quirks` brings back:
 
 - `unscaled_edges`: edges that stay keep their weight.
 - `edge_dropout_at_test`: edges are also dropped where the states of all items are computed for use.
 
-Not brought back, of the released code:
+What is not brought back of the released code:
 
 - graphs from histories up to the test item, and early stopping on the test items: they leak.
 - rows of S beyond the first block hold other items' neighbours: an error that depends on the order of items.
@@ -37,7 +37,7 @@ Not brought back, of the released code:
 - examples are mixed over all users: here a batch holds the prefixes of its windows, so some of what a contrast tells
   apart, and of what scales a weight, is of the same user.
 - the dropout between steps of a graph, whose result it throws away: there is none here.
-- edges to drop are drawn with replacement, so of 0.5 only 39% go, and its graph library divides by the root of the
+- edges to drop are drawn with replacement, so at 0.5 only 39% go, and its graph library divides by the root of the
   numbers of neighbours once more.
 - a second pass of the transformer, under other dropout, for the contrast: ours takes the first one's state.
 - draws that are not normalised as the target of the KL term: it asks weights to spread like their logarithms.
@@ -200,9 +200,9 @@ class DCRec(Recommender):
         items: Int[Tensor, "batch time"],
         item: Int[Tensor, " batch"],
     ) -> Float[Tensor, " batch"]:
-        """The weight of each history: near 0 where its newest item's state hangs on the user's own transitions.
+        """The weight of each history: near 0 where its newest item's state depends on the user's own transitions.
 
-        Three cosines: of the item's state with that without these transitions, of the item with its remaining
+        It takes three cosines: of the item's state with that without these transitions, of the item with its remaining
         neighbours, and of the neighbours across the removed edges with the remaining ones.
         """
         assert self.graphs is not None
@@ -218,7 +218,7 @@ class DCRec(Recommender):
     def without_edges(
         self, along: Spread, item: Int[Tensor, " batch"], removed: Int[Tensor, "batch some"]
     ) -> Float[Tensor, "batch dim"]:
-        """`along.mixed` at v = `item` in the graph without the edges between v and `removed`, which v is not among.
+        """`along.mixed` at v = `item` in the graph without the edges between v and `removed`, which does not hold v.
 
         Of the rows that v's state depends on, only v's own changes: with x, Ax and AAx as given, once and twice,
         once'[v] = once[v] - sum_u A[v, u] given[u] and, since v no longer reaches the rows u,
@@ -249,7 +249,7 @@ class DCRec(Recommender):
 
 
 def item_graphs(feed: Feed, params: DCRecParams, dataset: str) -> Graphs:
-    """Of the training interactions; UserError where these have no transition."""
+    """Both graphs of the training interactions; UserError where these have no transition."""
     transitions = transition_graph(feed.sequences)
     if transitions.nnz == feed.sequences.item_count:  # self loops
         raise UserError(

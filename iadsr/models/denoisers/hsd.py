@@ -1,8 +1,8 @@
 """HSD (Zhang et al., CIKM 2022): drop an item where the sequence around it and the user's interest both object.
 
 The two signals, the decision and the losses are those of two_signals.py. Every prefix is an example of its own, as in
-the released code, which stores each prefix as a row. The released code also samples decisions where a model is used;
-here they are deterministic there.
+the released code, which stores each prefix as a row. Where a model is used, the released code still samples decisions;
+here they are then deterministic.
 
 Where the released code deviates, the correct form is the default and `quirks` brings the deviation back:
 
@@ -13,9 +13,9 @@ Where the released code deviates, the correct form is the default and `quirks` b
 
 Not brought back: `neg_sampling: uniform 5` of its SASRec repeats every example five times for a loss that has no use
 for negatives. What the specification leaves open: what the LSTM reads is under dropout, what it must rebuild is not;
-the user's loss is a mean over items, of which the left out ones count 0; a negative is any item of the catalogue; a
-user that is not of the data set, and everybody who is served, has the zero vector. In training a user's vector has
-learnt from all of the user's training items, later ones too, as in any recommender with such vectors.
+the user's loss is a mean over items, of which those left out count 0; a negative is any item of the catalogue; a user
+outside the data set, and everybody who is served, has the zero vector. In training a user's vector has learnt from all
+of the user's training items, later ones too, as in any recommender with such vectors.
 """
 
 from __future__ import annotations

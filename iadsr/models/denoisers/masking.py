@@ -52,7 +52,7 @@ def score(cosines: Cosines, interests: Interests) -> Float[Tensor, "batch newest
 
 
 def mask_generator(seed: int) -> torch.Generator:
-    """Of all that a denoiser samples in a training."""
+    """The generator of all that a denoiser samples in a training."""
     return torch.Generator().manual_seed(derived_seed(seed, "masks"))
 
 

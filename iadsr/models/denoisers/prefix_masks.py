@@ -1,4 +1,4 @@
-"""Prefix states where every prefix of a window has a mask of its own, without encoding each prefix by itself."""
+"""Prefix states where every prefix of a window has a mask of its own, without encoding each prefix separately."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def states_under_prefix_masks(
 ) -> Float[Tensor, "batch time hidden"]:
     """The state of every prefix p under its own mask `keep[:, p]`.
 
-    One pass serves all prefixes of a window whose mask is what most of its prefixes say. The others are encoded
-    again: those that follow one another and agree on all that both hold, a run, as one masked sequence, from the
-    first item that the backbone can see from its first prefix.
+    One pass serves all prefixes of a window whose mask is what most of its prefixes say. The others are encoded again
+    in runs: prefixes that follow one another and agree on all that both hold are one masked sequence, from the first
+    item that the backbone can see from the run's first prefix.
     """
     receptive_field, width = model.backbone.receptive_field, batch.items.shape[1]
     usual, odd = usual_masks(batch, keep, receptive_field)
@@ -37,7 +37,7 @@ def states_under_prefix_masks(
 
 
 class Runs(NamedTuple):
-    """Windows, and in them the oldest item that is encoded and the newest items of the first and last prefix."""
+    """Each run's window, and in it the oldest item encoded and the newest items of the first and last prefix."""
 
     window: Int[Tensor, "runs 1"]
     oldest: Int[Tensor, "runs 1"]
@@ -62,7 +62,7 @@ def states_of_runs(
 def usual_masks(
     batch: Batch, keep: Bool[Tensor, "batch newest time"], receptive_field: int | None
 ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch newest"]]:
-    """What most prefixes that hold an item say of it; which prefixes say otherwise of one in their receptive field."""
+    """The verdict of most prefixes on each item they hold; which prefixes differ on one in their receptive field."""
     held = seen(batch)
     usual = 2 * (keep & held).sum(1) >= held.sum(1)
     return usual, ((keep != usual[:, None]) & in_receptive_field(held, receptive_field)).any(-1)
@@ -74,7 +74,7 @@ def runs(
     odd: Bool[Tensor, "batch newest"],
     receptive_field: int | None,
 ) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"], Int[Tensor, " runs"]]:
-    """Of the odd prefixes: each run's window, and the newest items of its first and last prefix."""
+    """The runs of odd prefixes: each run's window, and the newest items of its first and last prefix."""
     held = seen(batch)
     shared = in_receptive_field(held, receptive_field)[:, 1:] & held[:, :-1]
     begins = odd.clone()
@@ -88,7 +88,7 @@ def runs(
 def in_receptive_field(
     held: Bool[Tensor, "batch newest time"], receptive_field: int | None
 ) -> Bool[Tensor, "batch newest time"]:
-    """Without the items that are too old for the state of their prefix to depend on them."""
+    """`held` without the items that are too old for the state of their prefix to depend on them."""
     return held if receptive_field is None else held.triu(1 - receptive_field)
 
 

@@ -104,7 +104,7 @@ class TextRule(Recommender):
         return Verdicts.without_cosines(cosines - self.threshold, kept.to(cosines.dtype), kept)
 
     def passes(self, cosines: Float[Tensor, "*where"]) -> Bool[Tensor, "*where"]:
-        """Whether an interaction is kept: also where it has no cosine."""
+        """Whether an interaction is kept, as it also is where it has no cosine."""
         return ~(cosines - self.threshold <= 0)
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ def cosines_with_the_rest(
 
 
 def lowest_kept(cosines: Float[Tensor, " judged"], share: float) -> float:
-    """The lowest cosine but for `share` of them, rounded down; of those that are numbers.
+    """The lowest cosine once the lowest `share` of them, rounded down, is left out; NaN does not count.
 
     >>> round(lowest_kept(torch.tensor([0.4, 0.1, float("nan"), 0.3, 0.2]), 0.25), 6)
     0.2

@@ -148,7 +148,7 @@ class TwoSignals(Recommender, ABC):
 
     @staticmethod
     def judged_by_rule(signals: Signals) -> Bool[Tensor, " real"]:
-        """Keep what not both signals call noise."""
+        """Which items are kept: those that the two signals do not both call noise."""
         return torch.minimum(signals.sequence, signals.item) <= 0
 
     # --- signals ---
@@ -250,7 +250,7 @@ class TwoSignals(Recommender, ABC):
         return (losses * counted).mean()
 
     def largest(self, losses: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]) -> Tensor:
-        """The share of a history's losses, rounded down, that is left out: the more, the fewer examples are."""
+        """Which of a history's losses are left out: a share, rounded down, that grows as that of the examples falls."""
         lengths = valid.sum(1, keepdim=True)
         count = ((self.params.left_out - self.left_out()) * lengths + 1e-6).floor()
         if "short_user_loss" in self.params.quirks:

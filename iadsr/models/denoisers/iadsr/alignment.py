@@ -19,7 +19,7 @@ def info_nce(
     """Eq. 9-10: mean of -log softmax of the anchor's cosine with its positive among those with all positives.
 
     Both sides must have unit length. One direction only, collaborative -> semantic, as in the paper. It is the
-    cross-entropy over a catalogue of positives, so it is computed as that is: in chunks, with products in `dtype`.
+    cross-entropy over a catalogue of positives and is computed in the same way: in chunks, with products in `dtype`.
     0 for no pairs.
     """
     numbers = torch.arange(1, len(anchors) + 1, device=anchors.device)

@@ -1,4 +1,4 @@
-"""The masks of the epoch before, a bit a verdict, on the device that trains."""
+"""The masks of the epoch before, one bit for each verdict, on the device that trains."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def _bytes(rows: Int[Tensor, "batch time"]) -> int:
 
 
 def packed(verdicts: Bool[Tensor, "*where bits"]) -> UInt8[Tensor, "*where bytes"]:
-    """Eight to a byte, the first in its lowest bit; their number must be a multiple of eight."""
+    """The verdicts, eight to a byte, the first in its lowest bit; their number must be a multiple of eight."""
     shifts = torch.arange(BITS, dtype=torch.uint8, device=verdicts.device)
     grouped = verdicts.unflatten(-1, (-1, BITS)).to(torch.uint8)
     return (grouped << shifts).sum(-1, dtype=torch.uint8)
 
 
 def unpacked(bits: UInt8[Tensor, "*where bytes"]) -> Bool[Tensor, "*where bits"]:
-    """What `packed` packed."""
+    """The verdicts that `packed` was given."""
     shifts = torch.arange(BITS, dtype=torch.uint8, device=bits.device)
     return (bits[..., None] >> shifts & 1).bool().flatten(-2)

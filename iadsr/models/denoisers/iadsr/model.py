@@ -3,9 +3,9 @@
 Where the paper leaves a choice, this file takes: two bias-free projections of the text encodings, one for the
 long-term and one for the short-term role (as the released code does); InfoNCE temperature 0.1; a linear decoder that
 begins at zero. A decoder that begins at random rebuilds worse than nothing at first, so that hiding the states pays:
-the gradient through the masks then drives every score down, and SASRec drops nearly everything for good. What is
-rebuilt are the item embeddings themselves, which take part in the gradient as in the released code, though Eq. 21
-could also be read with a constant target.
+the gradient through the masks then drives every score down, and SASRec drops nearly everything for good. The item
+embeddings themselves are rebuilt, and take part in the gradient as in the released code, though Eq. 21 could also be
+read with a constant target.
 
 Masks come in two readings of Eq. 19:
 
@@ -169,7 +169,7 @@ class IADSR(Recommender):
     ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, " batch"]]:
         """Sample this epoch's masks and remember them for the next.
 
-        Returned are the whole window's mask, with a straight-through gradient, and who passed the gate.
+        Returns the whole window's mask, with a straight-through gradient, and who passed the gate.
         """
         cosines = self.judge_from_newest(batch, unit, long_semantic, short_semantic)
         qualified = cosines.gate[:, 0, 0] >= self.params.theta

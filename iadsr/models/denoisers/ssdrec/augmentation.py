@@ -54,7 +54,7 @@ class Layout(NamedTuple):
 
 
 class Augmenter(nn.Module):
-    """Picks a position, chooses an item for each side of it, and may pick one of the three to go again."""
+    """Picks a position, chooses an item for each side of it, and may pick one of the three for removal."""
 
     def __init__(self, dim: int, max_length: int, quirks: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Augmenter(nn.Module):
     def layout(
         self, at: Spots, states: Float[Tensor, "real dim"], sides: list[Choice], generator: torch.Generator
     ) -> Layout:
-        """Both items inserted, unless one of the three goes again; by a quirk no longer than the history was."""
+        """The layout with both items, unless one of the three goes again; by a quirk no longer than the history was."""
         whole = inserted(at.real.lengths, at.place, at.room, at.real.valid.shape[1])
         found = self.second_look(whole, at, states, sides, generator)
         if "cut_tails" in self.quirks:
@@ -101,7 +101,7 @@ class Augmenter(nn.Module):
     def around(
         self, states: Float[Tensor, "real dim"], real: Jagged
     ) -> tuple[Float[Tensor, "real dim"], Float[Tensor, "real dim"]]:
-        """What an LSTM says from the left before each position, and from the right after it.
+        """An LSTM's states before each position, read from the left, and after it, read from the right.
 
         Each history stands between a start and an end.
         """
@@ -120,7 +120,7 @@ class Augmenter(nn.Module):
         temperature: float,
         generator: torch.Generator,
     ) -> Picked:
-        """A position by a hard Gumbel-softmax of the noise scores."""
+        """A position of each history, picked by a hard Gumbel-softmax of the noise scores."""
         score, valid = self.offered(score, valid)
         noisy = score + masking.gumbel(score.shape, generator, score.device)
         noisy = noisy.masked_fill(~valid, float("-inf"))
@@ -131,7 +131,7 @@ class Augmenter(nn.Module):
     def offered(
         self, score: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]
     ) -> tuple[Float[Tensor, "batch places"], Bool[Tensor, "batch places"]]:
-        """What a position is picked from: the real ones; by a quirk padding too, with the largest score."""
+        """The positions to pick from: the real ones; by a quirk padding too, with the largest score."""
         if "void_positions" not in self.quirks:
             return score, valid
         more = max(0, self.max_length - valid.shape[1])
@@ -147,7 +147,7 @@ class Augmenter(nn.Module):
         sides: list[Choice],
         generator: torch.Generator,
     ) -> Layout:
-        """Without the noise that is picked again, where it is one of the three."""
+        """The layout without the noise that a second pick finds, where it is one of the three."""
         seen = gathered(states, at.real, [side.rows for side in sides], layout)
         again = self.picked_again(seen, Jagged(layout.inside), generator)
         return without(layout, again, at.room & (again >= at.place) & (again <= at.place + 2))
@@ -155,9 +155,9 @@ class Augmenter(nn.Module):
     def picked_again(
         self, states: Float[Tensor, "real dim"], real: Jagged, generator: torch.Generator
     ) -> Int[Tensor, " batch"]:
-        """The place that `picked` would choose. The LSTM reads only histories of which the rest leaves it open.
+        """The place that `picked` would choose. The LSTM reads only histories for which the rest leaves it open.
 
-        A noise score is at most 1, and at least 1 less what the fit of the items alone says.
+        A noise score is at most 1, and at least 1 minus the fit of the items alone.
         """
         lowest, offered = self.offered(1 - item_fit(states, real), real.valid)
         noise = masking.gumbel(lowest.shape, generator, lowest.device).masked_fill(~offered, float("-inf"))
@@ -220,7 +220,7 @@ def inserted(
 
 
 def without(layout: Layout, place: Int[Tensor, " batch"], gone: Bool[Tensor, " batch"]) -> Layout:
-    """One position less where something is gone."""
+    """The layout without `place` in the histories where it is gone."""
     target = torch.arange(layout.source.shape[1], device=place.device)
     moved = target + (gone[:, None] & (target >= place[:, None]))
     return Layout(layout.source.gather(1, moved.clamp(max=len(target) - 1)), layout.lengths - gone.long())
@@ -238,7 +238,7 @@ def gathered(
 
 
 def laid_out(histories: Batch, sides: list[Choice], layout: Layout) -> Batch:
-    """The pool's items; an inserted one has no row, and no item a target."""
+    """The pool's items as a batch; an inserted item has no row, and no item has a target."""
     items = torch.cat([histories.items, torch.stack([side.numbers for side in sides], dim=1)], dim=1)
     rows = F.pad(histories.rows, (0, 2), value=-1)
     return Batch(

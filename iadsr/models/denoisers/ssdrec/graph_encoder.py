@@ -79,7 +79,7 @@ class GraphEncoder(nn.Module):
         items: Float[Tensor, "items dim"],
         rows: Int[Tensor, " some"],
     ) -> Float[Tensor, "some dim"]:
-        """Of the users of these numbers; zeros for number 0."""
+        """The embeddings of the users of these numbers; zeros for number 0."""
         like, rival = (graph.of(rows, users) for graph in (known.like_users, known.rival_users))
         found = self.of_users(F.embedding(rows, users), like, rival, known.items_of_user.of(rows, items))
         return found * (rows > 0)[:, None]
@@ -87,7 +87,7 @@ class GraphEncoder(nn.Module):
     def items(
         self, known: InteractionGraphs, users: Float[Tensor, "users dim"], items: Float[Tensor, "items dim"]
     ) -> Float[Tensor, "items dim"]:
-        """Of all items, and something in row 0."""
+        """The embeddings of all items; row 0 has no meaning."""
         earlier, later = known.earlier_items.product(items), known.later_items.product(items)
         rivals, owners = known.rival_items.product(items), known.users_of_item.product(users)
         mixed = self.mixed(*(gather_rows(table, known.in_order) for table in (items, earlier, later)))
@@ -99,7 +99,7 @@ class GraphEncoder(nn.Module):
         earlier: Float[Tensor, "items dim"],
         later: Float[Tensor, "items dim"],
     ) -> Float[Tensor, "items dim"]:
-        """Both kinds of neighbours by a softmax of sum(LeakyReLU((x * neighbours) W)) / sqrt(dim)."""
+        """Both kinds of neighbours, mixed by a softmax of sum(LeakyReLU((x * neighbours) W)) / sqrt(dim)."""
         scores = [
             F.leaky_relu(layer(own * neighbours), SLOPE).sum(1) * own.shape[1] ** -0.5
             for layer, neighbours in ((self.earlier, earlier), (self.later, later))

@@ -12,8 +12,8 @@ in them, which is what the method loses by (docs/why.md).
 
 The graphs hold training interactions alone. A user's embedding, and by its neighbours an item's, has seen the user's
 whole training history, though: in training they know that a target is among some hundred neighbours and items, as in
-any recommender with such graphs. That departs from the rule that nothing in training looks past a prefix. A user that
-is not of the data set, and everybody who is served, has the mean of all users' embeddings. Training inserts items into
+any recommender with such graphs. That departs from the rule that nothing in training looks past a prefix. A user
+outside the data set, and everybody who is served, has the mean of all users' embeddings. Training inserts items into
 every short history, so it never sees one of a single item.
 
 What the specification leaves open, or the released code decides otherwise:
@@ -25,7 +25,7 @@ What the specification leaves open, or the released code decides otherwise:
 - Its second LSTM pass for the queries has no start and end, and reads around the corner at a history's ends; here the
   queries are the states of the noise score.
 - In training its item's signal reads embeddings with the user's share and asks the target item, in use without that
-  share and the user; here it is as in use both times (`target_query` brings the target back).
+  share and the user; here it is both times as in use (`target_query` brings the target back).
 - The gradient of the choice of a position reaches the two inserted items, whose place it is; there it scales all.
 - The random numbers of the catalogue are drawn once a window and side, shared by the window's prefixes. Each choice has
   the distribution it would have alone.
@@ -62,7 +62,7 @@ from iadsr.sequences.windows import Batch, Feed
 
 
 class SSDRecParams(TwoSignalParams):
-    """`denoisers.ssdrec` of params.yaml: all of `hsd`, and the graphs'."""
+    """`denoisers.ssdrec` of params.yaml: all of `hsd`, and those of the graphs."""
 
     frequent: int = Field(ge=0)  # an edge between items counts more often than this
     cold_items: float = Field(ge=0, le=1)  # share without negative neighbours

@@ -1,7 +1,7 @@
 """Histories with random items deleted and inserted, and the operations that mend them: what STEAM's corrector learns.
 
-As published: a walk over a random part of a history deletes runs of items, whose next item is then to have them
-inserted before it, and inserts items that the window does not hold, which are to be deleted. The last item is never
+As published: a walk over a random part of a history deletes runs of items, which are then to be inserted before the
+item that follows, and inserts items that the window does not hold, which are to be deleted. The last item is never
 deleted.
 """
 
@@ -19,7 +19,7 @@ KEEP, DELETE, INSERT = range(3)  # operations on an item; INSERT: keep it, and i
 
 
 class Draws(NamedTuple):
-    """Uniform numbers that decide on all that is random about a batch of histories, wider than any of these is."""
+    """Uniform numbers that decide on all that is random about a batch of histories, wider than any of them."""
 
     start: Float[Tensor, " batch"]
     length: Float[Tensor, " batch"]
@@ -31,13 +31,13 @@ class Draws(NamedTuple):
 
     @classmethod
     def of(cls, batch: int, width: int, device: torch.device) -> Draws:
-        """From torch's own generator of the CPU, so that a seed means the same on every device."""
+        """Draw from torch's own generator of the CPU, so that a seed means the same on every device."""
         whole, by_place = torch.rand(2, batch), torch.rand(5, batch, width)
         return cls(*whole.to(device), *by_place.to(device))
 
 
 class Rates(NamedTuple):
-    """Of the operations of the walk; they sum to 1."""
+    """The rates of the walk's operations; they sum to 1."""
 
     keep: float
     delete: float
@@ -46,7 +46,7 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Slots:
-    """Filled slots of each row move to its left, their order kept; of more than fit, the first are left out."""
+    """Filled slots of each row move to its left, their order kept; if too many are filled, the first are left out."""
 
     row: Int[Tensor, " filled"]
     slot: Int[Tensor, " filled"]
@@ -61,7 +61,7 @@ class Slots:
         return cls(row, slot, place[row, slot], min(most, int(counts.max())))
 
     def moved(self, values: Int[Tensor, "batch slots *more"]) -> Int[Tensor, "batch width *more"]:
-        """Zeros beyond what moved."""
+        """The moved values, with zeros beyond them."""
         result = values.new_zeros(len(values), self.width, *values.shape[2:])
         result[self.row, self.place] = values[self.row, self.slot]
         return result
@@ -100,7 +100,7 @@ def corrupted(
 
 
 def random_part(items: Int[Tensor, "batch time"], draws: Draws, max_length: int) -> Int[Tensor, "batch part"]:
-    """From a random item on, 1 to `max_length` items or what there is of them."""
+    """From a random item on, 1 to `max_length` items, or as many as there are."""
     lengths = (items > 0).sum(1)
     start = (draws.start * lengths).long()
     counts = torch.minimum(1 + (draws.length * max_length).long(), lengths - start)
@@ -132,7 +132,7 @@ def walked(
 def run_before(
     items: Int[Tensor, "batch time"], counts: Int[Tensor, "batch time"], most: int
 ) -> Int[Tensor, "batch time most"]:
-    """So many items as stand right before each, the nearest first, zeros after them."""
+    """The `counts` items right before each item, the nearest first, then zeros."""
     back = torch.arange(1, most + 1, device=items.device)
     place = (torch.arange(items.shape[1], device=items.device)[:, None] - back).clamp(min=0)
     return torch.where(back <= counts[..., None], items[:, place], 0)
@@ -141,9 +141,9 @@ def run_before(
 def unseen(
     items: Int[Tensor, "batch time"], draws: Float[Tensor, "batch part"], item_count: int
 ) -> Int[Tensor, "batch part"]:
-    """For each uniform number an item that the history does not hold, all alike; 0 where it holds the catalogue.
+    """For each uniform number an equally likely item that the history does not hold; 0 where it holds the catalogue.
 
-    The r-th item that is not in it is r and one for each of its items that has fewer than r others below it.
+    The r-th item that is not in it is r plus one for each of its items that has fewer than r others below it.
     """
     ordered = items.sort(1).values
     repeated = ordered == F.pad(ordered[:, :-1], (1, 0))  # padding, too

@@ -83,7 +83,7 @@ class STEAM(Recommender):
         return cls(config.item_count, config.dim, config.max_length, params)
 
     def __init__(self, item_count: int, dim: int, max_length: int, params: STEAMParams) -> None:
-        """UserError where the heads do not share the width evenly."""
+        """UserError unless the heads divide the width evenly."""
         shape = TransformerParams(
             layers=1, heads=params.heads, feed_forward=params.feed_forward, dropout=params.dropout
         )
@@ -131,7 +131,7 @@ class STEAM(Recommender):
     def masked(
         self, items: Int[Tensor, "batch time"], draws: Float[Tensor, "batch width"]
     ) -> Bool[Tensor, "batch time"]:
-        """Each item with the same probability, and the newest where that takes none."""
+        """Which items are masked: each with the same probability, and the newest where that takes none."""
         chosen = (items > 0) & (draws[:, : items.shape[1]] < self.params.mask_share)
         newest = F.one_hot((items > 0).sum(1) - 1, items.shape[1]).bool()
         return torch.where(chosen.any(1, keepdim=True), chosen, newest)
@@ -171,7 +171,7 @@ class STEAM(Recommender):
         return catalogue_cross_entropy(found, self.output_table(), own, self.settings.matmul_dtype) / len(where)
 
     def end_epoch(self) -> dict[str, float]:
-        """Of the training items, the share that the corrector deleted; and how many it inserted for each."""
+        """Report the share of the training items that the corrector deleted, and how many it inserted for each."""
         judged = max(1, int(self.judged))
         figures = {"drop_rate": int(self.dropped) / judged, "insert_rate": int(self.inserted) / judged}
         self.judged = self.dropped = self.inserted = 0
@@ -183,7 +183,7 @@ class STEAM(Recommender):
     def corrected(self, items: Int[Tensor, "batch time"], most: int) -> Int[Tensor, "batch corrected"]:
         """Histories without what is to be deleted and with what is to be inserted; their newest `most` items.
 
-        Always by the model as in evaluation, that is without dropout. One whose items are all deleted keeps its newest.
+        The model works as in evaluation, that is without dropout. A history left without items keeps its newest.
         """
         operations, inserted = self.corrections(items)
         kept = (items > 0) & (operations != DELETE)
@@ -222,7 +222,7 @@ class STEAM(Recommender):
         return found
 
     def likeliest(self, states: Float[Tensor, "some dim"]) -> Int[Tensor, " some"]:
-        """Among items and the end, in chunks that a cache can hold."""
+        """The likeliest of the items and the end, computed in chunks that a cache can hold."""
         table = self.output_table()[1:]
         return torch.cat([(part @ table.T).argmax(1) + 1 for part in states.split(max(1, LOGITS // len(table)))])
 
@@ -277,7 +277,7 @@ class STEAM(Recommender):
     ) -> tuple[Float[Tensor, "real dim"], Int[Tensor, " real"]]:
         """The inserter's state after an item's own state and after each token that is to stand before the item.
 
-        And which these are, in [inserts, 1 + steps], where padding of `before` has none.
+        Also which these are, in [inserts, 1 + steps], where padding of `before` has none.
         """
         inputs = torch.cat([states[:, None], self.items(before)], 1)
         real, groups = length_groups(F.pad(before > 0, (1, 0), value=True))
