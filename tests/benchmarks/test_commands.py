@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from same_process import Here
+from small_models import write_means
 from typer.testing import CliRunner, Result
 
 from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
 from benchmarks.peer import write_log
 from iadsr.artifacts import write_json
+from iadsr.sequences.windows import read_sequences
+from stages import paths
 
 ROOT = Path(__file__).parents[2]
 TINY = ("datasets.demo.source.users=80", "datasets.demo.source.items=60", "backbones.gru4rec.hidden=8")
@@ -115,11 +118,6 @@ def test_epochs_over_some_users(quick: None) -> None:
 
 def made_with_random_vectors(make: Callable[..., None]) -> Callable[..., None]:
     def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
-        from small_models import write_means
-
-        from iadsr.sequences.windows import read_sequences
-        from stages import paths
-
         make(folder, content, [stage for stage in stages if stage != "encode"])
         write_means(folder / paths.ENCODED, read_sequences(folder / paths.SEQUENCES), 20)
 
