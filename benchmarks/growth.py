@@ -26,7 +26,7 @@ LENGTH_OF = "beauty"  # the data set whose max_length and core apply
 Fields = dict[str, Any]
 
 
-class Size(NamedTuple):
+class Grown(NamedTuple):
     axis: str  # what grows
     users: int
     items: int
@@ -56,8 +56,8 @@ def main(
     content = parameters(
         chosen, changes or [], batch_size=batch_size, dim=dim, threads=threads, dtype=dtype, device=device
     )
-    sizes = [Size("users", users * factor, items) for factor in whole_numbers(times, "--times")]
-    sizes += [Size("items", users, count) for count in whole_numbers(catalogues, "--catalogues")]
+    sizes = [Grown("users", users * factor, items) for factor in whole_numbers(times, "--times")]
+    sizes += [Grown("items", users, count) for count in whole_numbers(catalogues, "--catalogues")]
     result = measured(content, sizes, limit)
     write_json(output, result)
     draw(picture, result["points"])
@@ -72,7 +72,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def measured(content: Fields, sizes: list[Size], limit: float) -> Fields:
+def measured(content: Fields, sizes: list[Grown], limit: float) -> Fields:
     """The machine, the settings, and a point for each size."""
     backbone, machine = content["backbone"], {}
     points = []
@@ -85,12 +85,12 @@ def measured(content: Fields, sizes: list[Size], limit: float) -> Fields:
     return {"backbone": backbone, "settings": settings, "limit": limit, **machine, "points": points}
 
 
-def ask(content: Fields, size: Size, limit: float) -> Fields:
+def ask(content: Fields, size: Grown, limit: float) -> Fields:
     with Child(workload.growth_point, content, size.users, size.items, limit) as child:
         return next(child)
 
 
-def point(size: Size, found: Fields) -> Fields:
+def point(size: Grown, found: Fields) -> Fields:
     """A point's fields; where `measured_share` is below 1, seconds are extrapolated from that share of users."""
     training, ranking, examples = found["training"], found["ranking"], found["load"].examples
     return {

@@ -116,11 +116,14 @@ def choice(params: Params, key: str, table: str) -> str:
     if not isinstance(known, dict):
         raise UserError(f"params.yaml: {table}: expected a mapping, found {known!r}")
     if not isinstance(name, str) or name not in known:
-        renamed = f"it is called {RENAMED[name]} now; " if isinstance(name, str) and name in RENAMED else ""
-        raise UserError(
-            f"params.yaml: unknown {key} {name!r}; {renamed}known (under `{table}`) are {', '.join(map(str, known))}"
-        )
+        there = f"known (under `{table}`) are {', '.join(map(str, known))}"
+        raise UserError(f"params.yaml: unknown {key} {name!r}; {renamed(name)}{there}")
     return name
+
+
+def renamed(name: Any) -> str:
+    """What an error says of an entry of `denoisers` under its old name; of all others nothing."""
+    return f"it is called {RENAMED[name]} now; " if isinstance(name, str) and name in RENAMED else ""
 
 
 def chosen_dataset(params: Params) -> tuple[str, DatasetParams]:

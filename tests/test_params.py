@@ -161,6 +161,9 @@ def test_names_of_earlier_files_are_answered_with_todays(tmp_path: Path) -> None
         assert lookup(read_params(COMMITTED), new)
     with pytest.raises(UserError, match=r"unknown denoiser 'semantic'; it is called text_rule now; known"):
         chosen_denoiser({**read_params(COMMITTED), "denoiser": "semantic"})
+    content = {**read_params(COMMITTED), "denoiser": "semantic", "denoisers": {"semantic": {}}}
+    with pytest.raises(UserError, match=r"denoisers.semantic: unknown denoiser; it is called text_rule now; known"):
+        chosen_denoiser(content)
 
 
 @pytest.mark.parametrize(("key", "least"), [("core", 0), ("max_length", 1)])
@@ -276,7 +279,7 @@ def test_the_committed_denoisers(denoiser: str) -> None:
 
 
 def test_every_denoiser_has_an_entry() -> None:
-    assert ENTRIES["denoisers"] == list(DENOISERS)
+    assert sorted(ENTRIES["denoisers"]) == sorted(DENOISERS)
 
 
 @pytest.mark.parametrize("dataset", ENTRIES["datasets"])

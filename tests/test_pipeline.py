@@ -270,7 +270,8 @@ def test_types_are_imported_as_they_are() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package_files("iadsr")]
+    files = [path for package in ("iadsr", "stages", "benchmarks") for path in package_files(package)]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     classes = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     assert [name for name, count in Counter(classes).items() if count > 1] == []
 

@@ -11,7 +11,7 @@ from iadsr.models.backbones.registry import BACKBONES, build_backbone
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.recommender import NoParams, Recommender
-from iadsr.params import Group, Params, choice, chosen_dataset, group, lookup
+from iadsr.params import Group, Params, choice, chosen_dataset, group, lookup, renamed
 from iadsr.seeds import checked_seed, derived_seed
 from iadsr.sequences.windows import Feed
 
@@ -31,7 +31,9 @@ def chosen_denoiser(params: Params) -> tuple[str, str]:
 def known(name: str, table: str, registry: dict[str, Any]) -> str:
     """`name`, an entry of a table of params.yaml; UserError where the code has nothing of that name."""
     if name not in registry:
-        raise UserError(f"params.yaml: {table}.{name}: unknown {table[:-1]}; known are {', '.join(registry)}")
+        raise UserError(
+            f"params.yaml: {table}.{name}: unknown {table[:-1]}; {renamed(name)}known are {', '.join(registry)}"
+        )
     return name
 
 

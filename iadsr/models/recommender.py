@@ -27,7 +27,7 @@ class Verdicts:
     c1: Float[Tensor, "*where"]
     c2: Float[Tensor, "*where"]
     c3: Float[Tensor, "*where"]
-    score: Float[Tensor, "*where"]
+    score: Float[Tensor, "*where"]  # below 0: dropped, above 0: kept
     probability: Float[Tensor, "*where"]  # that a sampled decision keeps the item
     kept: Bool[Tensor, "*where"]  # the deterministic decision
 

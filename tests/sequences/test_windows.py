@@ -210,7 +210,7 @@ def test_text_encodings_by_row(tmp_path: Path) -> None:
         feed.batch(Windows(torch.tensor([3]), torch.tensor([1]), torch.tensor([4])))
 
 
-def test_by_length_covers_all_windows_shortest_first() -> None:
+def test_shortest_first_covers_all_windows() -> None:
     """Histories of 4, 2, 5, 3, 6 before the test item, cut to 3: lengths 3, 2, 3, 3, 3; equal ones keep their order."""
     sequences = numbered([5, 3, 6, 4, 7])
     windows = history_windows(sequences, TEST, 3)

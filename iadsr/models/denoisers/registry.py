@@ -1,6 +1,7 @@
 """Which denoisers there are.
 
-To add one: its file, a line here, its entry in `denoisers` of params.yaml, a test, a row in docs/rivals.md.
+To add one: its file, a line here and its import, its entry in `denoisers` of params.yaml, a test, a row in
+docs/rivals.md.
 """
 
 from __future__ import annotations

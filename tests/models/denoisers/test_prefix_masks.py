@@ -27,7 +27,7 @@ def random_masks(batch: Batch, seed: int = 0, keep: float = 0.6) -> Tensor:
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
 @pytest.mark.parametrize(("expanded", "keep"), [(4096, 0.6), (3, 0.6), (1, 0.9), (4096, 0.0), (4096, 1.0)])
-def test_prefixes_each_masked_equal_prefixes_alone(
+def test_prefixes_under_their_masks_equal_prefixes_alone(
     backbone: str, expanded: int, keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where few are encoded at once, where everything and where nothing is dropped."""
@@ -103,7 +103,7 @@ def test_odd_prefixes_that_agree_are_one_run(backbone: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
-def test_prefixes_each_masked_have_the_gradient_of_prefixes_alone(backbone: str) -> None:
+def test_prefixes_under_their_masks_have_the_gradient_of_prefixes_alone(backbone: str) -> None:
     model, masks = plain(backbone), random_masks(BATCH)
     states = states_under_prefix_masks(model, BATCH, masks)
     (found,) = torch.autograd.grad(states[BATCH.valid].square().sum(), model.items.weight)
