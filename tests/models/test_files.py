@@ -51,6 +51,18 @@ def test_goes_round(backbone: str, denoiser: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_model_under_the_names_of_an_earlier_revision(tmp_path: Path) -> None:
+    """There config.json called the text rule `semantic`, and the manifest of the encodings, too."""
+    rule = {"share": 0.1, "mask_at_test": True}
+    config = config_of(denoiser="text_rule", denoiser_params=rule, encodings={"dim": WIDTH, "prefixes": "mean"})
+    save_model(tmp_path, build(config), config)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    content |= {"denoiser": "semantic", "semantic": content.pop("encodings")}
+    path.write_text(json.dumps(content))
+    assert load_model(tmp_path, CPU)[1] == config
+
+
 def test_weights_are_drawn_from_the_seed() -> None:
     one, same, other = (build(config_of(seed=seed)).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
