@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 # The files that take longest: no process is to be left with one of them when the others are through.
-FIRST = ("test_dvc.py", "test_train.py", "test_encode.py", "test_served_model.py")
+FIRST = (
+    "test_dvc.py",
+    "test_train.py",
+    "test_encode.py",
+    "test_served_model.py",
+    "test_every_denoiser.py",
+    "test_ray_workers.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
