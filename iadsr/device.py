@@ -36,6 +36,13 @@ def pick_device(name: str = "auto", key: str = "device") -> torch.device:
         raise UserError(f"params.yaml: {key}: device {name!r} is not available here; {available}") from None
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; a GPU goes on with its work meanwhile."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format called `name`; `auto` takes bfloat16 where the hardware multiplies it, else float32."""
     if name == "auto":

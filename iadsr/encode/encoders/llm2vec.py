@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
-from iadsr.device import is_out_of_memory
+from iadsr.device import is_out_of_memory, moved
 from iadsr.encode.encoders import prefix_sharing, weights
 from iadsr.encode.encoders.interface import Identity, Llm2VecParams, Tokens
 from iadsr.encode.encoders.weights import (
@@ -30,7 +30,6 @@ from iadsr.encode.encoders.weights import (
     load,
     load_model,
     model_config,
-    moved,
     silence_progress,
 )
 from iadsr.errors import UserError

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from iadsr.device import is_out_of_memory
+from iadsr.device import is_out_of_memory, moved
 from iadsr.encode.encoders.interface import Encoder, Tokens
-from iadsr.encode.encoders.weights import COUNTED_FROM_PADDING, moved
 from iadsr.errors import UserError
 
 ALL, PADDING = 0, -1  # owners of tokens that belong to no single text
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "esm")
 METHOD = 1  # part of a store's identity: raise it when vectors change
 Chain = Sequence[Tokens]  # each begins the next one
 TOLERANCES = {torch.float32: 1e-4}  # of a vector's largest value; other formats:
@@ -186,6 +186,7 @@ def _heeds_positions(encoder: Encoder) -> bool:
 
 
 def first_position(config: Any) -> int:
+    """The position of a text's first token; these models begin to count behind the padding's id."""
     return config.pad_token_id + 1 if config.model_type in COUNTED_FROM_PADDING else 0
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from iadsr.device import moved
 from iadsr.encode.encoders import prefix_sharing, weights
 from iadsr.encode.encoders.interface import Identity, Tokens, TransformerEncoderParams
 from iadsr.encode.encoders.weights import (
@@ -21,7 +22,6 @@ from iadsr.encode.encoders.weights import (
     load,
     load_model,
     model_config,
-    moved,
     silence_progress,
 )
 from iadsr.errors import UserError

@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from iadsr.artifacts import text_digest
-from iadsr.device import is_out_of_memory
+from iadsr.device import is_out_of_memory, moved
 from iadsr.encode.encoders.interface import EncoderParams, Identity
+from iadsr.encode.encoders.prefix_sharing import first_position
 from iadsr.errors import UserError
 
 Loaded = TypeVar("Loaded")
 WEIGHTS = ("*.safetensors", "*.bin")
-COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "esm")
 
 
 def find_model(name: str) -> str:
@@ -89,8 +89,7 @@ def is_decoder(config: Any) -> bool:
 def check_context(config: Any, spec: EncoderParams) -> None:
     """UserError where a text may have more tokens than the model has positions."""
     positions = getattr(config, "max_position_embeddings", None) or spec.max_tokens
-    if config.model_type in COUNTED_FROM_PADDING:
-        positions -= config.pad_token_id + 1
+    positions -= first_position(config)
     if spec.max_tokens > positions:
         raise UserError(f"params.yaml: max_tokens {spec.max_tokens}, but {spec.model} has only {positions} positions")
 
@@ -114,13 +113,6 @@ def _commit(model: str) -> str | None:
         if isinstance(cached, str):
             return Path(cached).parent.name
     return None
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; a GPU goes on with its work meanwhile."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def attention_mask(real: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, "batch time"] | None:
