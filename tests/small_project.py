@@ -76,17 +76,22 @@ def succeed(*commands: str) -> None:
         assert "MLflow is not reachable" not in result.stderr, result.stderr
 
 
-def change(**values: Any) -> None:
-    """Set parameters of the current folder's params.yaml; `__` in a name stands for a dot."""
+def set_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Set values at dotted keys of the folder's params.yaml."""
     yaml = YAML()
-    content = yaml.load(paths.PARAMS)
-    for name, value in values.items():
-        *way, last = name.replace("__", ".").split(".")
+    content = yaml.load(folder / paths.PARAMS)
+    for key, value in changes.items():
+        *way, last = key.split(".")
         entry = content
         for part in way:
             entry = entry[part]
         entry[last] = value
-    yaml.dump(content, paths.PARAMS)
+    yaml.dump(content, folder / paths.PARAMS)
+
+
+def change(**values: Any) -> None:
+    """Set parameters of the current folder's params.yaml; `__` in a name stands for a dot."""
+    set_params(Path(), {name.replace("__", "."): value for name, value in values.items()})
 
 
 def digests(*roots: Path) -> dict[str, str]:

@@ -11,14 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from small_project import ROOT, TINY, set_params
 
 from stages import paths
 
-ROOT = Path(__file__).parents[1]
 STAGES = ["ingest", "filter", "encode", "train", "evaluate"]
 TRACKED = (
     "iadsr",
@@ -31,20 +29,6 @@ TRACKED = (
     "dvc.yaml",
     "params.yaml",
 )
-TINY: dict[str, Any] = {
-    "dataset": "demo",
-    "backbone": "gru4rec",
-    "denoiser": "iadsr",
-    "theta": -0.9,
-    "encoder": "minilm",
-    "datasets.demo.max_length": 8,
-    "datasets.demo.source.users": 60,
-    "datasets.demo.source.items": 60,
-    "encode.prefixes": "mean",
-    "train.dim": 16,
-    "train.max_epochs": 2,
-    "backbones.gru4rec.hidden": 16,
-}
 Command = Callable[..., str]
 
 
@@ -84,25 +68,12 @@ def first_run(command: Command) -> str:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, folder / name)
-    set_params(folder, TINY)
+    set_params(folder, {**TINY, "train.max_epochs": 2})
     command("git", "init", "--quiet", "--initial-branch=main")
     said = command("dvc", "repro")
     command("git", "add", "--all")
     command("git", "commit", "--quiet", "--message", "the pipeline has run")
     return said
-
-
-def set_params(folder: Path, changes: dict[str, Any]) -> None:
-    """Set values at dotted keys of params.yaml."""
-    yaml = YAML()
-    content = yaml.load(folder / "params.yaml")
-    for key, value in changes.items():
-        *way, last = key.split(".")
-        entry = content
-        for part in way:
-            entry = entry[part]
-        entry[last] = value
-    yaml.dump(content, folder / "params.yaml")
 
 
 @pytest.fixture
