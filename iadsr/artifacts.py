@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,24 @@ import pyarrow.parquet
 from numpy.typing import DTypeLike
 
 from iadsr.errors import UserError
+from iadsr.schemas import FILTERED
+
+# what the types of `schemas.FILTERED` are to pyarrow
+KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+    "integers": pa.types.is_integer,
+    "text": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "true or false": pa.types.is_boolean,
+}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it replaces `path`, on any error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary name beside `path`; on success it replaces `path`, on any error it is removed.
+
+    UserError where a folder is in the way.
+    """
+    temporary = _temporary(path)
+    refuse_folder(path)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -39,10 +51,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder that takes the place of the folder `path` on success; else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Yield an empty temporary folder that takes the place of the folder `path` on success; else it is removed.
+
+    UserError where a file is in the way.
+    """
+    temporary = _temporary(path)
+    refuse_file(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -52,25 +66,73 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _temporary(path: Path) -> Path:
+    """A name beside `path` for what replaces it; what killed processes left under such names is removed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path.parent}: a file is in the way of this folder; move it elsewhere") from None
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_alive(left.name.split(".")[-2]):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _is_alive(process: str) -> bool:
+    """Does another process of this number exist? One that does may be writing still."""
+    if not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def refuse_folder(path: Path) -> None:
+    """UserError for a folder where a file is to be written."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder is in the way of this file; move it elsewhere")
+
+
+def refuse_file(path: Path) -> None:
+    """UserError for a file where a folder is to be written."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: a file is in the way of this folder; move it elsewhere")
+
+
 def require(path: Path, stage: str) -> None:
     """UserError that names a missing file and the stage that writes it."""
     if not path.exists():
         raise UserError(f"{path}: missing; run `dvc repro {stage}` first")
 
 
-def read_columns(path: Path, names: Sequence[str], stage: str) -> pa.Table:
-    """Columns of a Parquet file that `stage` writes; UserError when it is missing, damaged or lacks one of them."""
+def read_columns(path: Path, names: Sequence[str], stage: str, optional: Sequence[str] = ()) -> pa.Table:
+    """Columns of a filtered table that `stage` writes, of the types that `schemas` states and without gaps.
+
+    `optional` ones are read where they are there. UserError when the file is missing or damaged, lacks a column, or has
+    one of another type or with gaps.
+    """
     # pyarrow, not iadsr.parquet: a machine that only encodes or trains may lack polars.
     require(path, stage)
+    again = f"run `dvc repro {stage}` again"
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            absent = [name for name in names if name not in file.schema_arrow.names]
+            present = file.schema_arrow.names
+            wanted = [*names, *(name for name in optional if name in present)]
+            absent = [name for name in wanted if name not in present]
             if absent:
-                raise UserError(f"{path}: no column {absent[0]!r}; run `dvc repro {stage}` again")
-            return file.read(columns=list(names))
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable Parquet file ({reason}); run `dvc repro {stage}` again") from None
+                raise UserError(f"{path}: no column {absent[0]!r}; {again}")
+            table = file.read(columns=wanted)
+            table.validate(full=True)
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
+        raise UserError(f"{path}: not a whole Parquet file; {again}") from None
+    for name in wanted:
+        if not KINDS[FILTERED[name]](table.schema.field(name).type) or table[name].null_count:
+            raise UserError(f"{path}: column {name!r}: expected {FILTERED[name]} without gaps; {again}")
+    return table
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -20,21 +20,21 @@ ROW_GROUP = 122_880  # rows, about
 NEARLY_NOTHING = 1 << 20  # bytes; where less is free, the disk is what a write failed for
 
 
-def read_table(path: Path, categories: Sequence[str] = ()) -> pl.DataFrame:
-    """A Parquet file as a frame; UserError when it is missing or not a Parquet file.
+def read_table(path: Path, stage: str, categories: Sequence[str] = ()) -> pl.DataFrame:
+    """A Parquet file that `stage` writes as a frame; UserError when it is missing or not a Parquet file.
 
     Columns of texts named in `categories` become categories, which hold a number a row: for many rows with few
     different texts, a quarter of the memory.
     """
     if not path.exists():
-        raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
+        raise UserError(f"{path}: missing; run `dvc repro {stage}` first")
     try:
         if not categories:
-            return pl.read_parquet(path)
-        as_categories = pl.scan_parquet(path).with_columns(pl.col(categories).cast(pl.Categorical))
+            return pl.read_parquet(path, glob=False)
+        as_categories = pl.scan_parquet(path, glob=False).with_columns(pl.col(categories).cast(pl.Categorical))
         return as_categories.collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        raise UserError(f"{path}: not a whole Parquet file; run `dvc repro {stage}` again") from None
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:

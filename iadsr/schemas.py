@@ -34,3 +34,9 @@ SEQUENCES = (USER, ITEM, POSITION, TIMESTAMP, SPLIT)
 # items.parquet of `filter`: item int32, raw_item str, title str, categories str
 USERS = (USER, RAW_USER)
 ITEMS = (ITEM, RAW_ITEM, TITLE, CATEGORIES)
+# What stands in each of their columns.
+FILTERED = {
+    **dict.fromkeys((USER, ITEM, POSITION, TIMESTAMP), "integers"),
+    **dict.fromkeys((SPLIT, RAW_USER, RAW_ITEM, TITLE, CATEGORIES), "text"),
+    IS_NOISE: "true or false",
+}

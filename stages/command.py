@@ -56,9 +56,9 @@ def file_trouble(error: Exception) -> str:
         return f"{path or Path.cwd()}: no space left on the disk; free some and run the same command again"
     if path:
         return f"{path}: {getattr(error, 'strerror', None) or error}; correct that and run the same command again"
-    reason = " ".join(str(error).split()) or "it ends too early"
     return (
-        f"a file cannot be read or written ({reason}); if it is one of data/ or models/, delete it and run `dvc repro`"
+        f"a file that this command reads is not as it was written ({type(error).__name__}); run `dvc repro`, which makes "
+        "what is wrong in data/ and models/ again"
     )
 
 

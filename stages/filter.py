@@ -19,12 +19,13 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
 
     from iadsr.artifacts import write_json
     from iadsr.filter.filtered import filtered, in_words
-    from iadsr.filter.interactions import read_raw
+    from iadsr.filter.interactions import read_raw, read_raw_items
     from iadsr.params import read_params
-    from iadsr.parquet import read_table, write_as_text, write_together
+    from iadsr.parquet import write_as_text, write_together
+    from iadsr.provenance import checked, write_note
 
-    content = read_params(params)
-    found = filtered(content, partial(read_raw, paths.RAW_INTERACTIONS), partial(read_table, paths.RAW_ITEMS))
+    content, made_from = read_params(params), checked([paths.RAW_INTERACTIONS, paths.RAW_ITEMS], "ingest")
+    found = filtered(content, partial(read_raw, paths.RAW_INTERACTIONS), partial(read_raw_items, paths.RAW_ITEMS))
     write_together(
         {
             paths.SEQUENCES: partial(write_as_text, found.sequences),
@@ -33,6 +34,8 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
             paths.DATASET_METRICS: partial(write_json, content=found.metrics),
         }
     )
+    written = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS)
+    write_note(paths.FILTERED, made_from, written)
     print(in_words(content["dataset"], found.metrics))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import paths
@@ -28,17 +29,26 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
 
     from iadsr.ingest import official_files, sources
     from iadsr.ingest.rejects import Rejects, Tolerance
+    from iadsr.ingest.watched import digests_of_own, located
     from iadsr.params import group, lookup, read_params
+    from iadsr.provenance import digests_of
 
-    values = read_params(params)
-    source = sources.chosen_source(values)
+    values, root = read_params(params), paths.project_root()
+    source = located(sources.chosen_source(values), root)
     rejects = Rejects(group(values, "ingest", Tolerance).max_rejects)
-    downloads = paths.project_root() / paths.DOWNLOADS
-    fetch = partial(official_files.fetch, cache=downloads, mirror=official_files.mirror_folder())
-    raw = sources.load(source, fetch, rejects)
+    fetch = partial(official_files.fetch, cache=root / paths.DOWNLOADS, mirror=official_files.mirror_folder())
+    official: list[Path] = []
+    raw = sources.load(source, lambda file: noted(fetch(file), official), rejects)
     metrics = _metrics(raw, rejects)
-    _write(raw, rejects, metrics)
+    own = {f"source/{name}": digest or "" for name, digest in digests_of_own(source, root / paths.WATCH_WORK).items()}
+    _write(raw, rejects, metrics, own | digests_of(official))
     _summarise(lookup(values, "dataset"), metrics, raw.repeated_items)
+
+
+def noted(path: Path, seen: list[Path]) -> Path:
+    """The path, which also comes to those `seen`."""
+    seen.append(path)
+    return path
 
 
 def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
@@ -51,11 +61,12 @@ def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
     }
 
 
-def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
+def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int], made_from: dict[str, str]) -> None:
     from functools import partial
 
     from iadsr.artifacts import write_json
     from iadsr.parquet import write_as_text, write_together
+    from iadsr.provenance import write_note
 
     write_together(
         {
@@ -65,6 +76,8 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
             paths.INGEST_METRICS: partial(write_json, content=metrics),
         }
     )
+    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
+    write_note(paths.RAW, made_from, written)
 
 
 def _summarise(dataset: str, metrics: dict[str, int], repeated: int) -> None:

@@ -14,11 +14,15 @@ def project_root() -> Path:
 
 PARAMS = Path("params.yaml")
 
+WATCHED = Path("data/watched.json")
+
+RAW = Path("data/raw")
 RAW_INTERACTIONS = Path("data/raw/interactions.parquet")
 RAW_ITEMS = Path("data/raw/items.parquet")
 RAW_REJECTS = Path("data/raw/rejects.csv")
 INGEST_METRICS = Path("metrics/ingest.json")
 
+FILTERED = Path("data/filtered")
 SEQUENCES = Path("data/filtered/sequences.parquet")
 USERS = Path("data/filtered/users.parquet")
 ITEMS = Path("data/filtered/items.parquet")
@@ -32,10 +36,12 @@ DENOISED = Path("models/denoised.parquet")
 SEEDS = Path("models/seeds")
 
 METRICS = Path("metrics/metrics.json")
+EVALUATED = Path("data/evaluated")
 RANKS = Path("data/evaluated/ranks.parquet")
 PLOTS = Path("metrics/plots")
 
 # Work in progress, outside every stage's outputs: downloads and what an interrupted stage goes on from.
 DOWNLOADS = Path(".cache/downloads")  # below project_root()
+WATCH_WORK = Path(".cache/watched.json")  # below project_root()
 ENCODE_WORK = Path(".cache/encode")
 TRAIN_WORK = Path(".cache/train")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iadsr.artifacts import write_array, write_json
+from iadsr.artifacts import write_array
 from iadsr.encode.batches import prefix_means
 from iadsr.encode.texts import Corpus
 from iadsr.models.assembly import denoiser_params
@@ -19,6 +19,7 @@ from iadsr.models.denoisers.iadsr.model import IADSR, IADSRParams
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.recommender import Recommender
 from iadsr.params import Group, read_params
+from iadsr.provenance import write_sealed
 from iadsr.sequences.text_vectors import PrefixVectors
 from iadsr.sequences.windows import Batch, Sequences
 from iadsr.train.fit import TrainParams
@@ -178,8 +179,8 @@ def write_means(folder: Path, sequences: Sequences, max_length: int = LENGTH, se
     write_array(folder / "items.npy", items)
     write_array(folder / "prefixes.npy", prefix_means(items, corpus, max_length, np.flatnonzero(usable)))
     write_array(folder / "rows.npy", rows)
-    write_json(folder / "manifest.json", {"dim": WIDTH, "prefixes": "mean", "max_length": max_length})
-    return PrefixVectors(folder, len(sequences.items))
+    write_sealed(folder / "manifest.json", {"dim": WIDTH, "prefixes": "mean", "max_length": max_length})
+    return PrefixVectors(folder)
 
 
 def train_params(**changes: Any) -> TrainParams:

@@ -6,7 +6,10 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +99,41 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "folder") == ["old"]
 
 
-def test_what_a_killed_process_left_is_no_part_of_the_folder(tmp_path: Path) -> None:
-    left = tmp_path / f".folder.{os.getpid()}.tmp"
-    left.mkdir()
-    (left / "half").touch()
-    with replacing_folder(tmp_path / "folder") as temporary:
+@pytest.mark.parametrize("process", [str(os.getpid()), "4194305", "9" * 30])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, process: str) -> None:
+    """Of this very number, which processes share in the course of time, and of numbers that no process can have."""
+    (tmp_path / f".folder.{process}.tmp").mkdir()
+    (tmp_path / f".folder.{process}.tmp" / "half").touch()
+    (tmp_path / f".file[1].{process}.tmp").touch()
+    with replacing_folder(tmp_path / "folder") as temporary, replacing(tmp_path / "file[1]") as file:
         (temporary / "new").touch()
+        file.touch()
     assert os.listdir(tmp_path / "folder") == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["file[1]", "folder"]
+
+
+def test_what_another_process_still_writes_stays(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (tmp_path / f".file.{other.pid}.tmp").touch()
+        with replacing(tmp_path / "file") as file:
+            file.touch()
+        assert sorted(os.listdir(tmp_path)) == [f".file.{other.pid}.tmp", "file"]
+        other.communicate(b"\n")
+
+
+def test_what_is_in_the_way_is_named_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "one" / "kept").mkdir(parents=True)
+    (tmp_path / "other").touch()
+    with pytest.raises(UserError, match="one: a folder is in the way of this file; move it"):
+        write_json(tmp_path / "one", {})
+    with (
+        pytest.raises(UserError, match="other: a file is in the way of this folder; move it"),
+        replacing_folder(tmp_path / "other"),
+    ):
+        pass
+    with pytest.raises(UserError, match="other: a file is in the way of this folder; move it"):
+        write_json(tmp_path / "other" / "a.json", {})
+    assert sorted(os.listdir(tmp_path)) == ["one", "other"] and os.listdir(tmp_path / "one") == ["kept"]
 
 
 # --- contents ---
@@ -172,25 +203,31 @@ def test_texts_are_not_just_joined() -> None:
 
 
 def test_columns_in_the_order_asked_for(tmp_path: Path) -> None:
-    pl.DataFrame({"a": [1], "b": [2], "c": [3]}).write_parquet(tmp_path / "t.parquet")
-    assert read_columns(tmp_path / "t.parquet", ("a", "c"), "filter").to_pydict() == {"a": [1], "c": [3]}
+    pl.DataFrame({"user": [1], "item": [2], "split": ["train"]}).write_parquet(tmp_path / "t.parquet")
+    found = read_columns(tmp_path / "t.parquet", ("split", "user"), "filter", optional=("is_noise", "item"))
+    assert found.to_pydict() == {"split": ["train"], "user": [1], "item": [2]}
+
+
+@pytest.mark.parametrize("values", [["1"], [1.0], [None], [[1]], [True], [date(2020, 1, 1)]])
+def test_a_column_of_another_type_or_with_gaps(tmp_path: Path, values: list[object]) -> None:
+    pl.DataFrame({"user": values}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"column 'user': expected integers without gaps; run `dvc repro filter` again"):
+        read_columns(tmp_path / "t.parquet", ("user",), "filter")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"user,item\n"])
 def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.parquet").write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"t\.parquet: not a readable Parquet file \(.*\); run `dvc repro filter` again"
-    ):
-        read_columns(tmp_path / "t.parquet", ("a",), "filter")
+    with pytest.raises(UserError, match=r"t\.parquet: not a whole Parquet file; run `dvc repro filter` again"):
+        read_columns(tmp_path / "t.parquet", ("user",), "filter")
 
 
 def test_a_missing_table_or_column(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t\.parquet: missing; run `dvc repro filter` first"):
-        read_columns(tmp_path / "t.parquet", ("a",), "filter")
-    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match=r"t\.parquet: no column 'b'; run `dvc repro filter` again"):
-        read_columns(tmp_path / "t.parquet", ("a", "b"), "filter")
+        read_columns(tmp_path / "t.parquet", ("user",), "filter")
+    pl.DataFrame({"user": [1]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: no column 'item'; run `dvc repro filter` again"):
+        read_columns(tmp_path / "t.parquet", ("user", "item"), "filter")
 
 
 # --- how errors reach the terminal (stages/command.py) ---
@@ -261,7 +298,8 @@ def damaged_arrow() -> None:
     pyarrow.parquet.read_table(io.BytesIO(b"PAR1"))
 
 
-OURS = "if it is one of data/ or models/, delete it and run `dvc repro`\n"
+OURS = "run `dvc repro`, which makes what is wrong in data/ and models/ again\n"
+BEGIN = "a file that this command reads is not as it was written "
 
 
 @pytest.mark.parametrize(
@@ -269,11 +307,11 @@ OURS = "if it is one of data/ or models/, delete it and run `dvc repro`\n"
     [
         (lambda: Path("/no/such/file").read_text(), "/no/such/file: No such file or directory; ", "command again\n"),
         (lambda: Path(__file__, "below").mkdir(), f"{__file__}/below: Not a directory; ", "command again\n"),
-        (raises(OSError(errno.EIO, "I/O error")), "a file cannot be read or written ([Errno 5] I/O error); ", OURS),
-        (raises(EOFError()), "a file cannot be read or written (it ends too early); ", OURS),
-        (raises(safetensors.SafetensorError("too\nshort")), "a file cannot be read or written (too short); ", OURS),
-        (damaged_parquet, "a file cannot be read or written (", OURS),
-        (damaged_arrow, "a file cannot be read or written (", OURS),
+        (raises(OSError(errno.EIO, "I/O error")), f"{BEGIN}(OSError); ", OURS),
+        (raises(EOFError()), f"{BEGIN}(EOFError); ", OURS),
+        (raises(safetensors.SafetensorError("too\nshort")), f"{BEGIN}(SafetensorError); ", OURS),
+        (damaged_parquet, f"{BEGIN}(", OURS),
+        (damaged_arrow, f"{BEGIN}(ArrowInvalid); ", OURS),
     ],
 )
 def test_what_a_file_does_to_us_is_one_line_and_status_1(function: Callable[[], None], begin: str, end: str) -> None:

@@ -20,14 +20,14 @@ FRAME = pl.DataFrame({"user": [0, 0, 1], "split": ["train", None, "test"]}, sche
 def test_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.parquet"
     write_table(path, FRAME)
-    assert read_table(path).equals(FRAME)
-    assert read_table(path).schema == FRAME.schema
+    assert read_table(path, "ingest").equals(FRAME)
+    assert read_table(path, "ingest").schema == FRAME.schema
     assert os.listdir(path.parent) == ["a.parquet"]
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", FRAME.clear())
-    assert read_table(tmp_path / "a.parquet").schema == FRAME.schema
+    assert read_table(tmp_path / "a.parquet", "ingest").schema == FRAME.schema
 
 
 @pytest.mark.parametrize("rows", [0, 100_000, 300_000])
@@ -41,12 +41,12 @@ def test_the_bytes_of_a_file_do_not_depend_on_the_pieces_of_a_frame(tmp_path: Pa
     write_as_text(frame, tmp_path / "whole")
     write_as_text(pieces, tmp_path / "pieces")
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert read_table(tmp_path / "pieces").equals(frame)
+    assert read_table(tmp_path / "pieces", "ingest").equals(frame)
 
 
 def test_a_missing_file_is_named_with_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a.parquet: missing; run the stages before this one first \(`dvc repro`\)"):
-        read_table(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: missing; run `dvc repro ingest` first"):
+        read_table(tmp_path / "a.parquet", "ingest")
 
 
 @pytest.mark.parametrize("cut", [0, 3, 100, -1])
@@ -56,14 +56,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
     write_table(path, FRAME)
     path.write_bytes(path.read_bytes()[:cut])
     for categories in ((), ("split",)):
-        with pytest.raises(UserError, match=r"a.parquet: not a readable Parquet file .* delete it and run `dvc repro`"):
-            read_table(path, categories)
+        with pytest.raises(UserError, match=r"a.parquet: not a whole Parquet file; run `dvc repro ingest`"):
+            read_table(path, "ingest", categories)
 
 
 def test_texts_as_categories_and_back(tmp_path: Path) -> None:
     """In memory they are categories; the file is byte for byte that of the texts."""
     write_table(tmp_path / "texts", FRAME)
-    coded = read_table(tmp_path / "texts", categories=["split"])
+    coded = read_table(tmp_path / "texts", "ingest", categories=["split"])
     assert (coded.schema["user"], coded.schema["split"]) == (pl.Int32, pl.Categorical)
     assert coded.rows() == FRAME.rows()
     write_as_text(coded, tmp_path / "categories")
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_old_table(
     with pytest.raises(OSError, match="No space left on device") as error:
         write_table(path, FRAME.head(1))
     assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
-    assert read_table(path).equals(FRAME)
+    assert read_table(path, "ingest").equals(FRAME)
     assert os.listdir(tmp_path) == ["a.parquet"]
 
 
@@ -123,5 +123,5 @@ def test_a_disk_that_is_full_for_the_last_file_leaves_the_first_as_it_was(tmp_pa
 def test_all_files_take_their_names(tmp_path: Path) -> None:
     names = [tmp_path / "folder" / name for name in "ab"]
     write_together({name: FRAME.write_parquet for name in names})
-    assert all(read_table(name).equals(FRAME) for name in names)
+    assert all(read_table(name, "ingest").equals(FRAME) for name in names)
     assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Int, Int32
 
-from iadsr.device import is_out_of_memory
+from iadsr.device import is_out_of_memory, one_thread_each
 from iadsr.encode.encoders import prefix_sharing
 from iadsr.encode.encoders.interface import Encoder, Tokens
 from iadsr.encode.texts import Corpus
@@ -46,15 +46,17 @@ def encoded(
 ) -> Encoded:
     """Vectors in the order of `texts`; on a GPU no batch is waited for before the last one is under way.
 
-    Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
+    On a CPU as many batches are computed at once as there are threads, each on one: so the vectors do not depend on
+    their number, and beside other programs no thread waits for another. Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
     """
     tokens = encoder.tokenize(texts) if tokens is None else tokens
     alone, chains = units(tokens)
     order = np.concatenate([part.texts for part in alone + chains])
     halves, largest = [], []
+    computed = _computed_side_by_side if encoder.device.type == "cpu" else _computed
     for batch in chain(
-        _computed(encoder, texts, tokens, alone, False, budget, advance),
-        _computed(encoder, texts, tokens, chains, True, budget, advance),
+        computed(encoder, texts, tokens, alone, False, budget, advance),
+        computed(encoder, texts, tokens, chains, True, budget, advance),
     ):
         halves.append(batch.to(torch.float16))
         largest.append(batch.abs().amax(1))
@@ -108,6 +110,28 @@ def _computed(
         yield vectors
         advance(sum(len(texts[number]) for part in parts[start:stop] for number in part.texts))
         start = stop
+
+
+def _computed_side_by_side(
+    encoder: Encoder,
+    texts: Sequence[str],
+    tokens: Sequence[Tokens],
+    parts: Sequence[Unit],
+    together: bool,
+    budget: Budget,
+    advance: Callable[[int], object],
+) -> Iterator[torch.Tensor]:
+    """What `_computed` gives, from as many threads as torch may use; the longest batches are begun first."""
+    cut = list(batches([part.length for part in parts], budget.tokens))
+    found: list[list[torch.Tensor]] = [[] for _ in cut]
+
+    def compute(number: int) -> None:
+        own, left = parts[cut[number]], Budget(budget.tokens)
+        found[number] = list(_computed(encoder, texts, tokens, own, together, left, advance))
+        budget.tokens = min(budget.tokens, left.tokens)  # what did not fit once does not again
+
+    one_thread_each(compute, reversed(range(len(cut))), encoder.device)
+    yield from chain.from_iterable(found)
 
 
 def _tried(encoder: Encoder, batch: list[list[Tokens]], together: bool) -> torch.Tensor | None:

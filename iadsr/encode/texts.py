@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 
 from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
+from iadsr.provenance import Digests, checked
 from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE
 
 TITLE_MARK, TITLES_MARK = "{title}", "{titles}"
@@ -40,6 +41,7 @@ class Corpus:
     items: Int[np.ndarray, " rows"]
     positions: Int[np.ndarray, " rows"]
     usable: Bool[np.ndarray, " rows"]  # may the prefix that ends here be an input of any split?
+    made_from: Digests = field(default_factory=dict)  # of the tables that this was read from
 
     def window_starts(self, max_length: int) -> Int[np.ndarray, " rows"]:
         """First row of the newest `max_length` interactions up to and including each row."""
@@ -47,17 +49,20 @@ class Corpus:
 
 
 def read_corpus(sequences: Path, items: Path) -> Corpus:
-    """Read sequences.parquet and items.parquet; UserError for a missing file or column, or rows out of order."""
+    """Read sequences.parquet and items.parquet; UserError for a file that is missing or of another run, a missing
+    column, or rows out of order."""
+    made_from = checked([sequences, items], "filter")
     titles = _checked_titles(read_columns(items, (ITEM, TITLE), "filter"), items)
     table = read_columns(sequences, (ITEM, POSITION, SPLIT), "filter")
     item, position = (table[name].to_numpy().astype(np.int64) for name in (ITEM, POSITION))
     if not len(item) or not _in_order(position):
         raise UserError(f"{sequences}: empty, or not sorted by user and position; run the stage `filter` again")
     if item.min() < 1 or item.max() > len(titles):
-        raise UserError(f"{sequences}: items {item.min()}..{item.max()}, but {items} has 1..{len(titles)}")
+        unlike = f"items {item.min()}..{item.max()}, but {items} has 1..{len(titles)}"
+        raise UserError(f"{sequences}: {unlike}; run `dvc repro filter` again")
     # A prefix that ends at the test item holds the test target: no split may read it, so it is never encoded.
     usable = np.asarray(table[SPLIT].to_pylist(), dtype=object) != TEST
-    return Corpus(titles, item, position, usable)
+    return Corpus(titles, item, position, usable, made_from)
 
 
 def prefix_texts(corpus: Corpus, max_length: int, wording: Wording) -> Iterator[str]:
@@ -79,6 +84,6 @@ def _checked_titles(table: pa.Table, path: Path) -> list[str]:
     if numbers != list(range(1, len(numbers) + 1)):
         raise UserError(f"{path}: column {ITEM!r} is not 1, 2, ... in order; run the stage `filter` again")
     for number, title in zip(numbers, titles, strict=True):
-        if title is None or not title.strip():
-            raise UserError(f"{path}: item {number} has an empty title; give it one at the source and run `dvc repro`")
+        if not title.strip():
+            raise UserError(f"{path}: item {number} has an empty title; run `dvc repro filter` again")
     return titles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float16, Int
 
-from iadsr.artifacts import file_digest, new_memory_map, replacing_folder, write_array, write_json
+from iadsr.artifacts import new_memory_map, replacing_folder, write_array
 from iadsr.encode.batches import Encoded, prefix_means
 from iadsr.encode.cache import DamagedShard, Plan, Store, locked
 from iadsr.encode.fill import Engine, LazyEncoder, all_texts, distinct, fill, in_this_process, store_of
 from iadsr.encode.recipe import Recipe, manifest
 from iadsr.encode.texts import Corpus
+from iadsr.provenance import digest_of, write_sealed
 
 ROWS_AT_ONCE = 8192  # of an output array
 
@@ -84,8 +84,6 @@ def write_arrays(
     described_by: dict[str, Any],
 ) -> None:
     """Write the arrays; `numbers` tells which text in `found` each title is, then each prefix."""
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a process that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
     of_item, of_prefix = np.split(numbers, [len(corpus.titles)])
     with replacing_folder(folder) as into:
         _write_items(into, found.vectors, of_item)
@@ -93,9 +91,9 @@ def write_arrays(
             _write_prefixes(into, corpus, found.vectors, of_prefix)
         else:
             _write_means(into, corpus, recipe.max_length)
-        sums = {path.name: file_digest(path) for path in sorted(into.iterdir())}
-        shape = {"dim": found.vectors.shape[1], "dtype": "float16", "sha256": sums}
-        write_json(into / "manifest.json", manifest(recipe) | described_by | shape)
+        sums = {path.name: digest_of(path) for path in sorted(into.iterdir())}
+        shape = {"dim": found.vectors.shape[1], "dtype": "float16", "sha256": sums, "inputs": corpus.made_from}
+        write_sealed(into / "manifest.json", manifest(recipe) | described_by | shape)
 
 
 @contextmanager

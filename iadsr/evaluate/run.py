@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 
 from iadsr.encode.encoders.interface import EncoderParams
+from iadsr.errors import UserError
 from iadsr.evaluate.report import EvaluateParams, Table, evaluated
 from iadsr.models.config import ModelConfig
-from iadsr.models.files import load_model
+from iadsr.models.files import load_model, require_own
 from iadsr.models.ranking import Ranks, rank_targets
 from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import judge_all
 from iadsr.params import Params, group
+from iadsr.provenance import checked, digests_of, require_same
 from iadsr.schemas import TEST, VALIDATION
-from iadsr.sequences.text_vectors import PrefixVectors, require_encodings
+from iadsr.sequences.text_vectors import opened_encodings, require_encodings
 from iadsr.sequences.windows import Feed, read_sequences
 from iadsr.serving import read_catalogue, trained_encoder
 from iadsr.train.history import read_history
@@ -48,9 +50,12 @@ class Evaluation:
 
 
 def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
-    """Rank and judge on the device and threads of training; UserError for missing, damaged or unfitting inputs."""
+    """Rank and judge on the device and threads of training; UserError for inputs that are missing, damaged or of
+    another run than the model."""
     settings, (_, device) = group(params, "evaluate", EvaluateParams), machine_of(params)
     model, config = load_model(files.model, device)
+    require_same(files.model, config.inputs, checked([files.sequences, files.items], "filter"), "train")
+    require_own(config, files.history)
     read_catalogue(files.items, config.item_count)  # needed only at the end, for the logged model
     history = read_history(files.history, config.epochs)
     feed, encoder = opened(params, files, model, config, device)
@@ -64,8 +69,12 @@ def opened(
 ) -> tuple[Feed, EncoderParams | None]:
     """The data set; for a model that reads texts of prefixes also its encodings, and the encoder that made them."""
     sequences = read_sequences(files.sequences)
+    if (sequences.users, sequences.item_count) != (config.user_count, config.item_count):
+        raise UserError(f"{files.sequences}: not the data set of the model; run `dvc repro train` again")
     if not (model.traits.reads_prefix_texts and config.encodings):
         return Feed(sequences.to(device)), None
     encoder = trained_encoder(params, config.encodings)
     require_encodings(files.encoded, config.encodings)
-    return Feed(sequences.to(device), PrefixVectors(files.encoded, len(sequences.items))), encoder
+    vectors = opened_encodings(files.encoded, digests_of([files.sequences, files.items]), config.max_length)
+    vectors.require_rows(len(sequences.items), sequences.item_count)
+    return Feed(sequences.to(device), vectors), encoder

@@ -6,6 +6,7 @@ different text (the codes of polars' categories), by counting and sorting of arr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from iadsr.schemas import (
     POSITION,
     RATING,
     RAW_ITEM,
+    RAW_ITEMS,
     RAW_USER,
     SEQUENCES,
     SPLIT,
@@ -53,8 +55,29 @@ class Core(NamedTuple):
 
 
 def read_raw(path: Path) -> pl.DataFrame:
-    """interactions.parquet of `ingest`, ids as categories, without the ratings, which no later stage reads."""
-    return read_table(path, categories=(USER, ITEM)).drop(RATING, strict=False)
+    """interactions.parquet of `ingest`, ids as categories, without the ratings, which no later stage reads.
+
+    UserError where a column is missing, of another type than `ingest` writes, or has gaps.
+    """
+    table = read_table(path, "ingest", categories=(USER, ITEM)).drop(RATING, strict=False)
+    optional = {NANOSECOND: pl.Int32, IS_NOISE: pl.Boolean}
+    present = {name: kind for name, kind in optional.items() if name in table.columns}
+    _require(table, {USER: pl.Categorical, ITEM: pl.Categorical, TIMESTAMP: pl.Int64, **present}, path)
+    return table
+
+
+def read_raw_items(path: Path) -> pl.DataFrame:
+    """items.parquet of `ingest`; UserError as in `read_raw`."""
+    table = read_table(path, "ingest")
+    _require(table, dict.fromkeys(RAW_ITEMS, pl.String), path)
+    return table
+
+
+def _require(table: pl.DataFrame, kinds: Mapping[str, type[pl.DataType]], path: Path) -> None:
+    """UserError unless the table's columns are of these types and without gaps."""
+    for name, kind in kinds.items():
+        if table.schema.get(name) != kind or table[name].null_count():
+            raise UserError(f"{path}: column {name!r} is not as `ingest` writes it; run `dvc repro ingest` again")
 
 
 def codes(column: pl.Series) -> np.ndarray:

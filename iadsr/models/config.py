@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import Field
 
-from iadsr.params import RENAMED, Group
+from iadsr.params import Group
 
 
 class ModelConfig(Group):
-    """config.json of a saved model; one of an earlier version is read under today's names."""
+    """config.json of a saved model, which also tells what the model was made from and what belongs to it."""
 
     dataset: str
     backbone: str
@@ -26,9 +26,6 @@ class ModelConfig(Group):
     best_epoch: int = -1
     epochs: int = 0
     # the manifest of the encodings that the model was trained with
-    encodings: dict[str, Any] | None = Field(default=None, validation_alias=AliasChoices("encodings", "semantic"))
-
-    @field_validator("denoiser")
-    @classmethod
-    def _todays_name(cls, name: str) -> str:
-        return RENAMED.get(name, name)
+    encodings: dict[str, Any] | None = None
+    inputs: dict[str, str] = Field(default_factory=dict)  # digests of the tables that it was trained on
+    outputs: dict[str, str] = Field(default_factory=dict)  # of its weights, history and verdicts

@@ -10,33 +10,37 @@ import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
-from iadsr.artifacts import read_json
 from iadsr.errors import UserError
+from iadsr.provenance import Digests, digest_of, read_sealed, require_same
 
 AGAIN = "run the stage `encode` again (`dvc repro encode`)"
+MANIFEST, ITEM_VECTORS, PREFIX_VECTORS, ROW_NUMBERS = "manifest.json", "items.npy", "prefixes.npy", "rows.npy"
 
 
 class PrefixVectors:
     """Memory-mapped prefix vectors (Eq. 4-5) and item vectors (Eq. 3) of a folder that `encode` wrote.
 
-    `sequence_rows` is the number of rows of sequences.parquet, `max_length` how many items a prefix holds at most;
-    UserError when the folder does not belong to them.
+    `max_length` is how many items a prefix holds at most; UserError when the folder was made for another one, or its
+    files do not fit together.
     """
 
-    def __init__(self, folder: Path, sequence_rows: int | None = None, max_length: int | None = None) -> None:
-        self.manifest: dict[str, Any] = read_manifest(folder)
+    def __init__(self, folder: Path, max_length: int | None = None) -> None:
+        self.folder, self.manifest = folder, read_manifest(folder)
         made_for = self.manifest.get("max_length", max_length)
         if max_length is not None and made_for != max_length:
             raise UserError(f"{folder}: made for prefixes of {made_for} items, but max_length is {max_length}; {AGAIN}")
         self.dim: int = self.manifest["dim"]
-        self.items: Float16[np.ndarray, "items+1 dim"] = _mapped(folder / "items.npy", self.dim)
-        self._prefixes = _mapped(folder / "prefixes.npy", self.dim)
-        self._of_row = _mapped(folder / "rows.npy")
-        if sequence_rows is not None and len(self._of_row) != sequence_rows:
-            found = f"{folder}: made for {len(self._of_row):,} interactions, but the sequences have {sequence_rows:,}"
-            raise UserError(f"{found}; {AGAIN}")
+        self.items: Float16[np.ndarray, "items+1 dim"] = mapped(folder / ITEM_VECTORS, self.dim)
+        self._prefixes = mapped(folder / PREFIX_VECTORS, self.dim)
+        self._of_row = mapped(folder / ROW_NUMBERS)
         if int(self._of_row.max(initial=-1)) >= len(self._prefixes):
-            raise UserError(f"{folder}: rows.npy points beyond prefixes.npy; {AGAIN}")
+            raise UserError(f"{folder}: {ROW_NUMBERS} points beyond {PREFIX_VECTORS}; {AGAIN}")
+
+    def require_rows(self, rows: int, items: int) -> None:
+        """UserError unless there are vectors for as many rows of sequences.parquet and as many items."""
+        for name, found, count in ((ROW_NUMBERS, len(self._of_row), rows), (ITEM_VECTORS, len(self.items), items + 1)):
+            if found != count:
+                raise UserError(f"{self.folder / name}: {found:,} rows, but the sequences need {count:,}; {AGAIN}")
 
     def rows(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Float32 vectors of the prefixes that end at `rows` of sequences.parquet, on the CPU; zeros for padding, -1.
@@ -58,6 +62,22 @@ class PrefixVectors:
         return found
 
 
+def opened_encodings(folder: Path, made_from: Digests, max_length: int) -> PrefixVectors:
+    """The vectors of the tables with these digests; UserError for those of others, or for files changed since."""
+    vectors = PrefixVectors(folder, max_length)
+    require_same(folder, vectors.manifest.get("inputs") or {}, made_from, "encode")
+    for name in (ITEM_VECTORS, PREFIX_VECTORS, ROW_NUMBERS):
+        require_noted(folder / name, vectors.manifest)
+    return vectors
+
+
+def require_noted(path: Path, manifest: dict[str, Any]) -> None:
+    """UserError unless the array in `path` is the one that the manifest describes."""
+    noted = manifest.get("sha256")
+    if not path.is_file() or not isinstance(noted, dict) or noted.get(path.name) != digest_of(path):
+        raise UserError(f"{path}: missing, or not as {MANIFEST} describes it; {AGAIN}")
+
+
 def require_encodings(folder: Path, trained_with: dict[str, Any]) -> None:
     """UserError unless `folder` holds the encodings of the manifest that a model was trained with."""
     if read_manifest(folder) != trained_with:
@@ -66,22 +86,19 @@ def require_encodings(folder: Path, trained_with: dict[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """How the encodings in `folder` were made; UserError for a missing or damaged manifest.json."""
-    path = folder / "manifest.json"
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        raise UserError(f"{path}: missing or unreadable; {AGAIN}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("dim"), int):
-        raise UserError(f"{path}: no `dim` in it; {AGAIN}")
+    content = read_sealed(folder / MANIFEST, "encode")
+    if not isinstance(content.get("dim"), int):
+        raise UserError(f"{folder / MANIFEST}: no `dim` in it; {AGAIN}")
     return content
 
 
-def _mapped(path: Path, dim: int | None = None) -> np.ndarray:
-    """The array in `path`, which must have `dim` columns where one is given; nothing is read yet."""
+def mapped(path: Path, dim: int | None = None) -> np.ndarray:
+    """The array in `path`, which must hold vectors of `dim`, or without it row numbers; nothing is read yet."""
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
         raise UserError(f"{path}: missing or not a whole .npy file; {AGAIN}") from None
-    if array.shape[1:] != (() if dim is None else (dim,)):
-        raise UserError(f"{path}: shape {array.shape} does not fit manifest.json; {AGAIN}")
+    kind, shape = (np.int32, ()) if dim is None else (np.float16, (dim,))
+    if array.dtype != kind or array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        raise UserError(f"{path}: {array.dtype} numbers of shape {array.shape} do not fit {MANIFEST}; {AGAIN}")
     return array

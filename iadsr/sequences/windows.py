@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from iadsr.artifacts import require
+from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
 from iadsr.schemas import IS_NOISE, ITEM, POSITION, SEQUENCES, SPLIT, TEST, TRAIN, USER, VALIDATION
 from iadsr.sequences.text_vectors import PrefixVectors
@@ -59,25 +60,27 @@ class Sequences:
 
 
 def read_sequences(path: Path) -> Sequences:
-    """Read sequences.parquet; UserError when it is missing or empty, lacks a column, or its rows are out of order."""
-    require(path, "filter")
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error}); run `dvc repro filter` again") from None
-    absent = set(SEQUENCES) - set(table.column_names)
-    if absent:
-        raise UserError(f"{path}: no column {sorted(absent)[0]!r}; run `dvc repro filter` again")
+    """Read sequences.parquet; UserError when it is missing, damaged or empty, or its rows are not as `filter` writes
+    them: users 0, 1, ... one after the other, items from 1, positions from 0, and the last two rows held out."""
+    table = read_columns(path, SEQUENCES, "filter", optional=(IS_NOISE,))
     if not len(table):
         raise UserError(f"{path}: empty; run `dvc repro filter` again")
-    users, items = (table[name].to_numpy().astype(np.int64) for name in (USER, ITEM))
+    users, items, positions = (table[name].to_numpy().astype(np.int64) for name in (USER, ITEM, POSITION))
     offsets = np.concatenate([[0], np.flatnonzero(np.diff(users)) + 1, [len(users)]])
-    expected = np.arange(len(users)) - np.repeat(offsets[:-1], np.diff(offsets))
-    ends = np.asarray(table[SPLIT].to_pylist(), dtype=object)[offsets[1:] - 1]
-    if not (np.array_equal(table[POSITION].to_numpy(), expected) and (ends == TEST).all()):
-        raise UserError(f"{path}: rows are not sorted by user and position; run `dvc repro filter` again")
+    lengths = np.diff(offsets)
+    numbers, begins = (np.repeat(each, lengths) for each in (np.arange(len(lengths)), offsets[:-1]))
+    ordered = np.array_equal(users, numbers) and np.array_equal(positions, np.arange(len(users)) - begins)
+    if not (ordered and items.min() >= 1 and _is_split(table[SPLIT], np.repeat(lengths, lengths) - positions)):
+        raise UserError(f"{path}: rows are not as `filter` writes them; run `dvc repro filter` again")
     noise = torch.from_numpy(table[IS_NOISE].to_numpy().astype(bool)) if IS_NOISE in table.column_names else None
     return Sequences(torch.from_numpy(items), torch.from_numpy(offsets.astype(np.int64)), noise)
+
+
+def _is_split(splits: pa.ChunkedArray, from_end: Int[np.ndarray, " rows"]) -> bool:
+    """Is each row of the split that its place tells, `from_end` being 1 for a user's last row?"""
+    held_out = {TEST: from_end == 1, VALIDATION: from_end == 2, TRAIN: from_end > 2}
+    same = (np.array_equal(pc.equal(splits, name).to_numpy(), rows) for name, rows in held_out.items())
+    return bool(all(same) and (from_end > 2)[np.concatenate([[True], from_end[:-1] == 1])].all())
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ def read_raw_ids(users: Path, items: Path, sequences: Sequences) -> RawIds:
 
 def _ids(path: Path, column: str, count: int) -> pa.ChunkedArray:
     found = read_columns(path, (column,), "filter")[column]
-    if len(found) < count:
-        short = f"{len(found):,} rows, but the sequences have {count:,}"
-        raise UserError(f"{path}: {short}; run `dvc repro filter` again")
+    if len(found) != count:
+        unlike = f"{len(found):,} rows, but the sequences have {count:,}"
+        raise UserError(f"{path}: {unlike}; run `dvc repro filter` again")
     return found
 
 

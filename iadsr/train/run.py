@@ -13,17 +13,18 @@ from pathlib import Path
 import torch
 
 import iadsr
-from iadsr.artifacts import file_digest, read_json, text_digest
+from iadsr.artifacts import file_digest, refuse_file, refuse_folder, text_digest
 from iadsr.device import fastest_threads, pick_device, pick_dtype, set_threads
 from iadsr.errors import UserError
 from iadsr.models.assembly import build, chosen_denoiser, configured
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.registry import DENOISERS
-from iadsr.models.files import CONFIG, save_model
+from iadsr.models.files import CONFIG, WEIGHTS, load_config, save_model
 from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import insertions, judge_all
 from iadsr.params import Params, chosen_dataset, group
-from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.provenance import checked, digests_of
+from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
 from iadsr.train.fit import EpochReport, TrainParams, fit
@@ -61,16 +62,24 @@ class Training:
 
     @classmethod
     def of(cls, params: Params, files: TrainFiles) -> Training:
-        """The training that params.yaml asks for; UserError for wrong parameters and for missing or damaged inputs."""
+        """The training that params.yaml asks for; UserError for wrong parameters, for inputs that are missing, damaged
+        or do not belong together, and for what is in the way of an output."""
         settings, device = machine_of(params)
+        refuse_file(files.model)
+        refuse_folder(files.history)
+        refuse_folder(files.denoised)
+        inputs = checked([files.sequences, files.users, files.items], "filter")
         sequences = read_sequences(files.sequences)
         ids = read_raw_ids(files.users, files.items, sequences)
         vectors = None
         if DENOISERS[chosen_denoiser(params)[0]].traits.reads_texts:
-            vectors = PrefixVectors(files.encoded, len(sequences.items), chosen_dataset(params)[1].max_length)
+            made_from = digests_of([files.sequences, files.items])
+            vectors = opened_encodings(files.encoded, made_from, chosen_dataset(params)[1].max_length)
+            vectors.require_rows(len(sequences.items), sequences.item_count)
         manifest = vectors.manifest if vectors else None
         config = configured(params, settings.dim, sequences.users, sequences.item_count, manifest)
-        config = config.model_copy(update={"run": run_digest(config, settings, device, files)})
+        config = config.model_copy(update={"inputs": inputs})
+        config = config.model_copy(update={"run": run_digest(config, settings, device)})
         return cls(files, settings, device, config, sequences, vectors, ids)
 
     @cached_property
@@ -88,8 +97,13 @@ class Training:
 
     def is_done(self) -> bool:
         """Whether all outputs are there, and the model, which is written last, is of this run."""
-        written = self.files.history, self.files.denoised, self.files.model / CONFIG
-        return all(path.exists() for path in written) and read_json(written[-1])["run"] == self.config.run
+        written = [path for path in (self.files.history, self.files.denoised) if path.exists()]
+        try:
+            found = load_config(self.files.model)
+        except UserError:
+            return False
+        weights = self.files.model / WEIGHTS
+        return found.run == self.config.run and weights.exists() and found.outputs == digests_of([weights, *written])
 
     def epochs(self) -> Iterator[EpochReport]:
         """Train; an interrupted training goes on from its last finished epoch."""
@@ -105,7 +119,7 @@ class Training:
         (self.files.model / CONFIG).unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
         write_denoised(self.files.denoised, self.files.sequences, self.ids, verdicts, inserted, config.seed)
         write_history(self.files.history, [report.figures for report in reports])
-        save_model(self.files.model, self.model, config)
+        save_model(self.files.model, self.model, config, (self.files.history, self.files.denoised))
         shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
         remove_abandoned(self.files.work)
         return in_words(config, reports)
@@ -119,18 +133,16 @@ def machine_of(params: Params) -> tuple[TrainParams, torch.device]:
     return settings, device
 
 
-def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device, files: TrainFiles) -> str:
-    """Name the run by what decides its result: configuration, settings, input files, code.
+def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device) -> str:
+    """Name the run by what decides its result: configuration, in which the digests of its inputs are, settings, code.
 
     The number of threads decides only the last digits and is left out: a run goes on with the number it began with.
     """
     root = Path(iadsr.__file__).parent
     code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
-    inputs = [files.sequences, *(sorted(files.encoded.glob("*")) if config.encodings is not None else ())]
     chosen = {"device": device.type, "dtype": str(pick_dtype(settings.dtype, device))}
     decided = settings.model_copy(update=chosen).model_dump_json(exclude={"threads"})
-    digests = map(file_digest, [*inputs, *sorted(code)])
-    return text_digest(config.model_dump_json(), decided, torch.__version__, *digests)[:16]
+    return text_digest(config.model_dump_json(), decided, torch.__version__, *map(file_digest, sorted(code)))[:16]
 
 
 @contextmanager

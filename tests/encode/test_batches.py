@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_encoders import save_model
 from torch import Tensor
+from transformers import BertConfig
 
 from iadsr.encode.batches import Budget, batch_end, encoded
-from iadsr.encode.encoders.interface import Tokens
+from iadsr.encode.encoders.interface import Tokens, TransformerEncoderParams
+from iadsr.encode.encoders.transformer import TransformerEncoder
 from iadsr.errors import UserError
 
 TEXTS = ["ccc", "a", "dddd", "bb", "a", "eeeee"]
@@ -59,6 +63,22 @@ def test_out_of_memory_halves_the_batches(error: type[RuntimeError], message: st
     again = len(small.sizes)
     encoded(small, TEXTS, budget)  # goes on with what is left of the budget
     assert len(small.sizes) == 2 * again
+
+
+def test_vectors_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    """A real transformer on texts of many lengths: the same bytes from one batch at a time and from three at once."""
+    folder = save_model(tmp_path / "tiny", BertConfig, "<s> $A </s>")
+    encoder = TransformerEncoder(
+        TransformerEncoderParams(kind="transformer", model=folder, max_tokens=32), torch.device("cpu"), torch.float32
+    )
+    texts = [chr(97 + number % 26) * (1 + number % 30) for number in range(60)]
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(encoded(encoder, texts, Budget(100)).vectors.tobytes())
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def test_another_error_is_no_lack_of_memory() -> None:

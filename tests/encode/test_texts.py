@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from iadsr.encode.texts import Corpus, Wording, prefix_texts, read_corpus
 from iadsr.errors import UserError
+from iadsr.provenance import write_note
 
 
 def corpus_of(*histories: list[int], titles: list[str]) -> Corpus:
@@ -36,6 +37,7 @@ def write_tables(folder: Path, **changes: list[object]) -> tuple[Path, Path]:
     paths = folder / "sequences.parquet", folder / "items.parquet"
     for path, columns in zip(paths, (sequences, items), strict=True):
         pyarrow.parquet.write_table(pa.table({name: column for name, column in columns.items() if column}), path)
+    write_note(folder, {}, paths)
     return paths
 
 
@@ -83,7 +85,7 @@ def test_reads_what_filter_wrote(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"title": ["red", "  "]}, "items.parquet: item 2 has an empty title"),
-        ({"title": ["red", None]}, "items.parquet: item 2 has an empty title"),
+        ({"title": ["red", None]}, "items.parquet: column 'title': expected text without gaps"),
         ({"item": [1, 2, 3, 2, 1]}, "sequences.parquet: items 1..3, but"),
         ({"item": [1, 2, 0, 2, 1]}, "sequences.parquet: items 0..2, but"),
         ({"position": [1, 2, 0, 0, 1]}, "not sorted by user and position"),
@@ -99,7 +101,10 @@ def test_broken_tables_are_named(tmp_path: Path, changes: dict[str, list[object]
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     sequences, items = write_tables(tmp_path)
     sequences.write_text("user,item\n")
-    with pytest.raises(UserError, match=r"sequences\.parquet: not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"sequences\.parquet: not what the stage `filter` wrote last; run"):
+        read_corpus(sequences, items)
+    write_note(tmp_path, {}, (sequences, items))
+    with pytest.raises(UserError, match=r"sequences\.parquet: not a whole Parquet file"):
         read_corpus(sequences, items)
     sequences.unlink()
     with pytest.raises(UserError, match=r"sequences\.parquet: missing; run"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from letters import Letters
 from torch import Tensor
 
-from iadsr.artifacts import file_digest, read_json
+from iadsr.artifacts import file_digest
 from iadsr.encode import cache
 from iadsr.encode.batches import batches, prefix_means
 from iadsr.encode.encoders.interface import Tokens, TransformerEncoderParams
@@ -22,6 +22,7 @@ from iadsr.encode.recipe import EncodeParams, Recipe
 from iadsr.encode.texts import Corpus
 from iadsr.encode.write import write_encoded
 from iadsr.errors import UserError
+from iadsr.provenance import read_sealed
 
 
 def recipe(prefixes: str = "joint", batch_tokens: int = 8, max_length: int = 2, model: str = "letters") -> Recipe:
@@ -69,7 +70,7 @@ def test_each_distinct_text_is_encoded_once(tmp_path: Path, corpus: Corpus) -> N
     encoder = Letters()
     counts, new, dim = write_encoded(tmp_path / "out", corpus, encoder, recipe(), tmp_path / "work")
     assert (new, dim) == (5, 2)
-    assert encoder.encoded == ["a", "bb", "ccc", "abb", "bba"]
+    assert sorted(encoder.encoded) == ["a", "abb", "bb", "bba", "ccc"]
     assert (counts.texts, counts.distinct_texts, counts.tokens, counts.truncated_texts) == (9, 5, 12, 0)
 
 
@@ -78,7 +79,7 @@ def test_truncated_texts_are_counted(tmp_path: Path, corpus: Corpus) -> None:
     longer = Corpus(["a", "dddd", "a", "ccc"], corpus.items, corpus.positions, corpus.usable)
     encoder = Letters()
     assert write_encoded(tmp_path / "out", longer, encoder, recipe(), tmp_path / "work").counts.truncated_texts == 2
-    assert encoder.encoded == ["a", "ccc", "dddd", "dddd", "ddda"]
+    assert sorted(encoder.encoded) == ["a", "ccc", "ddda", "dddd", "dddd"]
 
 
 @pytest.mark.parametrize("prefixes", ["joint", "mean"])
@@ -93,7 +94,7 @@ def test_no_usable_prefix(tmp_path: Path, prefixes: str) -> None:
 def test_manifest_is_the_same_everywhere(tmp_path: Path, corpus: Corpus) -> None:
     made = recipe(model=str(tmp_path / "weights"))
     write_encoded(tmp_path / "out", corpus, Letters(), made, tmp_path / "work")
-    assert read_json(tmp_path / "out/manifest.json") == {
+    assert read_sealed(tmp_path / "out/manifest.json", "encode") == {
         "adapters": [],
         "computed_in": "float32",
         "dim": 2,
@@ -112,6 +113,7 @@ def test_manifest_is_the_same_everywhere(tmp_path: Path, corpus: Corpus) -> None
         "prefix_template": "{titles}",
         "separator": "-",
         "sha256": {name: file_digest(tmp_path / "out" / name) for name in ("items.npy", "prefixes.npy", "rows.npy")},
+        "inputs": {},
         "texts": 9,
         "tokens": 12,
         "truncated_texts": 0,
@@ -147,7 +149,7 @@ def test_templates(tmp_path: Path, corpus: Corpus) -> None:
     made = Recipe(made.name, made.spec, settings, made.max_length)
     write_encoded(tmp_path / "out", corpus, encoder, made, tmp_path / "work")
     assert sorted(encoder.encoded) == sorted(["za", "zbb", "zccc", "ya", "yabb", "ybba"])
-    assert read_json(tmp_path / "out/manifest.json")["item_template"] == "{}z{title}"
+    assert read_sealed(tmp_path / "out/manifest.json", "encode")["item_template"] == "{}z{title}"
 
 
 def test_what_was_encoded_is_never_encoded_again(tmp_path: Path, corpus: Corpus) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from small_models import DIM, EVERY_BACKBONE, ITEMS, LENGTH, SETTINGS, USERS, WI
 from iadsr.errors import UserError
 from iadsr.models.assembly import build
 from iadsr.models.config import ModelConfig
-from iadsr.models.files import load_config, load_model, save_model
+from iadsr.models.files import load_config, load_model, require_own, save_model
+from iadsr.provenance import digests_of, read_sealed, write_sealed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -46,21 +46,9 @@ def test_goes_round(backbone: str, denoiser: str, tmp_path: Path) -> None:
     save_model(tmp_path, model, config)
     torch.manual_seed(0)
     loaded, found = load_model(tmp_path, CPU)
-    assert found == config and not loaded.training
+    assert found.model_copy(update={"outputs": {}}) == config and not loaded.training
     assert torch.equal(loaded.states(batch), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_a_model_under_the_names_of_an_earlier_revision(tmp_path: Path) -> None:
-    """There config.json called the text rule `semantic`, and the manifest of the encodings, too."""
-    rule = {"share": 0.1, "mask_at_test": True}
-    config = config_of(denoiser="text_rule", denoiser_params=rule, encodings={"dim": WIDTH, "prefixes": "mean"})
-    save_model(tmp_path, build(config), config)
-    path = tmp_path / "config.json"
-    content = json.loads(path.read_text())
-    content |= {"denoiser": "semantic", "semantic": content.pop("encodings")}
-    path.write_text(json.dumps(content))
-    assert load_model(tmp_path, CPU)[1] == config
 
 
 def test_weights_are_drawn_from_the_seed() -> None:
@@ -74,39 +62,109 @@ def test_a_denoiser_starts_from_the_plain_recommender_s_weights() -> None:
     assert all(torch.equal(value, denoised[name]) for name, value in plain.items())
 
 
-def test_no_model_here(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.json: no trained model here"):
-        load_model(tmp_path, CPU)
-    save_model(tmp_path, build(config_of()), config_of())
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors: cannot be loaded"):
-        load_model(tmp_path, CPU)
+def resealed(folder: Path, **changes: Any) -> None:
+    """As by somebody who knows how the digests are made."""
+    content = read_sealed(folder / "config.json", "train")
+    weights = folder / "model.safetensors"
+    write_sealed(folder / "config.json", {**content, **changes, "outputs": digests_of([weights])})
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"dataset": "small"}'])
-def test_a_broken_configuration(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match="no trained model here"):
-        load_config(tmp_path)
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_model(folder, build(config_of()), config_of())
+    return folder
 
 
-def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, build(config_of()), config_of())
-    content = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**content, "surprise": 1}))
-    with pytest.raises(UserError, match="surprise"):
-        load_config(tmp_path)
+def test_no_model_here(saved: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json: missing; run `dvc repro train` first"):
+        load_model(saved / "elsewhere", CPU)
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: missing; run `dvc repro train` first"):
+        load_model(saved, CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"dataset": "small"}', b"[" * 10**5, b"1" * 5000])
+def test_a_broken_configuration(content: bytes, saved: Path) -> None:
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"config\.json: damaged, changed by hand, or of an earlier version; run `dvc re"
+    ):
+        load_config(saved)
+
+
+def test_a_configuration_changed_by_hand(saved: Path) -> None:
+    path = saved / "config.json"
+    path.write_text(path.read_text().replace('"seed": 7', '"seed": 8'))
+    with pytest.raises(UserError, match=r"config\.json: damaged, changed by hand"):
+        load_config(saved)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"surprise": 1},
+        {"dim": "wide"},
+        {"dim": 0},
+        {"backbone": "gru5rec"},
+        {"backbone": "../../x"},
+        {"backbone": "os.system"},
+        {"backbone": "none"},
+        {"backbone_params": {"hidden": -1}},
+        {"denoiser": "magic"},
+        {"denoiser_params": {"theta": None}},
+        {"encodings": None},
+        {"encodings": {"dim": [1]}},
+        {"item_count": 10**30},
+    ],
+)
+def test_a_configuration_that_nothing_can_be_built_from(changes: dict[str, Any], saved: Path) -> None:
+    """Even with digests that are right: names outside the registries, values outside their ranges."""
+    resealed(saved, **changes)
+    with pytest.raises(
+        UserError, match=r"config\.json: describes no model that this version knows; run `dvc repro train`"
+    ):
+        load_config(saved)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"item_count": 10**12}, {"backbone": "caser", "backbone_params": SETTINGS["caser"]}]
+)
+def test_a_configuration_of_another_model(changes: dict[str, Any], saved: Path) -> None:
+    """Found by the shapes, before any memory is taken."""
+    resealed(saved, **changes)
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: not the weights of the model that config\.json describes"
+    ):
+        load_model(saved, CPU)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50])
-def test_broken_weights(content: bytes, tmp_path: Path) -> None:
-    save_model(tmp_path, build(config_of()), config_of())
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_model(tmp_path, CPU)
+def test_broken_weights(content: bytes, saved: Path) -> None:
+    (saved / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: not of the training that config\.json describes"):
+        load_model(saved, CPU)
+    resealed(saved)
+    with pytest.raises(UserError, match=r"model\.safetensors: not a whole file of weights"):
+        load_model(saved, CPU)
 
 
-def test_weights_of_another_shape(tmp_path: Path) -> None:
-    save_model(tmp_path, build(config_of()), config_of(item_count=ITEMS + 1))
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_model(tmp_path, CPU)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value: float, saved: Path) -> None:
+    model = build(config_of())
+    with torch.no_grad():
+        model.items.weight[3, 2] = value
+    save_model(saved, model, config_of())
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: some weights are no numbers; run `dvc repro train` again"
+    ):
+        load_model(saved, CPU)
+
+
+def test_files_beside_the_model_belong_to_it(saved: Path) -> None:
+    (saved.parent / "history.csv").write_text("a")
+    save_model(saved, build(config_of()), config_of(), (saved.parent / "history.csv",))
+    require_own(load_config(saved), saved.parent / "history.csv")
+    (saved.parent / "history.csv").write_text("b")
+    with pytest.raises(UserError, match=r"history\.csv: not of the training that config\.json describes"):
+        require_own(load_config(saved), saved.parent / "history.csv")

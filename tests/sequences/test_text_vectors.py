@@ -8,24 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from iadsr.artifacts import write_array, write_json
+from iadsr.artifacts import write_array
 from iadsr.errors import UserError
-from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.provenance import digest_of, write_sealed
+from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four rows of sequences; the last is a test item's. Prefix vectors [1, 2] and [3, 4]; rows 0 and 2 share one."""
-    write_json(tmp_path / "manifest.json", {"dim": 2})
     write_array(tmp_path / "items.npy", np.array([[0, 0], [5, 6]], dtype=np.float16))
     write_array(tmp_path / "prefixes.npy", np.array([[1, 2], [3, 4]], dtype=np.float16))
     write_array(tmp_path / "rows.npy", np.array([0, 1, 0, -1], dtype=np.int32))
+    sums = {path.name: digest_of(path) for path in tmp_path.iterdir()}
+    content = {"dim": 2, "max_length": 32, "sha256": sums, "inputs": {"filtered/sequences.parquet": "a"}}
+    write_sealed(tmp_path / "manifest.json", content)
     return tmp_path
 
 
 def test_rows_and_padding(folder: Path) -> None:
     """Rows 2, 1, -1, -1 give the first vector, the second, and zeros for both paddings."""
-    vectors = PrefixVectors(folder, 4).rows(torch.tensor([[2, 1], [-1, -1]]))
+    vectors = PrefixVectors(folder).rows(torch.tensor([[2, 1], [-1, -1]]))
     assert vectors.dtype == torch.float32
     assert vectors.tolist() == [[[1, 2], [3, 4]], [[0, 0], [0, 0]]]
 
@@ -53,19 +56,34 @@ def test_rows_that_do_not_exist_are_refused(folder: Path, row: int) -> None:
 
 
 def test_made_for_other_sequences(folder: Path) -> None:
-    with pytest.raises(
-        UserError, match="made for 4 interactions, but the sequences have 1,000; run the stage `encode`"
-    ):
-        PrefixVectors(folder, 1000)
+    vectors = PrefixVectors(folder)
+    vectors.require_rows(4, 1)
+    with pytest.raises(UserError, match=r"rows.npy: 4 rows, but the sequences need 1,000; run the stage `encode`"):
+        vectors.require_rows(1000, 1)
+    with pytest.raises(UserError, match=r"items.npy: 2 rows, but the sequences need 4; run the stage `encode`"):
+        vectors.require_rows(4, 3)
 
 
 def test_made_for_prefixes_of_another_length(folder: Path) -> None:
-    """A manifest that says nothing of it, as those of tests, is taken as it is."""
-    PrefixVectors(folder, 4, 50)
-    write_json(folder / "manifest.json", {"dim": 2, "max_length": 32})
-    PrefixVectors(folder, 4, 32)
+    PrefixVectors(folder, 32)
     with pytest.raises(UserError, match="made for prefixes of 32 items, but max_length is 50; run the stage `encode`"):
-        PrefixVectors(folder, 4, 50)
+        PrefixVectors(folder, 50)
+
+
+def test_made_from_other_tables(folder: Path) -> None:
+    opened_encodings(folder, {"filtered/sequences.parquet": "a"}, 32)
+    with pytest.raises(
+        UserError, match=r"made from another filtered/sequences.parquet than is there now; run `dvc rep"
+    ):
+        opened_encodings(folder, {"filtered/sequences.parquet": "b"}, 32)
+
+
+@pytest.mark.parametrize("name", ["items.npy", "prefixes.npy", "rows.npy"])
+def test_a_changed_array_is_named(folder: Path, name: str) -> None:
+    """Of the same shape and type, so that nothing but its digest tells."""
+    write_array(folder / name, np.zeros_like(np.load(folder / name)))
+    with pytest.raises(UserError, match=rf"{name}: missing, or not as manifest.json describes it; run the stage"):
+        opened_encodings(folder, {"filtered/sequences.parquet": "a"}, 32)
 
 
 def test_parts_that_do_not_fit_each_other(folder: Path) -> None:
@@ -73,7 +91,7 @@ def test_parts_that_do_not_fit_each_other(folder: Path) -> None:
     with pytest.raises(UserError, match=r"rows\.npy points beyond prefixes\.npy"):
         PrefixVectors(folder)
     write_array(folder / "prefixes.npy", np.zeros((9, 3), dtype=np.float16))
-    with pytest.raises(UserError, match=r"prefixes\.npy: shape \(9, 3\) does not fit"):
+    with pytest.raises(UserError, match=r"prefixes\.npy: float16 numbers of shape \(9, 3\) do not fit"):
         PrefixVectors(folder)
 
 
@@ -92,6 +110,6 @@ def test_missing_or_torn_files_are_named(folder: Path, name: str) -> None:
 
 
 def test_manifest_without_dim(folder: Path) -> None:
-    write_json(folder / "manifest.json", {})
+    write_sealed(folder / "manifest.json", {})
     with pytest.raises(UserError, match="no `dim`"):
         PrefixVectors(folder)

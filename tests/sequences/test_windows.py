@@ -73,7 +73,7 @@ def test_refuses_missing_empty_and_narrow_files(tmp_path: Path) -> None:
 def test_refuses_rows_out_of_order(tmp_path: Path, rows: list[int]) -> None:
     """Positions swapped; a first user without, a last user without its test row."""
     pyarrow.parquet.write_table(table().take(pa.array(rows, pa.int64())), tmp_path / "s.parquet")
-    with pytest.raises(UserError, match="not sorted"):
+    with pytest.raises(UserError, match="rows are not as `filter` writes them"):
         read_sequences(tmp_path / "s.parquet")
 
 
