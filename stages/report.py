@@ -26,7 +26,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from stages.tracking import tracking_uri
 
     content = read_params(params)
-    dataset, metrics = figures(paths.DATASET_METRICS, "filter"), figures(paths.METRICS, "evaluate")
+    dataset, metrics = figures(paths.DATASET_METRICS, "filter"), figures(paths.DETAILS, "evaluate")
     config = load_config(paths.MODEL)
     print("\n".join(lines(config, dataset, metrics, tracking_uri())))
     if differs(content, config):

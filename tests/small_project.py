@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 COPIED = ("params.yaml", "data", "models", "metrics")
 TRAINED = (paths.MODEL, paths.HISTORY, paths.DENOISED)
-EVALUATED = (paths.METRICS, paths.RANKS, paths.PLOTS)
+EVALUATED = (paths.METRICS, paths.DETAILS, paths.RANKS, paths.PLOTS)
 BEFORE_TRAINING = (
     *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS),
-    *(paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.ENCODED),
+    *(paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.DATASET_DETAILS, paths.ENCODED),
 )
 
 
