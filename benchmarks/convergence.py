@@ -18,7 +18,7 @@ from benchmarks.prepared import environment, parameters, prepared
 from iadsr.artifacts import read_json
 from iadsr.device import pick_device
 from iadsr.errors import UserError
-from iadsr.models.ranking import HEADLINES
+from iadsr.models.ranking import headlines
 from stages import paths
 from stages.command import new_app, reports_errors
 from stages.seeds import link, parsed
@@ -71,12 +71,12 @@ def alone(content: Fields, folder: Path) -> Fields:
         workspace = opened(content, folder, Path(scratch))
         seconds = command(workspace, "stages.train")
         evaluation = command(workspace, "stages.evaluate")
-        found = read_json(workspace / paths.METRICS)
+        found = read_json(workspace / paths.DETAILS)
     return {
         "seed": content["seed"],
         "seconds": round(seconds, 2),
         "evaluation": round(evaluation, 2),
-        **{name: round(found[name], 5) for name in ("epochs", "best_epoch", *HEADLINES)},
+        **{name: round(found[name], 5) for name in ("epochs", "best_epoch", *headlines(found))},
     }
 
 
@@ -86,7 +86,8 @@ def side_by_side(content: Fields, folder: Path, seeds: list[int]) -> Fields:
         workspace = opened(content, folder, Path(scratch))
         seconds = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
         found = read_json(workspace / paths.SEEDS / "summary.json")
-    shown = {name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in ("epochs", *HEADLINES)}
+    names = ("epochs", *headlines(found["mean"]))
+    shown = {name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in names}
     return {"seeds": seeds, "seconds": round(seconds, 2), **shown}
 
 

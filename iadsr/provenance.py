@@ -57,12 +57,15 @@ def _are_digests(part: Any) -> bool:
     return isinstance(part, dict) and all(isinstance(digest, str) for digest in part.values())
 
 
-def checked(paths: Iterable[Path], stage: str) -> Digests:
-    """The digests of files that `stage` has written; UserError for one that is missing, or not of its last run."""
+def checked(paths: Iterable[Path], stage: str, folder: Path | None = None) -> Digests:
+    """The digests of files that `stage` has written; UserError for one that is missing, or not of its last run.
+
+    The note is in `folder`, by default that of the file.
+    """
     found: Digests = {}
     for path in paths:
         require(path, stage)
-        noted = read_note(path.parent, stage)["outputs"].get(name_of(path))
+        noted = read_note(folder or path.parent, stage)["outputs"].get(name_of(path))
         found[name_of(path)] = digest_of(path)
         if found[name_of(path)] != noted:
             raise UserError(f"{path}: not what the stage `{stage}` wrote last; run `dvc repro {stage}` again")

@@ -27,10 +27,11 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     """Evaluate models/model: metrics/metrics.json, per-user ranks, tables and pictures; log the run to MLflow.
 
     HR and NDCG are over the full catalogue; names end in `_unfiltered` (the paper's protocol) or `_filtered` (items
-    that the user has seen before are not ranked). Ties count as their expected rank.
+    that the user has seen before are not ranked). Ties count as their expected rank. metrics/details.json has every
+    number, metrics/metrics.json those that people compare.
     """
     from iadsr.evaluate.run import evaluate
-    from iadsr.models.ranking import HEADLINES
+    from iadsr.models.ranking import headline_cutoff, headlines
     from iadsr.params import read_params
     from stages.tracking import open_run
 
@@ -39,7 +40,8 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     write(found)
     with open_run(found.config, content) as run:
         track(run, found)
-    print(f"test, unfiltered: HR@10 {found.metrics.get(HEADLINES[0], float('nan')):.4f}; see {paths.METRICS}")
+    hits, cutoff = found.metrics[headlines(found.metrics)[0]], headline_cutoff(found.settings.cutoffs)
+    print(f"test, unfiltered: HR@{cutoff} {hits:.4f}; see {paths.METRICS}")
 
 
 def files() -> EvaluateFiles:
@@ -49,22 +51,33 @@ def files() -> EvaluateFiles:
 
 
 def write(found: Evaluation) -> None:
-    """Write the results; the plots take the place of their folder together, or not at all."""
-    from iadsr.artifacts import replacing_folder, write_json
-    from iadsr.evaluate.plots import draw_plots
-    from iadsr.evaluate.report import write_ranks, write_tables
+    """Write the results, which take their places together, or not at all; and note what they were made from."""
+    from contextlib import ExitStack
 
-    with replacing_folder(paths.PLOTS) as folder:
-        write_tables(folder, found.tables)
-        draw_plots(folder, found.history, found.tables, found.settings.cutoffs[0])
-    write_ranks(paths.RANKS, found.ranks)
-    write_json(paths.METRICS, found.metrics | {"best_epoch": found.config.best_epoch, "epochs": found.config.epochs})
+    from iadsr.artifacts import replacing, replacing_folder, write_json
+    from iadsr.evaluate.plots import draw_plots
+    from iadsr.evaluate.report import compared, write_ranks, write_tables
+    from iadsr.models.files import CONFIG
+    from iadsr.provenance import digests_of, write_note
+
+    numbers = found.metrics | {"best_epoch": found.config.best_epoch, "epochs": found.config.epochs}
+    results = (paths.RANKS, paths.DETAILS, paths.METRICS)
+    with ExitStack() as stack:
+        plots = stack.enter_context(replacing_folder(paths.PLOTS))
+        ranks, details, metrics = (stack.enter_context(replacing(path)) for path in results)
+        write_tables(plots, found.tables)
+        draw_plots(plots, found.history, found.tables, found.settings.cutoffs[0])
+        write_ranks(ranks, found.ranks)
+        write_json(details, numbers)
+        write_json(metrics, compared(numbers))
+    write_note(paths.EVALUATED, found.config.inputs | digests_of([paths.MODEL / CONFIG]), results)
 
 
 def track(run: Run, found: Evaluation) -> None:
     """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
     run.backfill(found.history)
-    run.log_final(found.metrics, found.config.epochs, [paths.METRICS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))])
+    files = [paths.METRICS, paths.DETAILS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))]
+    run.log_final(found.metrics, found.config.epochs, files)
     run.log_model(lambda: log_model(found.config, found.encoder))
     run.finish()
 

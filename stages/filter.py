@@ -13,13 +13,15 @@ app = new_app()
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Turn data/raw into data/filtered: duplicates, k-core, time order, leave-one-out split, planted noise.
 
-    Reads `datasets.<dataset>.core`, `filter` and `noise`; writes the statistics of Table 1 to metrics/dataset.json.
+    Reads `datasets.<dataset>.core`, `filter` and `noise`; writes the statistics of Table 1 to metrics/dataset.json,
+    and all that was counted to metrics/dataset_details.json.
     """
     from functools import partial
 
     from iadsr.artifacts import write_json
     from iadsr.filter.filtered import filtered, in_words
     from iadsr.filter.interactions import read_raw, read_raw_items
+    from iadsr.filter.table_1 import compared
     from iadsr.params import read_params
     from iadsr.parquet import write_as_text, write_together
     from iadsr.provenance import checked, write_note
@@ -31,10 +33,11 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
             paths.SEQUENCES: partial(write_as_text, found.sequences),
             paths.USERS: found.users.write_parquet,
             paths.ITEMS: found.items.write_parquet,
-            paths.DATASET_METRICS: partial(write_json, content=found.metrics),
+            paths.DATASET_METRICS: partial(write_json, content=compared(found.metrics)),
+            paths.DATASET_DETAILS: partial(write_json, content=found.metrics),
         }
     )
-    written = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS)
+    written = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.DATASET_DETAILS)
     write_note(paths.FILTERED, made_from, written)
     print(in_words(content["dataset"], found.metrics))
 

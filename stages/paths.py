@@ -27,6 +27,7 @@ SEQUENCES = Path("data/filtered/sequences.parquet")
 USERS = Path("data/filtered/users.parquet")
 ITEMS = Path("data/filtered/items.parquet")
 DATASET_METRICS = Path("metrics/dataset.json")
+DATASET_DETAILS = Path("metrics/dataset_details.json")
 
 ENCODED = Path("data/encoded")
 
@@ -36,6 +37,7 @@ DENOISED = Path("models/denoised.parquet")
 SEEDS = Path("models/seeds")
 
 METRICS = Path("metrics/metrics.json")
+DETAILS = Path("metrics/details.json")
 EVALUATED = Path("data/evaluated")
 RANKS = Path("data/evaluated/ranks.parquet")
 PLOTS = Path("metrics/plots")

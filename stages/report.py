@@ -26,23 +26,36 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from stages.tracking import tracking_uri
 
     content = read_params(params)
-    dataset, metrics = figures(paths.DATASET_METRICS, "filter"), figures(paths.METRICS, "evaluate")
+    dataset = figures(paths.DATASET_METRICS, paths.FILTERED, "filter")
+    metrics = figures(paths.DETAILS, paths.EVALUATED, "evaluate")
     config = load_config(paths.MODEL)
+    require_one_run(config)
     print("\n".join(lines(config, dataset, metrics, tracking_uri())))
     if differs(content, config):
         print(f"\n{params} has changed since this model was trained: `dvc repro` would train again")
 
 
-def figures(path: Path, stage: str) -> dict[str, Any]:
-    """The numbers that a stage has written; UserError when the file is missing or damaged."""
-    from iadsr.artifacts import read_json, require
+def figures(path: Path, noted_in: Path, stage: str) -> dict[str, Any]:
+    """The numbers that a stage has written; UserError when the file is missing, damaged or was changed."""
+    from iadsr.artifacts import read_json
     from iadsr.errors import UserError
+    from iadsr.provenance import checked
 
-    require(path, stage)
-    try:
-        return read_json(path)
-    except ValueError:
-        raise UserError(f"{path}: not valid JSON; run `dvc repro {stage}` again") from None
+    checked([path], stage, noted_in)
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(value, int | float) for value in content.values()):
+        raise UserError(f"{path}: not a table of numbers; run `dvc repro {stage}` again")
+    return content
+
+
+def require_one_run(config: ModelConfig) -> None:
+    """UserError unless data set, model and metrics are of one run."""
+    from iadsr.models.files import CONFIG
+    from iadsr.provenance import checked, digests_of, read_note, require_same
+
+    require_same(paths.MODEL, config.inputs, checked([paths.SEQUENCES, paths.ITEMS], "filter"), "train")
+    evaluated = read_note(paths.EVALUATED, "evaluate")["inputs"]
+    require_same(paths.DETAILS, evaluated, digests_of([paths.MODEL / CONFIG]), "evaluate")
 
 
 def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:

@@ -71,7 +71,7 @@ def train_side_by_side(content: dict[str, Any], listed: str) -> None:
             stop.set()
             print(f"stopping: {error}", file=sys.stderr)
             raise
-    metrics = {seed: read_json(folder / paths.METRICS) for seed, folder in folders.items()}
+    metrics = {seed: read_json(folder / paths.DETAILS) for seed, folder in folders.items()}
     write_json(paths.SEEDS / "summary.json", summary(metrics))
     print("\n".join(table(metrics)))
 
@@ -141,9 +141,9 @@ def shared(metrics: dict[int, dict[str, float]]) -> list[str]:
 
 def table(metrics: dict[int, dict[str, float]]) -> Iterator[str]:
     """A Markdown table with one row a seed, and the mean with the standard deviation."""
-    from iadsr.models.ranking import HEADLINES
+    from iadsr.models.ranking import headlines
 
-    whole, names = summary(metrics), [name for name in HEADLINES if name in shared(metrics)]
+    whole, names = summary(metrics), headlines(shared(metrics))
     yield "| seed | epochs | " + " | ".join(name.removeprefix("test_") for name in names) + " |"
     yield "|---" * (2 + len(names)) + "|"
     for seed, found in metrics.items():

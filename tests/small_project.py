@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 COPIED = ("params.yaml", "data", "models", "metrics")
 TRAINED = (paths.MODEL, paths.HISTORY, paths.DENOISED)
-EVALUATED = (paths.METRICS, paths.EVALUATED, paths.PLOTS)
+EVALUATED = (paths.METRICS, paths.DETAILS, paths.EVALUATED, paths.PLOTS)
 BEFORE_TRAINING = (
-    *(paths.RAW, paths.INGEST_METRICS, paths.FILTERED, paths.DATASET_METRICS, paths.ENCODED),
+    *(paths.RAW, paths.INGEST_METRICS, paths.FILTERED, paths.DATASET_METRICS, paths.DATASET_DETAILS, paths.ENCODED),
 )
 
 

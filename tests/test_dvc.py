@@ -104,7 +104,8 @@ def test_the_first_run_runs_every_stage(project: Path, first_run: str) -> None:
 
 def test_git_keeps_metrics_and_dvc_keeps_data(project: Path, command: Command) -> None:
     files = set(command("git", "ls-files").split())
-    assert {str(path) for path in (paths.METRICS, paths.DATASET_METRICS, paths.INGEST_METRICS)} <= files
+    numbers = (paths.METRICS, paths.DETAILS, paths.DATASET_METRICS, paths.DATASET_DETAILS, paths.INGEST_METRICS)
+    assert {str(path) for path in numbers} <= files
     assert not [file for file in files if file.startswith(("data/", "models/", "metrics/plots/", "mlruns/", ".cache/"))]
     assert "mlflow.db" not in files
 
@@ -186,6 +187,17 @@ def test_an_experiment_runs_what_it_changes_and_has_a_run_of_its_own(project: Pa
     changed = json.loads(command("dvc", "params", "diff", "--json"))["params.yaml"]
     assert {key: (value["old"], value["new"]) for key, value in changed.items()} == {"theta": (-0.9, -0.5)}
     assert str(paths.METRICS) in json.loads(command("dvc", "metrics", "diff", "--all", "--json"))
+
+
+def test_all_that_can_differ_fits_on_a_screen(project: Path, command: Command) -> None:
+    """Another data set, of the paper and with planted noise, and another method: every number is another."""
+    for path in (paths.METRICS, paths.DATASET_METRICS):
+        numbers = {name: value + 1 for name, value in json.loads((project / path).read_text()).items()}
+        more = {"planted_interactions": 1, "equals_paper_table_1": True} if path == paths.DATASET_METRICS else {}
+        (project / path).write_text(json.dumps(numbers | more))
+    lines = command("dvc", "metrics", "diff").splitlines()
+    assert sum("test_hr_10_unfiltered" in line for line in lines) == 1 and "noise_auc" in "".join(lines)
+    assert len(lines) < 25
 
 
 def test_plots_are_shown(project: Path, command: Command) -> None:

@@ -14,11 +14,11 @@ from pydantic import Field, PositiveInt
 from iadsr.artifacts import replacing
 from iadsr.evaluate.noise_detection import detection_by_bucket, detection_metrics
 from iadsr.evaluate.popularity import Equal, bucket_table, popularity_buckets
-from iadsr.models.ranking import Ranks, metric_name, summarise
+from iadsr.models.ranking import Ranks, cutoffs_of, headline_cutoff, headlines, metric_name, summarise
 from iadsr.models.recommender import Verdicts
 from iadsr.models.verdicts import training_rows
 from iadsr.params import Group
-from iadsr.schemas import SPLIT, TEST, USER
+from iadsr.schemas import SPLIT, TEST, USER, VALIDATION
 from iadsr.sequences.windows import Feed, Sequences
 
 
@@ -30,6 +30,8 @@ class EvaluateParams(Group):
 
 
 Table = list[dict[str, Any]]
+OF_NOISE = ("noise_auc", "noise_precision", "noise_recall")
+BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch", "epochs")
 
 
 def evaluated(
@@ -59,9 +61,15 @@ def evaluated(
         for name in (metric_name("ndcg", settings.cutoffs[0], "unfiltered"), "drop_ratio", "drop_ratio_expected"):
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     for row in tables.get("noise_equal_interactions", ()):
-        for name in ("noise_auc", "noise_precision", "noise_recall"):
+        for name in OF_NOISE:
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     return metrics, tables
+
+
+def compared(numbers: dict[str, float]) -> dict[str, float]:
+    """The few of all numbers that people compare runs by: at most 12, so that `dvc metrics diff` fits on a screen."""
+    validation = metric_name("ndcg", headline_cutoff(cutoffs_of(numbers)), "unfiltered", VALIDATION)
+    return {name: numbers[name] for name in (*headlines(numbers), validation, *BESIDE_ACCURACY) if name in numbers}
 
 
 def _detection(

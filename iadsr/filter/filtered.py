@@ -25,7 +25,7 @@ from iadsr.params import Params, chosen_dataset, group
 
 @dataclass(frozen=True)
 class Filtered:
-    """Tables as `schemas` says, and the flat numbers of metrics/dataset.json."""
+    """Tables as `schemas` says, and the flat numbers of metrics/dataset_details.json."""
 
     sequences: pl.DataFrame
     users: pl.DataFrame

@@ -8,6 +8,9 @@ from iadsr.filter.interactions import distinct, pair_keys, time_keys
 from iadsr.published import TABLE_1, DatasetSize, Table1Row
 from iadsr.schemas import IS_NOISE, ITEM, SPLIT, TEST, TRAIN, USER
 
+COMPARED = ("users", "items", "interactions", "average_length", "sparsity", "tied_last_two", "equals_paper_table_1")
+COMPARED_IF_ANY = ("noise_interactions", "planted_interactions")
+
 
 def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
     """Counts over the real rows (planted noise is counted apart), average length and sparsity as fractions.
@@ -36,6 +39,13 @@ def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
         "noise_interactions": planted,
         "repeated_pairs": rows - len(distinct(keys)),
         "tied_last_two": float(tied.mean()),  # type: ignore[arg-type]
+    }
+
+
+def compared(described: dict[str, int | float]) -> dict[str, int | float]:
+    """The few numbers that people compare data sets by, so that `dvc metrics diff` fits on a screen."""
+    return {name: described[name] for name in COMPARED if name in described} | {
+        name: described[name] for name in COMPARED_IF_ANY if described[name]
     }
 
 

@@ -123,6 +123,7 @@ def gains(ranks: Float[np.ndarray, " users"], k: int) -> Float[np.ndarray, " use
 
 METRICS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"hr": hits, "ndcg": gains}
 PROTOCOLS = ("unfiltered", "filtered")
+USUAL = 10  # cutoff of what is shown of a run
 
 
 def metric_name(metric: str, cutoff: int | str, protocol: str, split: str = "") -> str:
@@ -134,14 +135,25 @@ def metric_name(metric: str, cutoff: int | str, protocol: str, split: str = "") 
     return "_".join(filter(None, (split, metric, str(cutoff), protocol)))
 
 
-# What tables show of a run.
-HEADLINES = tuple(metric_name(metric, 10, protocol, TEST) for protocol in PROTOCOLS for metric in METRICS)
-
-
 def cutoffs_of(names: Iterable[str]) -> list[int]:
     """The cutoffs of the test metrics among these names, rising."""
     pattern = metric_name("hr", r"(\d+)", "unfiltered", TEST)
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(pattern, name)))
+
+
+def headline_cutoff(cutoffs: Iterable[int]) -> int:
+    """The one that is shown where one must do: 10, or what comes next after it, or the largest.
+
+    >>> headline_cutoff([5, 10, 20]), headline_cutoff([5, 50, 20]), headline_cutoff([1, 5])
+    (10, 20, 5)
+    """
+    return min(cutoffs, key=lambda cutoff: (cutoff < USUAL, abs(cutoff - USUAL)))
+
+
+def headlines(names: Iterable[str]) -> list[str]:
+    """What tables show of a run, of the test metrics among these names: those at one cutoff."""
+    cutoff = headline_cutoff(cutoffs_of(names))
+    return [metric_name(metric, cutoff, protocol, TEST) for protocol in PROTOCOLS for metric in METRICS]
 
 
 def summarise(ranks: Ranks, cutoffs: tuple[int, ...], split: str) -> dict[str, float]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
 from benchmarks.peer import write_log
 from iadsr.artifacts import write_json
+from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.sequences.windows import read_sequences
 from stages import paths
 
@@ -215,8 +216,9 @@ def test_convergence_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.
 
     def run(workspace: Path, *arguments: str) -> float:
         ran.append(arguments)
-        metrics = dict.fromkeys(("epochs", "best_epoch", *convergence.HEADLINES), 0.25)
-        write_json(workspace / "metrics" / "metrics.json", metrics)
+        accuracies = [metric_name(name, 10, protocol, "test") for name in METRICS for protocol in PROTOCOLS]
+        metrics = dict.fromkeys(("epochs", "best_epoch", *accuracies), 0.25)
+        write_json(workspace / "metrics" / "details.json", metrics)
         (workspace / "models" / "seeds").mkdir(parents=True, exist_ok=True)
         write_json(workspace / "models" / "seeds" / "summary.json", {"mean": metrics, "std": metrics})
         return 3.0

@@ -12,8 +12,8 @@ import torch
 from pydantic import ValidationError
 from small_models import sequences_of
 
-from iadsr.evaluate.report import EvaluateParams, evaluated, item_counts, write_ranks, write_tables
-from iadsr.models.ranking import Ranks
+from iadsr.evaluate.report import EvaluateParams, compared, evaluated, item_counts, write_ranks, write_tables
+from iadsr.models.ranking import PROTOCOLS, Ranks
 from iadsr.models.recommender import Verdicts
 from iadsr.schemas import TEST, VALIDATION
 from iadsr.sequences.windows import Feed
@@ -35,6 +35,18 @@ def verdicts() -> Verdicts:
     probability = torch.tensor([1.0, 0.25, 0.75, NAN, 0.75, 0.25, NAN])
     kept = torch.tensor([True, False, True, True, True, False, True])
     return Verdicts(score, score, score, score, probability, kept)
+
+
+@pytest.mark.parametrize(("cutoffs", "shown"), [([5, 10, 20], 10), ([5, 50, 20], 20), ([1, 5], 5), ([20], 20)])
+def test_what_people_compare_is_at_one_cutoff(cutoffs: list[int], shown: int) -> None:
+    """10 where it is among them, else the next above it, else the largest."""
+    settings = EvaluateParams(cutoffs=cutoffs, buckets=2)
+    numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings)
+    accuracies = {f"test_{name}_{shown}_{protocol}" for name in ("hr", "ndcg") for protocol in PROTOCOLS}
+    accuracies |= {f"validation_ndcg_{shown}_unfiltered"}
+    others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_recall"}
+    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3, "epochs": 13}
+    assert compared({**numbers, "best_epoch": 3, "epochs": 13}) == expected
 
 
 def test_metrics_by_hand() -> None:

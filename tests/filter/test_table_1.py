@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from iadsr.filter import interactions
-from iadsr.filter.table_1 import describe, equals_paper
+from iadsr.filter.table_1 import compared, describe, equals_paper
 from iadsr.params import lookup, read_params
 from iadsr.published import TABLE_1
 from stages import paths
@@ -56,6 +56,15 @@ def test_known_noise_is_counted_apart() -> None:
     flagged = split(*TWO_USERS).with_columns(is_noise=pl.Series([True, False, True, False, False, False, False]))
     described = describe(flagged)
     assert (described["noise_interactions"], described["interactions"]) == (2, 7)
+
+
+def test_what_people_compare_of_data_sets() -> None:
+    """Noise is among it where there is any, and so is the paper's verdict where it has one."""
+    few = {"users", "items", "interactions", "average_length", "sparsity", "tied_last_two"}
+    described = {**describe(split(*TWO_USERS)), "planted_interactions": 0}
+    assert compared(described) == {name: described[name] for name in few}
+    more = {"noise_interactions": 2, "planted_interactions": 3, "equals_paper_table_1": False}
+    assert compared({**described, **more}) == {name: described[name] for name in few} | more
 
 
 def test_times_that_differ_within_a_second_are_no_tie() -> None:

@@ -18,7 +18,7 @@ ON_NOISE = ("noise_auc", "noise_precision", "noise_recall")
 
 
 def test_names_of_the_metrics(chain: Path) -> None:
-    metrics = json.loads((chain / paths.METRICS).read_text())
+    metrics = json.loads((chain / paths.DETAILS).read_text())
     accuracy = {
         f"{split}_{metric}_{k}_{protocol}"
         for split in ("validation", "test")
@@ -41,7 +41,7 @@ def test_names_of_the_metrics(chain: Path) -> None:
 
 def test_ranks_reproduce_every_accuracy(chain: Path) -> None:
     """HR@k is the share of ranks up to k; NDCG@k the mean of 1 / log2(rank + 1) over them, 0 beyond."""
-    metrics = json.loads((chain / paths.METRICS).read_text())
+    metrics = json.loads((chain / paths.DETAILS).read_text())
     ranks = pl.read_parquet(chain / paths.RANKS)
     users = pl.read_parquet(chain / paths.USERS)["user"].to_list()
     for (split,), own in ranks.group_by("split"):
@@ -60,7 +60,7 @@ def test_ranks_reproduce_every_accuracy(chain: Path) -> None:
 
 
 def test_drop_ratios_are_those_of_the_denoised_sequences(chain: Path) -> None:
-    metrics = json.loads((chain / paths.METRICS).read_text())
+    metrics = json.loads((chain / paths.DETAILS).read_text())
     judged = pl.read_parquet(chain / paths.DENOISED).filter(pl.col("split") != "test")
     assert metrics["drop_ratio"] == pytest.approx((~judged["kept"]).to_numpy().mean(), abs=1e-12)
     assert metrics["drop_ratio_expected"] == pytest.approx((1 - judged["keep_probability"].to_numpy()).mean(), rel=1e-5)

@@ -15,7 +15,7 @@ from iadsr import artifacts
 from stages import paths
 from stages.filter import app
 
-OUTPUTS = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS)
+OUTPUTS = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.DATASET_DETAILS)
 # two users with three items each
 ROWS = [(user, item, time) for user in "uv" for time, item in enumerate("abc")]
 
@@ -49,7 +49,7 @@ def failed(result: Result, message: str) -> None:
 
 
 def test_a_full_disk_leaves_all_earlier_outputs_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full when the last of the four files is written: the tables must not be renamed before it."""
+    """The disk is full when the numbers are written, after the tables: the tables must not be renamed before it."""
     assert run().exit_code == 0
     before = [path.read_bytes() for path in OUTPUTS]
 

@@ -14,10 +14,10 @@ from stages import paths
 
 
 def test_the_report_is_a_table(copy: Path) -> None:
-    """Also when the cutoffs of params.yaml are no longer those of metrics.json."""
+    """Also when the cutoffs of params.yaml are no longer those of details.json."""
     change(evaluate__cutoffs=[7])
     said = invoke("report").stdout
-    metrics = json.loads(paths.METRICS.read_text())
+    metrics = json.loads(paths.DETAILS.read_text())
     for part in (
         "Data set demo: ",
         "HR@5",

@@ -38,11 +38,11 @@ def test_one_run_with_epochs_results_and_files(chain: Path, monkeypatch: pytest.
     used = {"theta": "-0.9", "datasets.core": "5", "backbones.hidden": "16", "encoders.kind": "transformer"}
     assert used.items() <= run.data.params.items()
     assert not [name for name in run.data.params if "sports" in name or "sasrec" in name]
-    metrics = json.loads(paths.METRICS.read_text())
+    metrics = json.loads(paths.DETAILS.read_text())
     assert run.data.metrics["test_ndcg_10_filtered"] == metrics["test_ndcg_10_filtered"]
     assert {"loss_ce", "epoch_seconds", "noise_auc"} <= set(run.data.metrics)
     files = {file.path for file in store(chain.parents[3]).list_artifacts(run.info.run_id)}
-    assert {"metrics.json", "history.csv", "training.png", "buckets_equal_items.csv"} <= files
+    assert {"metrics.json", "details.json", "history.csv", "training.png", "buckets_equal_items.csv"} <= files
 
 
 def test_evaluate_alone_backfills_the_history(copy: Path, unlogged_model: None) -> None:
@@ -69,7 +69,7 @@ def test_nothing_is_logged_twice(copy: Path, unlogged_model: None) -> None:
 def test_the_last_point_is_that_of_the_model(copy: Path, unlogged_model: None) -> None:
     """MLflow shows it beside the run; the last epoch's is another where an earlier one was better."""
     succeed("evaluate")
-    metrics, logged = json.loads(paths.METRICS.read_text()), found_runs(copy.name)[0].data.metrics
+    metrics, logged = json.loads(paths.DETAILS.read_text()), found_runs(copy.name)[0].data.metrics
     assert all(logged[name] == value for name, value in metrics.items() if name not in ("best_epoch", "epochs"))
 
 

@@ -104,7 +104,7 @@ def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
 
     A seed that fails is named, with its log.
     """
-    expected = file_digest(paths.MODEL / "model.safetensors"), read_json(paths.METRICS)
+    expected = file_digest(paths.MODEL / "model.safetensors"), read_json(paths.DETAILS)
     result = invoke("train", "--seeds", "0,1")
     assert result.exit_code == 0, result.stderr
     folders = [paths.SEEDS / "0", paths.SEEDS / "1"]
@@ -114,11 +114,11 @@ def test_seeds_side_by_side_are_single_runs(copy: Path) -> None:
     assert found["seeds"]["0"] == expected[1] and found["std"]["test_ndcg_10_unfiltered"] > 0
     assert "| mean |" in result.stdout and "seed 1 is done" in result.stdout
     written = [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders]
-    (folders[1] / paths.METRICS).unlink()
+    (folders[1] / paths.DETAILS).unlink()
     change(train__threads=2)  # a run goes on with the number that it began with
     assert invoke("train", "--seeds", "1").exit_code == 0
     assert [(folder / paths.MODEL / "config.json").stat().st_mtime_ns for folder in folders] == written
-    assert read_json(folders[1] / paths.METRICS) == found["seeds"]["1"]
+    assert read_json(folders[1] / paths.DETAILS) == found["seeds"]["1"]
     change(train__learning_rate=1e30)
     failed = invoke("train", "--seeds", "1")
     assert failed.exit_code == 1 and "seed 1: stages.train failed, see models/seeds/1/log.txt" in failed.stderr
@@ -205,7 +205,7 @@ def test_a_plain_backbone_needs_no_encodings_and_drops_nothing(copy: Path, unlog
     succeed("train", "evaluate", "report")
     denoised = pl.read_parquet(paths.DENOISED)
     assert denoised["kept"].all() and denoised["score"].null_count() == denoised.height
-    metrics = json.loads(paths.METRICS.read_text())
+    metrics = json.loads(paths.DETAILS.read_text())
     assert metrics["drop_ratio"] == metrics["drop_ratio_expected"] == 0
     assert not [name for name in metrics if name.startswith("noise_")]
     assert invoke("recommend", "--history", some_ids(1)[0], "--k", "3").exit_code == 0
@@ -218,7 +218,7 @@ def test_a_model_that_carries_its_vectors_needs_no_encodings_any_more(copy: Path
     shutil.rmtree(paths.ENCODED)
     change(encoders__minilm__pooling="cls")
     succeed("evaluate", "report")
-    metrics = json.loads(paths.METRICS.read_text())
+    metrics = json.loads(paths.DETAILS.read_text())
     assert 0.1 < metrics["drop_ratio"] < 0.3 and 0 < metrics["noise_auc"] < 1
     denoised = pl.read_parquet(paths.DENOISED).drop_nulls("score")
     assert denoised["kept"].to_list() == (denoised["score"] > 0).to_list()
@@ -230,7 +230,7 @@ def test_a_denoiser_of_targets(copy: Path, unlogged_model: None) -> None:
     shutil.rmtree(paths.ENCODED)
     change(denoiser="adt", denoisers__adt__gradual_steps=1, denoisers__adt__largest_share=0.2, train__max_epochs=2)
     succeed("train", "evaluate", "report")
-    metrics = json.loads(paths.METRICS.read_text())
+    metrics = json.loads(paths.DETAILS.read_text())
     assert 0 < metrics["drop_ratio"] < 0.5 and 0 < metrics["noise_auc"] < 1
 
 
