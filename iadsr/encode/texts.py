@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
 from iadsr.provenance import Digests, checked
-from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE
+from iadsr.schemas import ITEM, POSITION, SPLIT, TEST, TITLE, USER
 
 TITLE_MARK, TITLES_MARK = "{title}", "{titles}"
 
@@ -53,9 +53,9 @@ def read_corpus(sequences: Path, items: Path) -> Corpus:
     column, or rows out of order."""
     made_from = checked([sequences, items], "filter")
     titles = _checked_titles(read_columns(items, (ITEM, TITLE), "filter"), items)
-    table = read_columns(sequences, (ITEM, POSITION, SPLIT), "filter")
-    item, position = (table[name].to_numpy().astype(np.int64) for name in (ITEM, POSITION))
-    if not len(item) or not _in_order(position):
+    table = read_columns(sequences, (USER, ITEM, POSITION, SPLIT), "filter")
+    user, item, position = (table[name].to_numpy().astype(np.int64) for name in (USER, ITEM, POSITION))
+    if not len(item) or not _in_order(user, position):
         raise UserError(f"{sequences}: empty, or not sorted by user and position; run the stage `filter` again")
     if item.min() < 1 or item.max() > len(titles):
         unlike = f"items {item.min()}..{item.max()}, but {items} has 1..{len(titles)}"
@@ -73,10 +73,10 @@ def prefix_texts(corpus: Corpus, max_length: int, wording: Wording) -> Iterator[
         yield wording.of_prefix(titles[item] for item in items[starts[row] : row + 1])
 
 
-def _in_order(position: Int[np.ndarray, " rows"]) -> bool:
-    """Does every history count 0, 1, 2, ... from row to row?"""
-    follows = position[1:] == position[:-1] + 1
-    return bool(position[0] == 0 and (follows | (position[1:] == 0)).all())
+def _in_order(user: Int[np.ndarray, " rows"], position: Int[np.ndarray, " rows"]) -> bool:
+    """Does every user's history count 0, 1, 2, ... from row to row?"""
+    expected = np.where(user[1:] == user[:-1], position[:-1] + 1, 0)
+    return bool(position[0] == 0 and np.array_equal(position[1:], expected))
 
 
 def _checked_titles(table: pa.Table, path: Path) -> list[str]:

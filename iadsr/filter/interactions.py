@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -73,7 +73,7 @@ def read_raw_items(path: Path) -> pl.DataFrame:
     return table
 
 
-def _require(table: pl.DataFrame, kinds: Mapping[str, type[pl.DataType]], path: Path) -> None:
+def _require(table: pl.DataFrame, kinds: Mapping[str, Any], path: Path) -> None:
     """UserError unless the table's columns are of these types and without gaps."""
     for name, kind in kinds.items():
         if table.schema.get(name) != kind or table[name].null_count():

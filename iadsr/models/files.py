@@ -16,7 +16,7 @@ from iadsr.errors import UserError
 from iadsr.models.assembly import build
 from iadsr.models.config import ModelConfig
 from iadsr.models.recommender import Recommender
-from iadsr.provenance import digest_of, digests_of, name_of, read_sealed, write_sealed
+from iadsr.provenance import digest_of, read_sealed, write_sealed
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGAIN = "run `dvc repro train` again"
@@ -28,7 +28,8 @@ def save_model(folder: Path, model: Recommender, config: ModelConfig, beside: It
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
-    whole = config.model_copy(update={"outputs": digests_of([folder / WEIGHTS, *beside])})
+    outputs = {path.name: digest_of(path) for path in (folder / WEIGHTS, *beside)}
+    whole = config.model_copy(update={"outputs": outputs})
     write_sealed(folder / CONFIG, whole.model_dump(mode="json"))
 
 
@@ -63,7 +64,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[Recommender, ModelCo
 def require_own(config: ModelConfig, path: Path) -> None:
     """UserError unless `path` is as the training of `config` wrote it."""
     require(path, "train")
-    if config.outputs.get(name_of(path)) != digest_of(path):
+    if config.outputs.get(path.name) != digest_of(path):
         raise UserError(f"{path}: not of the training that {CONFIG} describes; {AGAIN}")
 
 

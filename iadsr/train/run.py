@@ -19,7 +19,7 @@ from iadsr.errors import UserError
 from iadsr.models.assembly import build, chosen_denoiser, configured
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.registry import DENOISERS
-from iadsr.models.files import CONFIG, WEIGHTS, load_config, save_model
+from iadsr.models.files import CONFIG, WEIGHTS, load_config, require_own, save_model
 from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import insertions, judge_all
 from iadsr.params import Params, chosen_dataset, group
@@ -97,13 +97,13 @@ class Training:
 
     def is_done(self) -> bool:
         """Whether all outputs are there, and the model, which is written last, is of this run."""
-        written = [path for path in (self.files.history, self.files.denoised) if path.exists()]
         try:
             found = load_config(self.files.model)
+            for path in (self.files.model / WEIGHTS, self.files.history, self.files.denoised):
+                require_own(found, path)
         except UserError:
             return False
-        weights = self.files.model / WEIGHTS
-        return found.run == self.config.run and weights.exists() and found.outputs == digests_of([weights, *written])
+        return found.run == self.config.run
 
     def epochs(self) -> Iterator[EpochReport]:
         """Train; an interrupted training goes on from its last finished epoch."""

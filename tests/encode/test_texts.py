@@ -27,6 +27,7 @@ def corpus_of(*histories: list[int], titles: list[str]) -> Corpus:
 def write_tables(folder: Path, **changes: list[object]) -> tuple[Path, Path]:
     """Two users, (1, 2, 1) and (2, 1); `changes` replaces columns."""
     sequences: dict[str, list[object]] = {
+        "user": [0, 0, 0, 1, 1],
         "item": [1, 2, 1, 2, 1],
         "position": [0, 1, 2, 0, 1],
         "split": ["train", "validation", "test", "validation", "test"],

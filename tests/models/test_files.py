@@ -13,7 +13,7 @@ from iadsr.errors import UserError
 from iadsr.models.assembly import build
 from iadsr.models.config import ModelConfig
 from iadsr.models.files import load_config, load_model, require_own, save_model
-from iadsr.provenance import digests_of, read_sealed, write_sealed
+from iadsr.provenance import digest_of, read_sealed, write_sealed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def resealed(folder: Path, **changes: Any) -> None:
     """As by somebody who knows how the digests are made."""
     content = read_sealed(folder / "config.json", "train")
     weights = folder / "model.safetensors"
-    write_sealed(folder / "config.json", {**content, **changes, "outputs": digests_of([weights])})
+    write_sealed(folder / "config.json", {**content, **changes, "outputs": {weights.name: digest_of(weights)}})
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from iadsr.artifacts import file_digest, read_json
 from iadsr.encode import cache, estimate
+from iadsr.provenance import write_note
 from iadsr.sequences.text_vectors import PrefixVectors
 from stages.encode import app
 
@@ -44,6 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sequences = {"user": [0] * 4, "item": [1, 2, 3, 1], "position": [0, 1, 2, 3], "split": splits}
     pyarrow.parquet.write_table(pa.table(sequences), folder / "sequences.parquet")
     pyarrow.parquet.write_table(pa.table(items), folder / "items.parquet")
+    write_note(folder, {}, [folder / "sequences.parquet", folder / "items.parquet"])
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -69,7 +71,7 @@ def test_writes_vectors_that_training_reads(project: Path) -> None:
     code, said, _ = run()
     assert code == 0
     assert said.startswith("minilm on cpu (float32): 6 texts, 5 distinct, 5 of them new, ")
-    vectors = PrefixVectors(project / "data/encoded", 4)
+    vectors = PrefixVectors(project / "data/encoded", 2)
     found = vectors.rows(torch.tensor([0, 1, 2, -1]))
     assert torch.equal(found[0], torch.from_numpy(np.array(vectors.items[1])).float())
     torch.testing.assert_close(found.norm(dim=1), torch.tensor([1.0, 1, 1, 0]), atol=2e-3, rtol=0)

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from iadsr import artifacts
+from iadsr.provenance import write_note
 from stages import paths
 from stages.filter import app
 
@@ -32,6 +33,7 @@ def run(rows: list[tuple[str, str, int]] = ROWS, core: Any = 0) -> Result:
     items = sorted({item for _, item, _ in rows})
     table = {"item": items, "title": [item.upper() for item in items], "categories": [""] * len(items)}
     pl.DataFrame(table).write_parquet(paths.RAW_ITEMS)
+    write_note(paths.RAW, {}, [paths.RAW_INTERACTIONS, paths.RAW_ITEMS])
     content = {
         "dataset": "mine",
         "datasets": {"mine": {"core": core, "max_length": 50, "source": {}}},
@@ -61,7 +63,7 @@ def test_a_full_disk_leaves_all_earlier_outputs_or_none(monkeypatch: pytest.Monk
     message = f"{paths.DATASET_METRICS}: no space left on the disk; free some and run the same command again"
     failed(run(more), message)
     assert [path.read_bytes() for path in OUTPUTS] == before
-    assert len(list(paths.SEQUENCES.parent.iterdir())) == 3
+    assert len(list(paths.FILTERED.iterdir())) == 4
 
 
 def test_an_empty_core_names_the_parameter_of_this_data_set() -> None:

@@ -97,7 +97,7 @@ def test_a_failure_leaves_earlier_outputs_as_they_were(run: Run, tmp_path: Path)
     before = [path.read_bytes() for path in OUTPUTS]
     assert run(amazon(tmp_path / "mirror", "broken\n", "")).exit_code == 1
     assert [path.read_bytes() for path in OUTPUTS] == before
-    assert len(list(paths.RAW_ITEMS.parent.iterdir())) == 3
+    assert len(list(paths.RAW.iterdir())) == 4
 
 
 def test_a_full_disk_leaves_earlier_outputs_as_they_were(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_earlier_outputs_as_they_were(run: Run, monkeypatch: 
     assert result.exit_code == 1
     assert "no space left" in result.stderr
     assert [path.read_bytes() for path in OUTPUTS] == before
-    assert len(list(paths.RAW_ITEMS.parent.iterdir())) == 3
+    assert len(list(paths.RAW.iterdir())) == 4
 
 
 def test_the_demo_twice_gives_the_same_bytes(run: Run) -> None:

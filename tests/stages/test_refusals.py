@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from small_project import assert_one_error, change, digests, invoke, some_ids
+from small_project import assert_one_error, change, digests, invoke, noted_again, some_ids
 
 from stages import paths
 
@@ -169,7 +169,7 @@ def test_an_emptied_input_is_named(copy: Path, stage: str, path: Path) -> None:
 def test_a_file_in_the_place_of_a_folder_is_named(copy: Path) -> None:
     shutil.rmtree("data")
     Path("data").touch()
-    assert_one_error(invoke("ingest"), "data/raw: Not a directory")
+    assert_one_error(invoke("ingest"), "data/raw: a file is in the way of this folder; move it elsewhere")
 
 
 def test_a_history_too_short_to_split_is_an_error(copy: Path) -> None:
@@ -179,6 +179,7 @@ def test_a_history_too_short_to_split_is_an_error(copy: Path) -> None:
     pl.concat([raw.filter(pl.col("user") != user), raw.filter(pl.col("user") == user).head(2)]).write_parquet(
         paths.RAW_INTERACTIONS
     )
+    noted_again(paths.RAW)
     change(datasets__demo__core=0)
     assert_one_error(invoke("filter"), "1 users have fewer than 3 interactions")
 
@@ -186,6 +187,7 @@ def test_a_history_too_short_to_split_is_an_error(copy: Path) -> None:
 def test_an_item_without_a_row_in_the_item_table_is_an_error(copy: Path) -> None:
     missing = some_ids(1)[0]
     pl.read_parquet(paths.RAW_ITEMS).filter(pl.col("item") != missing).write_parquet(paths.RAW_ITEMS)
+    noted_again(paths.RAW)
     before = digests(copy)
     assert_one_error(invoke("filter"), f"items.parquet: no row for item {missing!r}")
     assert digests(copy) == before

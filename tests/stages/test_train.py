@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 import safetensors
 from small_project import (
+    noted_again,
     EPOCHS,
     TRAINED,
     assert_one_error,
@@ -243,5 +244,6 @@ def test_a_combination_that_does_not_exist(copy: Path) -> None:
 
 def test_ids_that_are_missing_are_noticed_before_the_training(copy: Path) -> None:
     pl.read_parquet(paths.USERS).head(3).write_parquet(paths.USERS)
+    noted_again(paths.FILTERED)
     assert_one_error(invoke("train"), "users.parquet: 3 rows, but the sequences have ")
     assert not paths.TRAIN_WORK.exists()
