@@ -140,7 +140,7 @@ def opened(content: Item, folder: Path) -> Workload:
     """The workload that `content` asks for, on the data set that `prepared` has made in `folder`."""
     sequences = read_sequences(folder / paths.SEQUENCES)
     reads_texts = DENOISERS[content["denoiser"]].traits.reads_texts
-    vectors = PrefixVectors(folder / paths.ENCODED, len(sequences.items)) if reads_texts else None
+    vectors = PrefixVectors(folder / paths.ENCODED) if reads_texts else None
     return assembled(content, sequences, sequences.item_count, vectors)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from iadsr.errors import UserError
 
@@ -32,6 +32,7 @@ TOP_LEVEL = (
 # Where the groups of earlier files stand now.
 MOVED = {name: f"denoisers.{name}" for name in ("iadsr", "hsd", "ssdrec", "dcrec", "steam", "adt")}
 MOVED["semantic"] = "denoisers.text_rule"
+MOST_SHOWN = 200  # characters of a wrong value
 RENAMED = {"semantic": "text_rule"}  # entries of `denoisers`
 
 
@@ -80,8 +81,16 @@ def read_yaml(path: Path) -> Params:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     try:
         content = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except MarkedYAMLError as error:
+        mark, why = error.problem_mark or error.context_mark, error.problem or error.context or "not valid YAML"
+        row = f", row {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{row}: not valid YAML: {' '.join(why.split())}") from None
+    except (YAMLError, ValueError, TypeError, OverflowError):
+        raise UserError(
+            f"{path}: not valid YAML, or a value that is none; compare it with the last one that worked"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep; parameters stand at most five levels deep") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of parameters, found {type(content).__name__}")
     return content
@@ -156,4 +165,10 @@ def _problem(entry: Any, key: str, moved: tuple[str, ...]) -> str:
     path = ".".join(location if location and location[0] in moved else [key, *location])
     if entry["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
-    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {entry['input']!r}"
+    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {_shown(entry['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value as a message has room for it."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

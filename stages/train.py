@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +54,19 @@ def train(content: dict[str, object], skip_trained: bool) -> None:
         print(f"{paths.MODEL}: trained already")
         return
     with alone_in(training.work), open_run(training.config, content) as run:
-        reports = list(run.following(with_progress_bar(training.epochs(), training.settings.max_epochs)))
+        reports = list(run.following(with_progress_bar(while_wanted(training.epochs()), training.settings.max_epochs)))
         print(training.finish(reports))
+
+
+def while_wanted(reports: Iterable[EpochReport]) -> Iterator[EpochReport]:
+    """The reports; under DVC a UserError after the epoch in which DVC itself ended, as with a closed terminal."""
+    from iadsr.errors import UserError
+
+    parent = os.getppid()
+    for report in reports:
+        if "DVC_STAGE" in os.environ and os.getppid() != parent:
+            raise UserError(f"dvc has ended, and so does this training; `dvc repro` goes on after epoch {report.epoch}")
+        yield report
 
 
 def files() -> TrainFiles:

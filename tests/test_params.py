@@ -80,12 +80,29 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     said = message(written(tmp_path, "seed: 0\ntheta: [1, 2\ndataset: demo\n"))
-    assert "not valid YAML" in said and "line 3" in said
+    assert "row 3: not valid YAML" in said
 
 
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     said = message(written(tmp_path, "theta: 0.1\ntheta: 0.2\n"))
     assert "not valid YAML" in said and 'duplicate key "theta"' in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 2000,
+        "a: " + "{b: " * 2000,
+        "9" * 5000 + ": 1",
+        "? [1]\n: 2\n",
+        "a: 2020-13-45\n",
+        "a: !!python/name:os.x",
+    ],
+)
+def test_hostile_yaml_is_one_sentence(tmp_path: Path, text: str) -> None:
+    """Nested too deep, a number of 5,000 digits, a list as key, no such day, the name of a function."""
+    path = written(tmp_path, text)
+    assert message(path).startswith(str(path)) and len(message(path)) < 300
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ def discard(path: Path, reason: Exception) -> None:
             path.unlink(missing_ok=True)
 
 
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of a store; None where it is missing or unreadable."""
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _planned(path: Path) -> list[bytes]:
     """The digests of a plan; none where it is missing or unreadable, and so made anew."""
     try:
@@ -136,17 +145,14 @@ class Store:
         self.folder = folder / text_digest(json.dumps(manifest, sort_keys=True))[:16]
         path = self.folder / "manifest.json"
         with locked(self.folder / "lock"):
-            if not path.exists():
+            found = _manifest(path)
+            if found is None:  # the folder's own name says whose it is
                 write_json(path, manifest)
-        try:
-            found = read_json(path)
-        except ValueError:
-            raise UserError(f"{path}: not valid JSON; delete the folder {self.folder}") from None
-        if found != manifest:
+        if found is not None and found != manifest:
             keys = [key for key in {**found, **manifest} if found.get(key) != manifest.get(key)]
             raise UserError(
                 f"{path}: of another encoder ({', '.join(sorted(keys))} differ), so the vectors beside it cannot be "
-                f"used; delete the folder {self.folder}"
+                f"used; move the folder {self.folder} elsewhere"
             )
         self._known: dict[Path, Digests] = {}
         self.refresh()

@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
 
 
 def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
-    """Continue from a checkpoint of the same run; UserError for a file that is not one."""
+    """Continue from a checkpoint of the same run; a file that is not one is set aside, with a UserError."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["progress"])
@@ -56,8 +56,11 @@ def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
         _restore(model, progress, header, tensors)
     except torch.OutOfMemoryError:  # a RuntimeError, but not the file's fault
         raise
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not a checkpoint of this training ({error}); delete it and run again") from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        set_aside = f"it is {aside.name} now, and the same command begins anew"
+        raise UserError(f"{path}: not a checkpoint of this training; {set_aside}") from None
 
 
 def _restore(model: Recommender, progress: Progress, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:

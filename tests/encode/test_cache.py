@@ -131,16 +131,18 @@ def test_an_unreadable_plan_is_made_again(tmp_path: Path, content: bytes | None)
     assert vectors(filled(tmp_path), tmp_path) == expected()
 
 
-def test_an_unreadable_manifest_is_named(tmp_path: Path) -> None:
-    (Store(tmp_path, MANIFEST).folder / "manifest.json").write_text("")
-    with pytest.raises(UserError, match=r"manifest.json: not valid JSON; delete the folder"):
-        Store(tmp_path, MANIFEST)
+@pytest.mark.parametrize("content", ["", "[]", "[" * 10**5])
+def test_an_unreadable_manifest_is_written_again(tmp_path: Path, content: str) -> None:
+    path = Store(tmp_path, MANIFEST).folder / "manifest.json"
+    path.write_text(content)
+    Store(tmp_path, MANIFEST)
+    assert json.loads(path.read_text()) == MANIFEST
 
 
 def test_a_manifest_of_another_encoder_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path, MANIFEST)
     (store.folder / "manifest.json").write_text(json.dumps(MANIFEST | {"dtype": "bfloat16"}))
-    with pytest.raises(UserError, match=r"manifest.json: of another encoder \(dtype differ\).* delete the folder"):
+    with pytest.raises(UserError, match=r"manifest.json: of another encoder \(dtype differ\).* move the folder"):
         Store(tmp_path, MANIFEST)
     assert Store(tmp_path, MANIFEST | {"dtype": "other"}).folder != store.folder
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 import safetensors
 from small_project import (
-    noted_again,
     EPOCHS,
     TRAINED,
     assert_one_error,
@@ -25,12 +25,14 @@ from small_project import (
     digests,
     found_runs,
     invoke,
+    noted_again,
     points,
     some_ids,
     succeed,
 )
 
 from iadsr.artifacts import file_digest, read_json
+from iadsr.errors import UserError
 from stages import paths
 
 
@@ -140,6 +142,23 @@ def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:
     assert digests(*TRAINED) == expected
     assert not list(paths.TRAIN_WORK.iterdir())
     assert points(copy.name)["loss_ce"] == [0, 1, 2]
+
+
+def test_under_dvc_a_training_ends_with_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that began it is gone after the second of three epochs; by hand that means nothing."""
+    from stages.train import while_wanted
+
+    reports: Any = [SimpleNamespace(epoch=number) for number in range(3)]
+    parents = iter([7, 7, 1, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setenv("DVC_STAGE", "train")
+    seen = []
+    with pytest.raises(UserError, match="dvc has ended, and so does this training; `dvc repro` goes on after epoch 1"):
+        seen += [seen.append(report.epoch) for report in while_wanted(iter(reports))]
+    assert seen == [0]
+    parents = iter([7, 1, 1, 1])
+    monkeypatch.delenv("DVC_STAGE")
+    assert list(while_wanted(iter(reports))) == reports
 
 
 def test_a_finished_training_removes_abandoned_checkpoints(copy: Path) -> None:

@@ -274,8 +274,12 @@ def test_weights_that_are_no_numbers_are_not_the_best(feed: Feed, tmp_path: Path
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 100])
 def test_a_corrupt_checkpoint(content: bytes, feed: Feed, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(content)
-    with pytest.raises(UserError, match=r"checkpoint: not a checkpoint of this training .* delete it"):
+    with pytest.raises(
+        UserError, match=r"checkpoint: not a checkpoint of this training; it is checkpoint.damaged now, and the"
+    ):
         trained("none", feed, tmp_path / "checkpoint")
+    assert (tmp_path / "checkpoint.damaged").read_bytes() == content
+    trained("none", feed, tmp_path / "checkpoint", 1)
 
 
 def test_a_checkpoint_cut_short_or_of_something_else(feed: Feed, tmp_path: Path) -> None:
@@ -283,17 +287,16 @@ def test_a_checkpoint_cut_short_or_of_something_else(feed: Feed, tmp_path: Path)
     path = tmp_path / "checkpoint"
     trained("none", feed, path, 1)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="begins anew"):
         trained("none", feed, path)
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="begins anew"):
         trained("none", feed, path)
     save_file({"weight": torch.zeros(1)}, path, {"progress": '{"history": [], "best_epoch": -1}'})
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="begins anew"):
         trained("none", feed, path)
-    path.unlink()
     trained("none", feed, path, 1)
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match="begins anew"):
         trained("prefix", feed, path)
 
 
