@@ -30,8 +30,8 @@ def read_table(path: Path, categories: Sequence[str] = ()) -> pl.DataFrame:
         raise UserError(f"{path}: missing; run the stages before this one first (`dvc repro`)")
     try:
         if not categories:
-            return pl.read_parquet(path)
-        as_categories = pl.scan_parquet(path).with_columns(pl.col(categories).cast(pl.Categorical))
+            return pl.read_parquet(path, glob=False)
+        as_categories = pl.scan_parquet(path, glob=False).with_columns(pl.col(categories).cast(pl.Categorical))
         return as_categories.collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None
