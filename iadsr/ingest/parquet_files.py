@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -96,7 +97,7 @@ def read_parquet(name: str, wanted: Wanted) -> Table:
     time = _kind_of_times(parts, kinds)
     inexact = Inexact()
     pieces = []
-    for part, start in zip(parts, np.cumsum([0, *sizes]), strict=False):
+    for part, start in zip(parts, _starts(sizes), strict=True):
         reading = Reading(part, columns, time, wanted.lists, inexact)
         pieces += [piece.with_columns(pl.col(ROW) + start) if wanted.lists else piece for piece in _pieces(reading)]
     inexact.refuse(name, columns)
@@ -160,14 +161,18 @@ def _opened(part: Part) -> Iterator[ParquetFile]:
         raise UserError(f"{part.name}: not a whole Parquet file; write or copy it again") from None
 
 
+def _starts(sizes: Sequence[int]) -> list[int]:
+    """In which row of the whole each part begins."""
+    return [*accumulate(sizes, initial=0)][:-1]
+
+
 def _places(parts: Sequence[Part], sizes: Sequence[int], rows: Sequence[int]) -> list[Place]:
     """Part, row from 1, and text of rows, which ascend: the values of all columns in the order of the file."""
-    starts = np.cumsum([0, *sizes])
     found = []
-    for part, start, size in zip(parts, starts, sizes, strict=False):
+    for part, start, size in zip(parts, _starts(sizes), sizes, strict=True):
         own = [row - start for row in rows if start <= row < start + size]
         if own:
-            found += [Place(part.name, int(row) + 1, text) for row, text in zip(own, _texts_of(part, own), strict=True)]
+            found += [Place(part.name, row + 1, text) for row, text in zip(own, _texts_of(part, own), strict=True)]
     return found
 
 
@@ -196,9 +201,8 @@ def _cell(column: pa.Array, row: int) -> str:
 
 def _checked(part: Part, schema: pa.Schema, wanted: Wanted) -> dict[str, str]:
     """Our name -> the kind of its column; UserError for one that is missing or of another type."""
-    folders = [key for key in part.folders if key not in schema.names]
     kinds = {}
-    for ours, place in found_columns(part.name, [*schema.names, *folders], wanted).items():
+    for ours, place in found_columns(part.name, _present(part, schema), wanted).items():
         kind = _kind(schema.field(place).type) if place < len(schema.names) else "text"
         if wanted.lists and ours in IN_LISTS and kind == "lists":
             kind = _kind(schema.field(place).type.value_type)
@@ -210,6 +214,11 @@ def _checked(part: Part, schema: pa.Schema, wanted: Wanted) -> dict[str, str]:
             )
         kinds[ours] = kind
     return kinds
+
+
+def _present(part: Part, schema: pa.Schema) -> list[str]:
+    """Names of columns: those of the file, then those of its folders that it lacks."""
+    return [*schema.names, *(key for key in part.folders if key not in schema.names)]
 
 
 def _kind(type: pa.DataType) -> str:
@@ -282,7 +291,7 @@ def _pieces(reading: Reading) -> Iterator[pl.DataFrame]:
     """The mapped columns: first of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
     with _opened(reading.part) as file:
         schema = file.schema_arrow
-        places = found_columns(reading.part.name, [*schema.names, *reading.part.folders], Wanted(reading.columns))
+        places = found_columns(reading.part.name, _present(reading.part, schema), Wanted(reading.columns))
         fields = {ours: schema.field(place) for ours, place in places.items() if place < len(schema.names)}
         wanted = sorted({field.name for field in fields.values()})
         yield _piece(reading, {ours: pa.array([], field.type) for ours, field in fields.items()}, 0, 0)
@@ -297,7 +306,7 @@ def _pieces(reading: Reading) -> Iterator[pl.DataFrame]:
 
 def _piece(reading: Reading, found: Mapping[str, pa.Array], count: int, start: int) -> pl.DataFrame:
     """The mapped columns of some rows, `start` of the part the first of them."""
-    keys = {ours: reading.part.folders[theirs] for ours, theirs in reading.columns.items() if ours not in found}
+    keys = {ours: reading.part.folders.get(theirs) for ours, theirs in reading.columns.items() if ours not in found}
     arrays = {**found, **{ours: pa.array([value] * count, pa.large_string()) for ours, value in keys.items()}}
     rows = np.arange(count)
     if reading.lists and _is_list(arrays[schemas.ITEM].type):

@@ -20,7 +20,7 @@ from iadsr.errors import UserError
 from iadsr.ingest.columns import NOTHING
 from iadsr.ingest.ids import ROUNDED
 from iadsr.ingest.rejects import Faults
-from iadsr.ingest.written_dates import RUNS_OF_DIGITS, USUAL, both_ways, fitting, moments
+from iadsr.ingest.written_dates import both_ways, fitting, moments
 from iadsr.schemas import NANOSECOND, TIMESTAMP
 
 Unit = Literal["auto", "seconds", "milliseconds", "microseconds", "nanoseconds"]
@@ -194,9 +194,9 @@ def _refuse_empty(column: Column) -> NoReturn:
     raise UserError(f"{column.label}: no time in it; {NO_TIMES}")
 
 
-def _refuse_written(column: Column, texts: pl.Series, patterns: tuple[str, ...] = USUAL) -> None:
+def _refuse_written(column: Column, texts: pl.Series) -> None:
     """UserError if these texts are dates as people write them: which `format` reads them?"""
-    fit = fitting(sample(texts), patterns, EARLIEST, column.rules.latest)
+    fit = fitting(sample(texts), EARLIEST, column.rules.latest)
     if len(fit) == 1:
         raise UserError(
             f'{column.label}: {_few(texts, 1)} looks like a date; set `format: "{fit[0]}"` beside `columns` in '
@@ -331,7 +331,7 @@ def _unit(column: Column, numbers: pl.Series) -> str:
     unit = max(counts, key=counts.__getitem__) if stated == "auto" else stated
     if counts[unit] < numbers.count() / 2:
         digits = sample(numbers.drop_nulls()).cast(pl.Int64, strict=False).cast(pl.String).drop_nulls()
-        _refuse_written(column, digits, RUNS_OF_DIGITS)
+        _refuse_written(column, digits)
     others = {other: count for other, count in counts.items() if other != unit and count}
     if not counts[unit]:
         _refuse_no_unit(column, numbers, others)
@@ -340,7 +340,7 @@ def _unit(column: Column, numbers: pl.Series) -> str:
         raise UserError(
             f"{column.label}: times in different units: {counts[unit]:,} of {numbers.count():,} are in {unit}, "
             f"{' and '.join(f'{count:,} in {other}' for other, count in others.items())} (found {', '.join(first)}); "
-            "write all of them in one unit"
+            "write all in one unit"
         )
     return unit
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+DIGIT = "9"
 BATCH = 1 << 16  # rows that go through Python at once
 DIGITS = {"d": 2, "m": 2, "Y": 4, "y": 2, "H": 2, "I": 2, "M": 2, "S": 2, "f": 6}  # directive -> at most so many
 WORDS = {"b": "[A-Za-z]{3}", "B": "[A-Za-z]{3,9}", "p": "[AaPp][Mm]", "z": "Z|[+-][0-9]{2}:?[0-5][0-9]"}
@@ -35,7 +36,14 @@ CLOCKS = (
     *("T%H:%M:%S", " %H:%M:%S %z", ":%H:%M:%S %z", ":%H:%M:%S", " %H.%M"),
 )
 USUAL = (*map("".join, product(DAYS, CLOCKS)), "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y")
-RUNS_OF_DIGITS = ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%f", "%d%m%Y")
+RUNS_OF_DIGITS = {
+    8: ("%Y%m%d", "%d%m%Y", "%m%d%Y"),
+    10: ("%Y%m%d%H",),
+    12: ("%Y%m%d%H%M",),
+    14: ("%Y%m%d%H%M%S",),
+    17: ("%Y%m%d%H%M%S%f",),  # of milliseconds
+    20: ("%Y%m%d%H%M%S%f",),
+}
 ZONED = datetime(2015, 4, 27, 14, 5, tzinfo=UTC)
 
 
@@ -118,7 +126,7 @@ def _expression(part: str, touching: bool) -> str:
     if part[1:] in WORDS:
         return f"({WORDS[part[1:]]})"
     most = DIGITS[part[1:]]
-    return f"([0-9]{{{most}}})" if touching or part == "%Y" else f"([0-9]{{1,{most}}})"
+    return f"([0-9]{{{most}}})" if touching or part in ("%Y", "%y") else f"([0-9]{{1,{most}}})"
 
 
 def _moment(directives: list[str]) -> pl.Expr:
@@ -172,14 +180,27 @@ def _in_utc(moment: pl.Expr) -> pl.Expr:
     return pl.when(hours < 24).then(moment - pl.duration(minutes=east, time_unit="us"))
 
 
-def fitting(texts: pl.Series, patterns: tuple[str, ...], earliest: datetime, latest: datetime) -> list[str]:
-    """Of these patterns those by which most of the texts, and equally many, are dates in the range; none below half."""
-    few, shares = texts.head(5), {}
-    for pattern in patterns:
-        if _share(few, pattern, earliest, latest):
-            shares[pattern] = _share(texts, pattern, earliest, latest)
+def fitting(texts: pl.Series, earliest: datetime, latest: datetime) -> list[str]:
+    """Of the usual patterns those by which most of the texts, and equally many, are dates in the range; none below
+    half."""
+    shares: dict[str, float] = {}
+    for pattern in _alike(texts):
+        shares[pattern] = _share(texts, pattern, earliest, latest)
     best = max(shares.values(), default=0.0)
     return [pattern for pattern, share in shares.items() if share == best > 0.5]
+
+
+def _alike(texts: pl.Series) -> list[str]:
+    """The usual patterns that look as one of the first texts does; of digits alone their number tells."""
+    first = texts.head(5).to_list()
+    looks = {_look(text) for text in first}
+    runs = [pattern for length in sorted({len(text) for text in first}) for pattern in RUNS_OF_DIGITS.get(length, ())]
+    return [pattern for pattern in USUAL if _look(ZONED.strftime(pattern)) in looks] + (runs if DIGIT in looks else [])
+
+
+def _look(text: str) -> str:
+    """A text with all its numbers and words the same, and zones as if they were west of Greenwich."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"[0-9]+", DIGIT, text)).replace("+", "-")
 
 
 def _share(texts: pl.Series, pattern: str, earliest: datetime, latest: datetime) -> float:

@@ -280,7 +280,9 @@ def test_an_unusable_path(folder: Folder, name: str, message: str) -> None:
         load(folder.source(interactions=name), Rejects())
 
 
-@pytest.mark.parametrize("name", ["log[1].csv", "log*.csv", "l?g.csv", "{log}.csv", "~log.csv", "log%31.csv", "lög.TSV"])
+@pytest.mark.parametrize(
+    "name", ["log[1].csv", "log*.csv", "l?g.csv", "{log}.csv", "~log.csv", "log%31.csv", "lög.TSV"]
+)
 def test_a_file_name_is_no_pattern(folder: Folder, name: str) -> None:
     """Beside it lie files that a pattern would find."""
     for other in ("log1.csv", "log.csv"):

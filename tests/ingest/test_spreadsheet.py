@@ -5,7 +5,9 @@ import pytest
 from iadsr.ingest.spreadsheet import harmless
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "+", "-", "-1e", "--1", "+1-"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "+", "-", "-1e", "--1", "+1-"]
+)
 def test_formulas_get_an_apostrophe(cell: str) -> None:
     assert harmless(cell) == f"'{cell}"
 
