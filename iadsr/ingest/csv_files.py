@@ -57,7 +57,8 @@ def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
     table, faults = _read(file, columns)
     filled = table[FILLED].arg_true()
     table = table.drop(FILLED).head(0 if filled.is_empty() else int(filled[-1]) + 1)
-    notes = [] if file.separator == COMMA else [f"{name}: fields are separated by {file.separator!r}"]
+    told = separator == AUTO and file.separator != COMMA
+    notes = [f"{name}: fields are separated by {file.separator!r}"] if told else []
     mapped = {ours: wanted.columns[ours] for ours in columns}
     comma = file.separator != COMMA
     return Table(name, _typed(table, comma), mapped, lambda rows: places(file, rows), faults, notes, comma)

@@ -154,9 +154,9 @@ def moments(table: Table, rules: TimeRules) -> pl.DataFrame:
     column = Column(values, table.label(schemas.TIMESTAMP), rules, table.faults, table.decimal_comma)
     if schemas.NANOSECOND in table.frame.columns:
         found = plausible(table.frame.select(schemas.TIMESTAMP, schemas.NANOSECOND), column)
-        table.faults.add(values.is_null().arg_true().to_numpy(), f"{schemas.TIMESTAMP} is missing")
     else:
         found = times(column)
+    table.faults.add(found[schemas.TIMESTAMP].is_null().arg_true().to_numpy(), f"{schemas.TIMESTAMP} is missing")
     return found if (found[schemas.NANOSECOND] > 0).any() else found.drop(schemas.NANOSECOND)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iadsr.errors import UserError
 
-HEAD = 1 << 16  # bytes that are looked at
+HEAD = 1 << 20  # bytes that are looked at
 PARQUET = b"PAR1"
 UNPACK = "unpack it first"
 SAVE_AS_CSV = "save the table in it as CSV (UTF-8)"

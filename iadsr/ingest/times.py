@@ -285,7 +285,8 @@ def _iso_time(text: str) -> datetime | None:
 
 def _from_number_texts(column: Column, numbers: pl.Series) -> pl.DataFrame:
     def whole() -> pl.Series:
-        return _streamed(column.values, _text(column).cast(pl.Int64, strict=False).alias("whole"))["whole"]
+        digits = _text(column).str.replace(r"\.[0-9]*$", "")
+        return _streamed(column.values, digits.cast(pl.Int64, strict=False).alias("whole"))["whole"]
 
     return _from_numbers(column, numbers, whole)
 

@@ -181,13 +181,18 @@ def _in_utc(moment: pl.Expr) -> pl.Expr:
 
 
 def fitting(texts: pl.Series, earliest: datetime, latest: datetime) -> list[str]:
-    """Of the usual patterns those by which most of the texts, and equally many, are dates in the range; none below
-    half."""
-    shares: dict[str, float] = {}
-    for pattern in _alike(texts):
-        shares[pattern] = _share(texts, pattern, earliest, latest)
-    best = max(shares.values(), default=0.0)
-    return [pattern for pattern, share in shares.items() if share == best > 0.5]
+    """Of the usual patterns those by which most of the texts, and equally many, are dates in the range.
+
+    None below half of the texts, and of several that read the same in them the first.
+    """
+    found = {pattern: moments(texts, pattern) for pattern in _alike(texts)}
+    counts = {pattern: int(read.is_between(earliest, latest).sum()) for pattern, read in found.items()}
+    best = max(counts.values(), default=0)
+    fit: list[str] = []
+    for pattern in found:
+        if counts[pattern] == best > len(texts) / 2 and not any(found[pattern].equals(found[each]) for each in fit):
+            fit.append(pattern)
+    return fit
 
 
 def _alike(texts: pl.Series) -> list[str]:
@@ -201,10 +206,6 @@ def _alike(texts: pl.Series) -> list[str]:
 def _look(text: str) -> str:
     """A text with all its numbers and words the same, and zones as if they were west of Greenwich."""
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"[0-9]+", DIGIT, text)).replace("+", "-")
-
-
-def _share(texts: pl.Series, pattern: str, earliest: datetime, latest: datetime) -> float:
-    return int(moments(texts, pattern).is_between(earliest, latest).sum()) / len(texts)
 
 
 def both_ways(patterns: list[str]) -> Iterator[str]:

@@ -125,7 +125,8 @@ def test_lists_of_different_lengths() -> None:
 
 
 def test_a_list_where_none_may_be() -> None:
-    for table in ({"user": [["u"]], "item": ["a"]}, {"user": ["u"], "item": [[["a"]]]}):
+    tables: list[dict[str, Any]] = [{"user": [["u"]], "item": ["a"]}, {"user": ["u"], "item": [[["a"]]]}]
+    for table in tables:
         with pytest.raises(UserError, match=r"h.parquet, column '(user|item)'.*expected text or integers"):
             parquet(**table)
 

@@ -4,6 +4,7 @@ In the tables `@3` stands for the time 1,400,000,003, a second of May 2014.
 """
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -38,7 +39,7 @@ class Folder:
 
     def source(self, interactions: str = "i.csv", items: str = "items.csv", **columns: str) -> Files:
         names = {"user": "who", "item": "sku", "timestamp": "when", "title": "name", **columns}
-        paths = {"interactions": str(self.path / interactions), "items": str(self.path / items)}
+        paths: dict[str, Any] = {"interactions": str(self.path / interactions), "items": str(self.path / items)}
         return Files(kind="files", columns=Columns(**names), **paths)
 
 

@@ -106,7 +106,7 @@ def test_ids_of_another_type(log: Make, ids: Any, found: str) -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [("user", "who"), ("item", "sku")])
 def test_floats_that_merge_ids_are_refused(log: Make, kind: type, bits: int, ours: str, theirs: str) -> None:
     """2 ** bits + 1 is no float of the kind; one below that is the last that is told apart from its neighbours."""
-    large = np.array([2**bits - 1, 2**bits], kind)
+    large: np.ndarray = np.array([2**bits - 1, 2**bits], kind)
     said = rf"column '{theirs}' .`columns.{ours}`.: 1 ids are floats of 2 \*\* {bits} or more, such as {2**bits}, where"
     with pytest.raises(UserError, match=said):
         log(**{theirs: large})
@@ -228,7 +228,7 @@ def _categories(folder: Path, items: pa.Table) -> list[str]:
     pq.write_table(items, folder / "items.parquet")
     (folder / "log.csv").write_text(f"who,sku,when\nu,10,{T}\nu,11,{T}\n")
     names = Columns(user="who", item="sku", timestamp="when", title="name", categories="path")
-    paths = {"interactions": str(folder / "log.csv"), "items": str(folder / "items.parquet")}
+    paths: dict[str, Any] = {"interactions": str(folder / "log.csv"), "items": str(folder / "items.parquet")}
     return load(Files(kind="files", columns=names, **paths), Rejects()).items["categories"].to_list()
 
 

@@ -1,6 +1,7 @@
 """What a column of times means, and what is refused; the present is 1 January 2026 throughout."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,18 +18,18 @@ MAY = 1_430_143_500  # 2015-04-27 14:05
 LOW, HIGH = 631_152_000, int(NOW.timestamp()) + 86_400  # 1990-01-01 and 2026-01-02
 
 
-def column(values: list | pl.Series, comma: bool = False, **rules: str) -> Column:
+def column(values: list | pl.Series, comma: bool = False, **rules: Any) -> Column:
     series = values.alias("timestamp") if isinstance(values, pl.Series) else pl.Series("timestamp", values)
-    return Column(series, "file, column 'when'", TimeRules(now=NOW, **rules), Faults(), comma)  # type: ignore[arg-type]
+    return Column(series, "file, column 'when'", TimeRules(now=NOW, **rules), Faults(), comma)
 
 
-def seconds(values: list | pl.Series, comma: bool = False, **rules: str) -> list[int | None]:
+def seconds(values: list | pl.Series, comma: bool = False, **rules: Any) -> list[int | None]:
     found = times(column(values, comma, **rules))
     assert found.schema == {"timestamp": pl.Int64, "nanosecond": pl.Int32}
     return found["timestamp"].to_list()
 
 
-def faults(values: list, **rules: str) -> dict[int, str]:
+def faults(values: list, **rules: Any) -> dict[int, str]:
     """Row -> why it is bad; exactly these rows have no time."""
     asked = column(values, **rules)
     found = times(asked)
@@ -204,7 +205,7 @@ def test_a_twentieth_in_another_unit_is_tolerated_and_more_is_not() -> None:
         (["27.04.2015"], {"format": "%d-%m-%Y"}, "no value reads as '%d-%m-%Y' .found '27.04.2015'.; correct `format`"),
     ],
 )  # fmt: skip
-def test_a_column_that_is_refused(values: list, rules: dict[str, str], message: str) -> None:
+def test_a_column_that_is_refused(values: list, rules: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^file, column 'when': .*{message}") as error:
         times(column(values, **rules))
     assert "\0" not in str(error.value) and len(str(error.value)) < 500
