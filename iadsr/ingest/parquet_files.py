@@ -98,7 +98,7 @@ def read_parquet(name: str, wanted: Wanted) -> Table:
     inexact = Inexact()
     pieces = []
     for part, start in zip(parts, _starts(sizes), strict=True):
-        reading = Reading(part, columns, time, wanted.lists, inexact)
+        reading = PartReading(part, columns, time, wanted.lists, inexact)
         pieces += [piece.with_columns(pl.col(ROW) + start) if wanted.lists else piece for piece in _pieces(reading)]
     inexact.refuse(name, columns)
     frame = pl.concat(pieces)
@@ -277,7 +277,7 @@ def _kind_of_times(parts: Sequence[Part], kinds: Sequence[Mapping[str, str]]) ->
 # --- the values ---
 
 
-class Reading(NamedTuple):
+class PartReading(NamedTuple):
     """How one part is read: its mapped columns, the kind of its times, and whether a row may hold lists."""
 
     part: Part
@@ -287,7 +287,7 @@ class Reading(NamedTuple):
     inexact: Inexact
 
 
-def _pieces(reading: Reading) -> Iterator[pl.DataFrame]:
+def _pieces(reading: PartReading) -> Iterator[pl.DataFrame]:
     """The mapped columns: first of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
     with _opened(reading.part) as file:
         schema = file.schema_arrow
@@ -304,7 +304,7 @@ def _pieces(reading: Reading) -> Iterator[pl.DataFrame]:
                 start += batch.num_rows
 
 
-def _piece(reading: Reading, found: Mapping[str, pa.Array], count: int, start: int) -> pl.DataFrame:
+def _piece(reading: PartReading, found: Mapping[str, pa.Array], count: int, start: int) -> pl.DataFrame:
     """The mapped columns of some rows, `start` of the part the first of them."""
     keys = {ours: reading.part.folders.get(theirs) for ours, theirs in reading.columns.items() if ours not in found}
     arrays = {**found, **{ours: pa.array([value] * count, pa.large_string()) for ours, value in keys.items()}}
@@ -336,7 +336,7 @@ def _unfolded(arrays: Mapping[str, pa.Array]) -> tuple[dict[str, pa.Array], np.n
     return unfolded, rows
 
 
-def _converted(reading: Reading, ours: str, array: pa.Array) -> list[pl.Series]:
+def _converted(reading: PartReading, ours: str, array: pa.Array) -> list[pl.Series]:
     """The column as `Table` describes it; times that are moments make two."""
     where = label(reading.part.name, ours, reading.columns[ours])
     if ours == schemas.CATEGORIES or _is_list(array.type):
