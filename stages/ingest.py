@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     metrics = _metrics(raw, rejects)
     own = {f"source/{name}": digest or "" for name, digest in digests_of_own(source, root / paths.WATCH_WORK).items()}
     _write(raw, rejects, metrics, own | digests_of(official))
-    _summarise(lookup(values, "dataset"), metrics, raw.repeated_items)
+    _summarise(lookup(values, "dataset"), metrics, raw)
 
 
 def noted(path: Path, seen: list[Path]) -> Path:
@@ -80,17 +81,33 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int], made_from: dict[
     write_note(paths.RAW, made_from, written)
 
 
-def _summarise(dataset: str, metrics: dict[str, int], repeated: int) -> None:
+def _summarise(dataset: str, metrics: dict[str, int], raw: Raw) -> None:
+    for note in raw.notes:
+        print(f"note: {note}", file=sys.stderr)
     print(
         f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions"
     )
     print(
         f"titles: {metrics['titles_from_title']:,} own, {metrics['titles_from_categories']:,} from categories, "
         f"{metrics['titles_neutral']:,} neutral; rejected rows: {metrics['rejected_rows']:,}"
-        + (f"; further rows of an item, left out: {repeated:,}" if repeated else "")
+        + (f"; further rows of an item, left out: {raw.repeated_items:,}" if raw.repeated_items else "")
     )
+    print(_order(raw))
     written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
     print(f"wrote {', '.join(map(str, written))}")
+
+
+def _order(raw: Raw) -> str:
+    """The range of times, and how often they leave the order of a history to the file."""
+    from iadsr.ingest.order import order_of
+
+    if not raw.timed:
+        return "times: none, so the order of the file counts"
+    order = order_of(raw.interactions)
+    return (
+        f"times: {order.first} to {order.last} UTC; {order.tied:.1%} of neighbours in a history have equal times, and "
+        f"the file decides the order of {order.undecided:.1%} of the users"
+    )
 
 
 if __name__ == "__main__":

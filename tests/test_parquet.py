@@ -125,3 +125,10 @@ def test_all_files_take_their_names(tmp_path: Path) -> None:
     write_together({name: FRAME.write_parquet for name in names})
     assert all(read_table(name, "ingest").equals(FRAME) for name in names)
     assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("categories", [(), ("user",)])
+def test_a_path_is_no_pattern(tmp_path: Path, categories: tuple[str, ...]) -> None:
+    pl.DataFrame({"user": ["other"]}).write_parquet(tmp_path / "a1.parquet")
+    pl.DataFrame({"user": ["u"]}).write_parquet(tmp_path / "a[1].parquet")
+    assert read_table(tmp_path / "a[1].parquet", categories)["user"].to_list() == ["u"]

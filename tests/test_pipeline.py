@@ -59,7 +59,10 @@ MACHINE = {
     *("train.device", "train.threads"),
 }
 # Commands beside the pipeline.
-BESIDE = {"iadsr/params_check.py", "stages/check.py", "stages/recommend.py", "stages/report.py"}
+BESIDE = {
+    *("iadsr/ingest/histories.py", "iadsr/params_check.py"),
+    *("stages/check.py", "stages/recommend.py", "stages/report.py"),
+}
 MOST_DEPS = 90  # lines; the file is a table of contents
 
 
@@ -93,7 +96,7 @@ def test_code_that_a_stage_imports_is_what_it_depends_on(stage: str) -> None:
         assert PIPELINE["stages"][stage]["always_changed"] and not listed
         return
     declared = [file for path in listed if is_code(path) for file in expanded(path)]
-    assert set(declared) == closure(stage)
+    assert set(declared) - BESIDE == closure(stage)
     assert len(declared) == len(set(declared))
 
 

@@ -35,12 +35,15 @@ class Raw:
     """Both tables, where the titles came from, and how many rows were of an earlier item.
 
     Columns are as `schemas` says; the ids of the interactions may be categories, which become text when written.
+    `timed`: are the times those of the source, and not the numbers of its rows? `notes` are for the user to read.
     """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
     titles: TitleOrigins
     repeated_items: int
+    timed: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> DatasetSize:

@@ -22,6 +22,12 @@ from stages.ingest import app
 OUTPUTS = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
 DEMO = {"kind": "demo", "users": 20, "items": 60}
 REVIEW = '{{"reviewerID": "U", "asin": "{}", "unixReviewTime": 5}}\n'
+OWN = {
+    "kind": "files",
+    "interactions": "i.csv",
+    "items": "items.csv",
+    "columns": {name: name for name in ("user", "item", "timestamp", "title")},
+}
 Run = Callable[..., Result]
 
 
@@ -131,25 +137,52 @@ def test_the_demo_twice_gives_the_same_bytes(run: Run) -> None:
 
 
 def test_own_files(run: Run) -> None:
-    Path("i.csv").write_text("user,item,timestamp\nu,b,1970-01-02\n")
+    Path("i.csv").write_text("user,item,timestamp\nu,b,2014-05-14\n")
     Path("items.csv").write_text("item,title\nb,Bee\n")
-    columns = {name: name for name in ("user", "item", "timestamp", "title")}
-    assert run({"kind": "files", "interactions": "i.csv", "items": "items.csv", "columns": columns}).exit_code == 0
-    assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("u", "b", 86400)]
+    assert run(OWN).exit_code == 0
+    assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("u", "b", 1_400_025_600)]
+
+
+def test_times_and_their_ties_are_printed(run: Run) -> None:
+    """u: two of its two pairs are tied; v: its only pair is not; so 2 of 3 pairs, and one of two users."""
+    rows = ("u,b,@1", "u,a,@1", "v,a,@1", "u,b,@1", "v,b,@9")
+    Path("i.csv").write_text("\n".join(["user;item;timestamp", *rows]).replace(",", ";").replace("@", "140000000"))
+    Path("items.csv").write_text("item,title\nb,Bee\na,Ay\n")
+    result = run(OWN)
+    assert "note: i.csv: fields are separated by ';'" in result.stderr
+    assert "times: 2014-05-13 16:53:21 to 2014-05-13 16:53:29 UTC; 66.7% of neighbours" in result.stdout
+    assert "equal times, and the file decides the order of 50.0% of the users" in result.stdout
+
+
+def test_a_log_without_times(run: Run) -> None:
+    """Times are the numbers of the rows, and this is said."""
+    Path("i.csv").write_text("user,item\nu,b\nu,a\n")
+    Path("items.csv").write_text("item,title\nb,Bee\na,Ay\n")
+    result = run({**OWN, "columns": {"user": "user", "item": "item", "timestamp": None}})
+    assert pl.read_parquet(paths.RAW_INTERACTIONS).rows() == [("u", "b", 0), ("u", "a", 1)]
+    assert "note: i.csv: no column of times, so the order of the file counts" in result.stderr
+    assert "times: none, so the order of the file counts" in result.stdout
+
+
+def test_cells_that_a_spreadsheet_would_run_are_quoted(run: Run) -> None:
+    """The bad row begins with a formula; its number is none."""
+    Path("i.csv").write_text("item,user,timestamp\n=1+1,,1400000000\n-1,,1400000000\nb,u,1400000000\n")
+    Path("items.csv").write_text("item,title\nb,Bee\n")
+    assert run(OWN, max_rejects=2).exit_code == 0
+    texts = pl.read_csv(paths.RAW_REJECTS)["text"].to_list()
+    assert texts == ["'=1+1,,1400000000", "'-1,,1400000000"]
 
 
 def test_own_times_keep_their_fractions_until_the_rows_are_sorted(run: Run) -> None:
-    """Three rows of second 0, at 30, 10 and 20 ms, so the order is b, c, a; the sequences have whole seconds only."""
+    """Three rows of one second, at 30, 10 and 20 ms, so the order is b, c, a; the sequences have whole seconds only."""
     from stages import filter as filter_stage
 
-    Path("i.csv").write_text("user,item,timestamp\nu,a,0.03\nu,b,0.01\nu,c,0.02\n")
+    Path("i.csv").write_text("user,item,timestamp\nu,a,@.03\nu,b,@.01\nu,c,@.02\n".replace("@", "1400000000"))
     Path("items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
-    columns = {name: name for name in ("user", "item", "timestamp", "title")}
-    source = {"kind": "files", "interactions": "i.csv", "items": "items.csv", "columns": columns}
-    entry = {"core": 0, "max_length": 50, "source": source}
+    entry = {"core": 0, "max_length": 50, "source": OWN}
     settings = {"duplicates": "first", "ties": "shuffled", "ties_seed": 0}
     more = {"filter": settings, "noise": {"ratio": 0.0, "seed": 0}, "datasets": {"mine": entry}}
-    assert run(source, **more).exit_code == 0
+    assert run(OWN, **more).exit_code == 0
     assert CliRunner().invoke(filter_stage.app).exit_code == 0
     assert pl.read_parquet(paths.ITEMS)["raw_item"].to_list() == ["b", "c", "a"]
     assert pl.read_parquet(paths.SEQUENCES).columns == ["user", "item", "position", "timestamp", "split"]

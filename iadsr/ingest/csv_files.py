@@ -1,0 +1,214 @@
+"""A user's CSV, its fields separated by whatever its header shows, read by polars and, where that fails, looked into.
+
+All columns are text. Python's csv module, slower by far, says what polars could not read, and what stands in bad rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from iadsr import schemas
+from iadsr.errors import UserError
+from iadsr.ingest.columns import IDS, Table, Wanted, found_columns, ratings, shown, truths
+from iadsr.ingest.rejects import Faults, Place
+from iadsr.ingest.sniffing import head_of, refuse_no_csv
+
+AUTO = "auto"
+COMMA = ","
+SEPARATORS = (COMMA, ";", "\t", "|")
+# A column beside the user's, none of which has such a name: does anything at all stand in a row?
+FILLED = "\0filled"
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+class Csv(NamedTuple):
+    """A file, as messages name it, and what separates its fields."""
+
+    name: str
+    separator: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name).absolute()  # which polars takes neither for an address nor for a home folder
+
+
+class Record(NamedTuple):
+    """A row of a CSV: the number of the line on which it begins, its fields, and its text as it stands."""
+
+    line: int
+    fields: list[str]
+    text: str
+
+
+def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
+    """The mapped columns; empty lines at the end are no rows. UserError if it cannot be read."""
+    head = head_of(Path(name))
+    refuse_no_csv(name, head)
+    _refuse_no_header(name, head)
+    file = Csv(name, _separator(head, wanted) if separator == AUTO else separator)
+    columns = found_columns(name, _header(head, file.separator), wanted)
+    table, faults = _read(file, columns)
+    filled = table[FILLED].arg_true()
+    table = table.drop(FILLED).head(0 if filled.is_empty() else int(filled[-1]) + 1)
+    told = separator == AUTO and file.separator != COMMA
+    notes = [f"{name}: fields are separated by {file.separator!r}"] if told else []
+    mapped = {ours: wanted.columns[ours] for ours in columns}
+    comma = file.separator != COMMA
+    return Table(name, _typed(table, comma), mapped, lambda rows: places(file, rows), faults, notes, comma)
+
+
+def _typed(table: pl.DataFrame, decimal_comma: bool) -> pl.DataFrame:
+    if schemas.RATING in table.columns:
+        table = table.with_columns(ratings(table[schemas.RATING], decimal_comma))
+    if schemas.IS_NOISE in table.columns:
+        table = table.with_columns(truths(table[schemas.IS_NOISE]))
+    return table
+
+
+def _refuse_no_header(name: str, head: bytes) -> None:
+    first = head.removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].strip().decode("utf-8", "replace")
+    if not first:
+        raise UserError(f"{name}, row 1: empty, expected the names of the columns; remove empty lines at the top")
+    if first.lower().strip('"').startswith("sep="):
+        raise UserError(f"{name}, row 1: {first[:20]!r}, expected the names of the columns; remove this line")
+
+
+def _header(head: bytes, separator: str) -> list[str]:
+    text = io.StringIO(head.decode("utf-8-sig", "replace"), newline="")
+    try:
+        return next(csv.reader(text, delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+def _separator(head: bytes, wanted: Wanted) -> str:
+    """What makes the header hold all columns that must be there, or, if nothing does, most of them."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        names = [name.strip() for name in _header(head, separator)]
+        return len(set(wanted.required) & set(names)), len(names)
+
+    whole = len(set(wanted.required))
+    return next((each for each in SEPARATORS if fit(each)[0] == whole), max(SEPARATORS, key=fit))
+
+
+def _read(file: Csv, columns: dict[str, int]) -> tuple[pl.DataFrame, Faults]:
+    """The columns, FILLED, and, where rows have too many fields, these as faults."""
+    try:
+        return _scan(file, columns), Faults()
+    except POLARS_ERRORS:
+        faults = Faults()
+    try:
+        table = _scan(file, columns, ragged=True)
+        surplus = _surplus(file)
+        if len(surplus) == table.height and surplus.count():
+            faults.add(surplus.is_not_null().arg_true().to_numpy(), surplus.drop_nulls())
+            return table, faults
+    except (*POLARS_ERRORS, csv.Error):
+        pass
+    raise UserError(f"{file.name}{_broken_row(file)}")
+
+
+def _scan(file: Csv, columns: dict[str, int], ragged: bool = False) -> pl.DataFrame:
+    """The columns, and in FILLED whether anything stands in a row at all; `ragged`: surplus fields are cut."""
+    scan = pl.scan_csv(
+        file.path, separator=file.separator, infer_schema=False, glob=False, truncate_ragged_lines=ragged
+    )
+    names = scan.collect_schema().names()
+    if max(columns.values()) >= len(names):
+        raise pl.exceptions.ShapeError("its header is another to polars")
+    selection = [pl.col(names[place]).alias(ours) for ours, place in columns.items()]
+    filled = pl.any_horizontal(pl.all().is_not_null()).alias(FILLED)
+    coded = [pl.col(ours).cast(pl.Categorical) for ours in columns if ours in IDS]
+    return scan.select(*selection, filled).with_columns(coded).collect(engine="streaming")
+
+
+def _surplus(file: Csv) -> pl.Series:
+    """For each row of a CSV how many fields it has, in words, where the header has fewer; else null."""
+    counts = [len(record.fields) for record in _records(file)]
+    faults = [f"{count} fields, where the header has {counts[0]}" if count > counts[0] else None for count in counts]
+    return pl.Series(faults[1:], dtype=pl.String)
+
+
+def _broken_row(file: Csv) -> str:
+    """Where and why a CSV cannot be read, as far as we know why."""
+    with open(file.path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not _is_utf8(line):
+                return f", row {number}: not valid UTF-8; save the file as UTF-8"
+    stray = _stray_quotation_mark(file)
+    if stray:
+        return (
+            f", row {stray}: a quotation mark inside a field (inches?); put the whole field into quotation marks and "
+            'write the one inside twice: "3"" pipe"'
+        )
+    whole = 0
+    try:
+        for record in _records(file, strict=True):
+            whole = record.line
+    except csv.Error:
+        return f", after row {whole}: cannot be read (a quotation mark that is never closed?); correct the row"
+    names = shown(_header(head_of(file.path), file.separator))
+    return f": cannot be read as CSV with the header {names}; write it again, as CSV in UTF-8 or as Parquet"
+
+
+def _stray_quotation_mark(file: Csv) -> int:
+    """The line of the first field with a quotation mark that neither encloses it nor is doubled; 0 if there is none."""
+    quoted, opened = False, 0
+    with open(file.path, encoding="utf-8", newline="") as lines:
+        for number, line in enumerate(lines, 1):
+            for place, before in enumerate(line.split('"')[:-1]):
+                if quoted:
+                    quoted = False
+                elif before == "" or before.endswith(file.separator):
+                    quoted, opened = True, number
+                else:
+                    return opened if place and not before.startswith(file.separator) else number
+    return 0
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _records(file: Csv, strict: bool = False) -> Iterator[Record]:
+    """All records of a CSV, header included."""
+    csv.field_size_limit(1 << 30)  # the default refuses long texts, which polars has read
+    taken: list[str] = []
+
+    def lines(text: io.TextIOBase) -> Iterator[str]:
+        for line in text:
+            taken.append(line)
+            yield line
+
+    with open(file.path, encoding="utf-8", errors="replace", newline="") as text:
+        reader = csv.reader(lines(text), delimiter=file.separator, strict=strict)
+        start = 1
+        for fields in reader:
+            yield Record(start, fields, "".join(taken).rstrip("\r\n"))
+            taken.clear()
+            start = reader.line_num + 1
+
+
+def places(file: Csv, rows: Sequence[int]) -> list[Place]:
+    """Where rows (0 follows the header), which ascend, stand in the file, and their text."""
+    wanted = set(rows)
+    last = max(wanted, default=-1)
+    try:
+        records = enumerate(islice(_records(file), 1, last + 2))
+        found = {row: Place(file.name, record.line, record.text) for row, record in records if row in wanted}
+    except csv.Error:
+        found = {}
+    # should both readers ever disagree on what a record is, one line each is the best guess
+    return [found.get(row, Place(file.name, row + 2, "")) for row in rows]
