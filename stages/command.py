@@ -57,8 +57,8 @@ def file_trouble(error: Exception) -> str:
     if path:
         return f"{path}: {getattr(error, 'strerror', None) or error}; correct that and run the same command again"
     return (
-        f"a file that this command reads is not as it was written ({type(error).__name__}); run `dvc repro`, which makes "
-        "what is wrong in data/ and models/ again"
+        f"a file that this command reads is not as it was written ({type(error).__name__}); run `dvc repro`, which "
+        "makes what is wrong in data/ and models/ again"
     )
 
 

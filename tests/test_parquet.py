@@ -131,4 +131,4 @@ def test_all_files_take_their_names(tmp_path: Path) -> None:
 def test_a_path_is_no_pattern(tmp_path: Path, categories: tuple[str, ...]) -> None:
     pl.DataFrame({"user": ["other"]}).write_parquet(tmp_path / "a1.parquet")
     pl.DataFrame({"user": ["u"]}).write_parquet(tmp_path / "a[1].parquet")
-    assert read_table(tmp_path / "a[1].parquet", categories)["user"].to_list() == ["u"]
+    assert read_table(tmp_path / "a[1].parquet", "ingest", categories)["user"].to_list() == ["u"]

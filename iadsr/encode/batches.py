@@ -47,7 +47,9 @@ def encoded(
     """Vectors in the order of `texts`; on a GPU no batch is waited for before the last one is under way.
 
     On a CPU as many batches are computed at once as there are threads, each on one: so the vectors do not depend on
-    their number, and beside other programs no thread waits for another. Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
+    their number, and beside other programs no thread waits for another.
+
+    Raises UserError naming a text whose vector float16 cannot hold, or that alone is too large for the memory.
     """
     tokens = encoder.tokenize(texts) if tokens is None else tokens
     alone, chains = units(tokens)

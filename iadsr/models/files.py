@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import pydantic
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file

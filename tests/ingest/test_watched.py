@@ -14,8 +14,9 @@ from iadsr.ingest.watched import digests_of_own, located
 
 def source(folder: Path, interactions: str = "log.csv") -> Files:
     columns = Columns(user="user", item="item", timestamp="timestamp")
-    names = {"interactions": str(folder / interactions), "items": str(folder / "items.csv")}
-    return Files(kind="files", columns=columns, **names)
+    return Files(
+        kind="files", columns=columns, interactions=str(folder / interactions), items=str(folder / "items.csv")
+    )
 
 
 @pytest.fixture
