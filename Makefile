@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench lint types lock clean
+.PHONY: run test experiments bench lint types lock clean
 
 run: .venv/ready
 	@$(BIN)/python -m stages.check
@@ -11,6 +11,12 @@ run: .venv/ready
 
 test: .venv/ready
 	@$(BIN)/python -m pytest -q
+
+# `dvc exp show`, which has 200 columns, by what people look for: HR@10 and the parameters that differ
+HIDDEN := \w+_|.*/|own|users|items|interactions|sparsity|epochs|Created|Executor
+
+experiments: .venv/ready
+	@$(BIN)/dvc exp show --only-changed --hide-workspace --keep 'test_hr_.*_unfiltered' --drop '$(HIDDEN)'
 
 # a JSON object a line: what BENCHMARKS.md explains. ml-100k where IADSR_MIRROR names a folder of official files, else the
 # generated demo; with PEER=PATH_TO_PYTHON also RecBole from that environment, and ours with layers and windows like its
