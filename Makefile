@@ -2,15 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench lint types lock clean
+.PHONY: run git test experiments bench lint types lock clean
 
-run: .venv/ready
+run: git .venv/ready
 	@$(BIN)/python -m stages.check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 	@$(BIN)/python -m stages.report
 
-test: .venv/ready
+# DVC works in a repository of git, this folder's own or one that it lies in and that does not ignore it
+git:
+	@command -v git > /dev/null || { echo "error: git is missing; install it, then \`make run\` again" >&2; exit 1; }
+	@[ -e .git ] || { git rev-parse && ! git check-ignore -q dvc.yaml; } 2> /dev/null || { echo "error: DVC needs a git \
+repository here: run \`git init\`, then \`make run\` again (experiments also need a first commit)" >&2; exit 1; }
+
+test: .venv/dev
 	@$(BIN)/python -m pytest -q
+
+# `dvc exp show`, which has 200 columns, by what people look for: HR@10 and the parameters that differ
+HIDDEN := \w+_|.*/|own|users|items|interactions|sparsity|epochs|Created|Executor
+
+experiments: .venv/ready
+	@$(BIN)/dvc exp show --only-changed --hide-workspace --keep 'test_hr_.*_unfiltered' --drop '$(HIDDEN)'
 
 # a JSON object a line: what BENCHMARKS.md explains. ml-100k where IADSR_MIRROR names a folder of official files, else the
 # generated demo; with PEER=PATH_TO_PYTHON also RecBole from that environment, and ours with layers and windows like its
@@ -26,10 +38,10 @@ bench: .venv/ready
 	@$(BIN)/python -m benchmarks.training $(BENCH) --denoiser iadsr
 	@$(BIN)/python -m benchmarks.evaluation $(BENCH) $(if $(PEER),$(LIKE_PEER))
 
-lint: .venv/ready
+lint: .venv/dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 
-types: .venv/ready
+types: .venv/dev
 	@$(BIN)/mypy
 
 # constraints.txt names no CPU or CUDA build of torch, so pip takes whichever the machine's index offers
@@ -45,6 +57,12 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "setting up .venv (once, about two minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster,dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt -e .
 	@$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch .venv/ready
+
+# Ray and the tools of development, on top
+.venv/dev: .venv/ready
+	@echo "adding to .venv what tests need (once)"
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster,dev]'
+	@touch .venv/dev

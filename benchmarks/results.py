@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.processes import Child
+from iadsr.errors import UserError
 from iadsr.models.assembly import NO_BACKBONE
 from iadsr.models.denoisers.registry import DENOISERS
 
@@ -18,6 +21,23 @@ STAND_ALONE_BASE = "sasrec"  # of steam and dcrec, whose encoders are transforme
 def base_of(backbone: str) -> str:
     """The plain backbone that a method is compared with."""
     return STAND_ALONE_BASE if backbone == NO_BACKBONE else backbone
+
+
+def read_runs(path: Path) -> list[Fields]:
+    """The JSON object of each line; UserError for a missing file and for a line that is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return [_run(line, f"{path}, line {number}") for number, line in enumerate(path.read_text().splitlines(), 1)]
+
+
+def _run(line: str, place: str) -> Fields:
+    try:
+        run = json.loads(line)
+    except ValueError:
+        run = None
+    if not isinstance(run, dict):
+        raise UserError(f"{place}: expected a JSON object, such as those of results/*.jsonl")
+    return run
 
 
 def headed(content: Fields, first: Fields) -> Fields:

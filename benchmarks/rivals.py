@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +13,6 @@ import typer
 
 from benchmarks import results
 from benchmarks.prepared import ROOT
-from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.ranking import PROTOCOLS, metric_name
 from iadsr.schemas import TEST
@@ -34,18 +32,14 @@ BESIDE = ("method", "HR@10 U here", "over its base", "HR@10 in the paper", "over
 @app.command(epilog="Example: python -m benchmarks.rivals results/rivals.jsonl")
 @reports_errors
 def main(
-    runs: Annotated[Path, typer.Argument(help="A JSON object a line, as `python -m stages.train` left them.")],
+    runs: Annotated[Path, typer.Argument(help="A JSON object a line, as in results/rivals.jsonl.")],
 ) -> None:
     """Print Markdown: for each data set what each method reaches, and the same beside the paper's numbers.
 
     "over its base" is a ratio of mean HR@10 U, "dropped" the expected share. What a method costs is measured by
     `python -m benchmarks.training`, one after another on an idle machine.
     """
-    if not runs.is_file():
-        raise UserError(f"{runs}: no such file")
-    with open(runs, encoding="utf-8") as file:
-        found = [json.loads(line) for line in file]
-    print("\n".join(tables(found, read_paper(PAPER))))
+    print("\n".join(tables(results.read_runs(runs), read_paper(PAPER))))
 
 
 def read_paper(path: Path) -> Paper:

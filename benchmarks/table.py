@@ -1,22 +1,35 @@
-"""The table of docs/measurements.md, from a file of runs: `python -m benchmarks.table results/runs.jsonl`."""
+"""The table of docs/measurements.md."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from benchmarks import results
 from iadsr.models.ranking import metric_name
 from iadsr.schemas import TEST
+from stages.command import new_app, reports_errors
+
+app = new_app()
 
 Run = dict[str, Any]
 SETTING = (
     *("dataset", "noise_ratio", "backbone", "denoiser", "masks", "batch_size", "learning_rate", "prefixes"),
     *("dtype", "windows"),
 )
+
+
+@app.command(epilog="Example: python -m benchmarks.table results/runs.jsonl")
+@reports_errors
+def main(
+    runs: Annotated[Path, typer.Argument(help="A JSON object a line, as in results/runs.jsonl.")],
+) -> None:
+    """Print Markdown: a row for each setting, with the values of its seeds side by side."""
+    print("\n".join(lines(results.read_runs(runs))))
 
 
 def accuracy(name: str) -> Callable[[Run], str]:
@@ -72,5 +85,4 @@ def departures(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    with open(Path(sys.argv[1]), encoding="utf-8") as file:
-        print("\n".join(lines(map(json.loads, file))))
+    app()

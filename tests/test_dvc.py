@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -190,6 +191,13 @@ def test_own_files_are_watched_wherever_they_lie(project: Path, command: Command
     assert running(said) == ["watch", "ingest"] and "files: 5 users" in said
 
 
+def shown_experiments(command: Command) -> list[str]:
+    """What `make experiments` prints of this project; without a terminal, and so without a pager, nothing is cut."""
+    dry = ["make", "--dry-run", "experiments"]
+    said = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return command("dvc", *shlex.split(next(line for line in said if "exp show" in line))[1:]).splitlines()
+
+
 def test_an_experiment_runs_what_it_changes_and_has_a_run_of_its_own(project: Path, command: Command) -> None:
     """A change of theta runs `train` and `evaluate` alone. The run in MLflow has the experiment's name."""
     said = command("dvc", "exp", "run", "--name", "bolder", "--set-param", "theta=-0.5")
@@ -200,6 +208,9 @@ def test_an_experiment_runs_what_it_changes_and_has_a_run_of_its_own(project: Pa
     changed = json.loads(command("dvc", "params", "diff", "--json"))["params.yaml"]
     assert {key: (value["old"], value["new"]) for key, value in changed.items()} == {"theta": (-0.9, -0.5)}
     assert str(paths.METRICS) in json.loads(command("dvc", "metrics", "diff", "--all", "--json"))
+    rule, titles, _, _, row, _ = shown_experiments(command)
+    assert titles.split() == ["Experiment", "test_hr_10_unfiltered", "theta"] and "[bolder]" in row
+    assert len(rule) <= 120
 
 
 def test_all_that_can_differ_fits_on_a_screen(project: Path, command: Command) -> None:

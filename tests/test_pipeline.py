@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from import_closure import ROOT, import_closure, imported, running_nodes
 from ruamel.yaml import YAML
 
@@ -230,6 +232,40 @@ def test_seeds_and_settings_of_training_are_not_of_earlier_stages() -> None:
             stage,
             *own,
         }
+
+
+def stored(folder: Path, *overrides: str) -> list[str]:
+    """The lines of params.yaml after DVC's own `-S`."""
+    path = shutil.copy(ROOT / "params.yaml", folder)
+    apply_overrides(path, list(overrides))
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def other_value(value: Any) -> Any:
+    return not value if isinstance(value, bool) else "another" if isinstance(value, str | None) else value + 1
+
+
+def test_an_experiment_changes_one_line_of_the_parameters(tmp_path: Path) -> None:
+    """All single values at once: as many lines differ as there are values, each the line of one.
+
+    If others do, params.yaml is not as DVC writes it. This mends that:
+    `python -c 'from dvc.utils.hydra import apply_overrides; apply_overrides("params.yaml", [])'`
+    """
+    single = [leaf for leaf in leaves(PARAMS) if not isinstance(lookup(PARAMS, leaf), list)]
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    after = stored(tmp_path, *(f"{leaf}={other_value(lookup(PARAMS, leaf))}".lower() for leaf in single))
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert [line.split(":")[0].strip() for line in changed] == [leaf.split(".")[-1] for leaf in single]
+
+
+def test_an_experiment_changes_only_the_lines_of_its_lists(tmp_path: Path) -> None:
+    """All lists at once get one entry; an empty one stood in one line, `[]`, whose comment stays where it is."""
+    lists = [leaf for leaf in leaves(PARAMS) if isinstance(lookup(PARAMS, leaf), list)]
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    after = stored(tmp_path, *(f"{leaf}=[another]" for leaf in lists))
+    assert sum(line.endswith("- another") for line in after) == len(lists)
+    rest = [[line for line in lines if not line.lstrip().startswith("- ")] for lines in (before, after)]
+    assert [line.replace("[]", "  ") for line in rest[0]] == rest[1]
 
 
 # --- who imports what ---

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import typer.testing
 
+from benchmarks import rivals, table
 from benchmarks.rivals import PAPER as PRINTED
-from benchmarks.rivals import app, read_paper, tables
+from benchmarks.rivals import read_paper, tables
 
 
 def run(denoiser: str, seed: int, hits: float, backbone: str = "sasrec", **changes: Any) -> dict[str, Any]:
@@ -77,6 +78,13 @@ def test_the_committed_tables_of_the_paper() -> None:
     assert [found["beauty", "sasrec", method]["HR@10"] for method in ("none", "iadsr")] == ["0.0385", "0.0538"]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    result = typer.testing.CliRunner().invoke(app, [str(tmp_path / "none.jsonl")])
-    assert result.exit_code and "none.jsonl: no such file" in result.output
+@pytest.mark.parametrize("command", [rivals, table])
+def test_a_file_without_runs_is_named(tmp_path: Path, command: Any) -> None:
+    """A missing one, and one whose second line is cut off, or no object."""
+    path = tmp_path / "runs.jsonl"
+    result = typer.testing.CliRunner().invoke(command.app, [str(path)])
+    assert result.exit_code and "runs.jsonl: no such file" in result.output
+    for second in ('{"name"', "3"):
+        path.write_text(f"{{}}\n{second}\n")
+        result = typer.testing.CliRunner().invoke(command.app, [str(path)])
+        assert result.exit_code and "runs.jsonl, line 2: expected a JSON object" in result.output
