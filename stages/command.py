@@ -7,17 +7,19 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, ParamSpec, TextIO
 
 import typer
 
-from iadsr.errors import UserError
+from iadsr.errors import UserError, masked
 
 P = ParamSpec("P")
 SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would hold up the others on a busy machine
 FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
+LOCK = Path(".cache/lock")  # of the folder in which a stage runs
 ParamsFile = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
 
 
@@ -41,6 +43,59 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
             fail(file_trouble(error))
 
     return wrapper
+
+
+@contextmanager
+def alone(stage: str) -> Iterator[None]:
+    """Run as the only stage in the current folder; UserError where another runs. Freed however this process ends."""
+    path = LOCK.resolve()
+    lock = locked(path, stage)
+    try:
+        yield
+    finally:
+        if lock:
+            path.unlink(missing_ok=True)  # while it is still ours
+            lock.close()
+
+
+def locked(path: Path, stage: str) -> TextIO | None:
+    """The open file that holds the lock and names the stage, or None where the system cannot lock."""
+    try:
+        import fcntl
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (open as long as the stage runs)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(lock, path):
+                break
+            lock.close()
+        lock.truncate(0)
+        print(f"stage {stage} (process {os.getpid()})", file=lock, flush=True)
+        return lock
+    except BlockingIOError:
+        raise UserError(busy(lock, path)) from None
+    except (ImportError, OSError):  # Windows; a network's file system; a folder in which nothing may be written
+        return None
+
+
+def is_at(lock: TextIO, path: Path) -> bool:
+    """Whether the open file still has this name: the stage that had it may have ended, and removed it, meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def busy(lock: TextIO, path: Path) -> str:
+    """Who runs in the folder of this lock, and what to do."""
+    with lock:
+        lock.seek(0)
+        holder = lock.read().strip() or "another stage"
+    return (
+        f"{path.parents[1]}: {holder} is running in this folder; wait for it, or line experiments up with "
+        "`dvc exp run --queue` and then `dvc queue start`"
+    )
 
 
 def is_about_a_file(error: Exception) -> bool:
@@ -69,5 +124,5 @@ def disk_is_full(error: Exception) -> bool:
 
 
 def fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {masked(message)}", file=sys.stderr)
     raise typer.Exit(1)

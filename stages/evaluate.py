@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import paths
-from stages.command import ParamsFile, new_app, reports_errors
+from stages.command import ParamsFile, alone, new_app, reports_errors
 
 if TYPE_CHECKING:
     from iadsr.encode.encoders.interface import EncoderParams
@@ -23,6 +23,7 @@ app = new_app()
 
 @app.command(epilog="Example: python -m stages.evaluate")
 @reports_errors
+@alone("evaluate")
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Evaluate models/model: metrics/metrics.json, per-user ranks, tables and pictures; log the run to MLflow.
 
@@ -77,13 +78,15 @@ def track(run: Run, found: Evaluation) -> None:
     """Log what `train` could not (its epochs, if it came from the cache), the results, and the model."""
     run.backfill(found.history)
     files = [paths.METRICS, paths.DETAILS, paths.HISTORY, *sorted(paths.PLOTS.glob("*"))]
-    run.log_final(found.metrics, found.config.epochs, files)
-    run.log_model(lambda: log_model(found.config, found.encoder))
+    run.log_final(found.config, found.metrics, files)
+    made_of = found.config, found.encoder
+    run.log_model(found.config, lambda: model_digest(*made_of), lambda: log_model(*made_of))
     run.finish()
 
 
 def log_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
-    """Log models/model, with all that serving needs, to MLflow's active run, as safetensors and code."""
+    """Log models/model, with all that serving needs, to MLflow's active model, as safetensors and code."""
+    import mlflow
     import mlflow.pyfunc
 
     import iadsr
@@ -92,13 +95,25 @@ def log_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
         mlflow.pyfunc.log_model(
-            name="model",
+            model_id=mlflow.get_active_model_id(),
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"recommender": str(collected(Path(temporary) / "recommender", config, encoder))},
             code_paths=[str(Path(iadsr.__file__).parent)],
             signature=SIGNATURE,
             pip_requirements=requirements(encoder.kind if encoder else None),
         )
+
+
+def model_digest(config: ModelConfig, encoder: EncoderParams | None) -> str:
+    """The content of what `log_model` logs: the model with its catalogue and encoder, code, required packages."""
+    import iadsr
+    from iadsr.artifacts import file_digest, text_digest
+
+    code = [*Path(iadsr.__file__).parent.rglob("*.py"), Path(__file__).with_name("served_model.py"), Path(__file__)]
+    files = [*sorted(paths.MODEL.glob("*")), paths.ITEMS, *sorted(code)]
+    described = encoder.model_dump_json() if encoder else ""
+    needed = requirements(encoder.kind if encoder else None)
+    return text_digest(config.model_dump_json(), described, *needed, *map(file_digest, files))
 
 
 def collected(folder: Path, config: ModelConfig, encoder: EncoderParams | None) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from stages import paths
-from stages.command import ParamsFile, new_app, reports_errors
+from stages.command import ParamsFile, alone, new_app, reports_errors
 
 app = new_app()
 
 
 @app.command(epilog="Example: python -m stages.filter")
 @reports_errors
+@alone("filter")
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Turn data/raw into data/filtered: duplicates, k-core, time order, leave-one-out split, planted noise.
 

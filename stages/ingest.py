@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import paths
-from stages.command import ParamsFile, new_app, reports_errors
+from stages.command import ParamsFile, alone, new_app, reports_errors
 
 if TYPE_CHECKING:
     from iadsr.ingest.raw import Raw
@@ -18,6 +18,7 @@ app = new_app()
 
 @app.command(epilog="Example: python -m stages.ingest --params params.yaml")
 @reports_errors
+@alone("ingest")
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Read the chosen data set (official files, your own, or generated ones) into data/raw.
 

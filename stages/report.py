@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iadsr.errors import MASK
 from stages import paths
 from stages.command import ParamsFile, new_app, reports_errors
 
@@ -23,14 +24,14 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from iadsr.models.files import load_config
     from iadsr.params import read_params
     from iadsr.params_check import differs
-    from stages.tracking import tracking_uri
+    from stages.tracking import shown_address
 
     content = read_params(params)
     dataset = figures(paths.DATASET_METRICS, paths.FILTERED, "filter")
     metrics = figures(paths.DETAILS, paths.EVALUATED, "evaluate")
     config = load_config(paths.MODEL)
     require_one_run(config)
-    print("\n".join(lines(config, dataset, metrics, tracking_uri())))
+    print("\n".join(lines(config, dataset, metrics, shown_address())))
     if differs(content, config):
         print(f"\n{params} has changed since this model was trained: `dvc repro` would train again")
 
@@ -90,6 +91,8 @@ def interface(store: str) -> str:
     """Where a browser finds the runs: a server's own address, or the command that serves a local store."""
     if store.startswith(("http://", "https://")):
         return store
+    if MASK in store:
+        return f'`{program("mlflow")} ui --backend-store-uri "$MLFLOW_TRACKING_URI"`, which is {store}'
     return f"`{program('mlflow')} ui --backend-store-uri {shlex.quote(store)}`"
 
 

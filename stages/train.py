@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages import paths
-from stages.command import ParamsFile, new_app, reports_errors
+from stages.command import ParamsFile, alone, new_app, reports_errors
 
 if TYPE_CHECKING:
     from iadsr.train.fit import EpochReport
@@ -20,6 +20,7 @@ app = new_app()
 
 @app.command(epilog="Example: dvc exp run -S backbone=sasrec -S theta=-0.5   (or, without DVC: python -m stages.train)")
 @reports_errors
+@alone("train")
 def main(
     params: ParamsFile = paths.PARAMS,
     seeds: Annotated[

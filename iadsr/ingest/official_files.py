@@ -8,12 +8,12 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iadsr.artifacts import file_digest
+from iadsr.artifacts import file_digest, replacing
 from iadsr.errors import UserError
 from iadsr.published import TABLE_1, DatasetSize
 
@@ -21,6 +21,8 @@ MIRROR_VARIABLE = "IADSR_MIRROR"
 MIRROR_SUMS = "SHA256SUMS"
 ATTEMPTS = 4
 CHUNK = 1 << 20
+# A gzip file that unpacks to more than both is refused: the official ones grow fourfold, one of zeros a thousandfold.
+MOST_GROWTH, GROWS_FREELY = 100, 1 << 28  # times its size; bytes
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +99,9 @@ def mirror_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
     if not name:
         return None
     if not Path(name).is_dir():
+        given, found = (name, "none") if "://" not in name else ("...", "an address")  # which may hold a password
         raise UserError(
-            f"{MIRROR_VARIABLE}={name}: expected a folder of official files, found none; unset it to download"
+            f"{MIRROR_VARIABLE}={given}: expected a folder of official files, found {found}; unset it to download"
         )
     return Path(name)
 
@@ -130,7 +133,8 @@ def _mirrored(file: OfficialFile, mirror: Path) -> Path:
         _check(file, path)
     elif own_sum != (found := file_digest(path)):
         raise UserError(
-            f"{path}: wrong checksum: expected sha256 {own_sum} ({MIRROR_SUMS}), found {found}; copy it anew"
+            f"{path}: wrong checksum: expected sha256 {own_sum} ({MIRROR_SUMS}), found {found}; "
+            "replace it by a whole copy"
         )
     return path
 
@@ -156,6 +160,10 @@ def _downloaded(file: OfficialFile, cache: Path) -> Path:
     from requests.exceptions import RequestException
 
     known = file.checksum if file.verified else None
+    path, own_sum = cache / file.name, cache / f"{file.name}.sha256"
+    if known is None and path.exists() and not _is_as_downloaded(path, own_sum):
+        log.warning("note: %s: damaged since it was downloaded; downloading it again", path)
+        path.unlink()
     store = pooch.create(
         path=str(cache.resolve()),
         base_url="",
@@ -170,8 +178,22 @@ def _downloaded(file: OfficialFile, cache: Path) -> Path:
             f"{file.name}: could not be downloaded from {file.url} in {ATTEMPTS} attempts ({_one_line(error)}); try "
             f"again later, or put the file into a folder and name that in {MIRROR_VARIABLE}"
         ) from None
+    if known is None:
+        with replacing(own_sum) as temporary:
+            temporary.write_text(file_digest(path), encoding="ascii")
     _check(file, path)
     return path
+
+
+def _is_as_downloaded(path: Path, own_sum: Path) -> bool:
+    """Whether a download of unknown checksum still has the one noted beside it, or, where none is, is whole."""
+    if own_sum.exists():
+        return own_sum.read_text(encoding="ascii", errors="replace") == file_digest(path)
+    try:
+        _check_gzip(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _one_line(error: BaseException) -> str:
@@ -198,14 +220,22 @@ def _whole_file_downloader(file: OfficialFile) -> Callable[[str, str, Any], None
 
 def _check_gzip(path: Path) -> None:
     """Read the whole file, whose end carries a checksum; ValueError if it is truncated, corrupt or of no content."""
+    if not sum(map(len, gunzipped(path, CHUNK))):
+        raise ValueError("nothing in the gzip file")
+
+
+def gunzipped(path: Path, size: int) -> Iterator[bytes]:
+    """The content in pieces of up to `size` bytes; ValueError, in words, where it is truncated, corrupt or a bomb."""
+    most, unpacked = max(GROWS_FREELY, MOST_GROWTH * path.stat().st_size), 0
     try:
-        with gzip.open(path) as stream:
-            if not stream.read(CHUNK):
-                raise ValueError("nothing in the gzip file")
-            while stream.read(CHUNK):
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"not a whole gzip file: {_one_line(error)}") from None
+        with gzip.open(path) as file:
+            while piece := file.read1(size):
+                unpacked += len(piece)
+                if unpacked > most:
+                    raise ValueError(f"unpacks to more than {MOST_GROWTH} times its size, as no official file does")
+                yield piece
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise ValueError("truncated or corrupt, not a whole gzip file") from None
 
 
 def _check(file: OfficialFile, path: Path) -> None:
@@ -216,7 +246,7 @@ def _check(file: OfficialFile, path: Path) -> None:
         log.warning("note: %s: no checksum is known for it; this copy has %s %s", path, algorithm, found)
     elif found != expected and file.verified:
         raise UserError(
-            f"{path}: wrong checksum: expected {algorithm} {expected}, found {found}; delete it and try again"
+            f"{path}: wrong checksum: expected {algorithm} {expected}, found {found}; replace it by a whole copy"
         )
     elif found != expected:
         log.warning(

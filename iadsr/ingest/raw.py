@@ -16,6 +16,7 @@ from iadsr.errors import UserError
 from iadsr.ingest.official_files import DatasetSize
 from iadsr.ingest.rejects import BadRow, Rejects
 
+LONGEST_INTEGER = 10_000  # bits; Python writes no integer of more than 4,300 digits
 UNTITLED = "untitled item"
 CATEGORY_SEPARATOR = " > "
 # Year 10000 in seconds: a larger number is not a time in seconds, but most likely one in milliseconds.
@@ -175,6 +176,8 @@ def required_id(value: Any, name: str) -> str:
         raise BadRow(f"{name} is missing")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise BadRow(f"{name} is neither text nor an integer")
+    if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
+        raise BadRow(f"{name} is an integer of too many digits")
     text = str(value).strip()
     if not text:
         raise BadRow(f"{name} is missing")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,8 @@ REVIEWS = (
     '{"reviewerID": "U1", "asin": "A", "unixReviewTime": 10}\n'
     '{"reviewerID": "U2", "asin": "C", "unixReviewTime": 10}\n'
 )
+NESTED_JSON = '{"a":' * 10_000 + "1" + "}" * 10_000
+NAME = "'a'"
 META = (
     "{'asin': 'Z', 'title': 'Outside the 5-core'}\n"
     "{'asin': 'B', 'title': 'See &amp;\\n Do ', 'categories': [['Toys', 'Arts &amp; Crafts'], ['Other']], 'price': 1}\n"
@@ -72,6 +75,8 @@ def test_ratings_are_left_out_where_there_are_none(tmp_path: Path) -> None:
         ('{"reviewerID": "U", "asin": "B", "unixReviewTime": 1365984000000}', "unixReviewTime is beyond the year"),
         ('{"reviewerID": "U",', "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
+        (f'{{"reviewerID": "U", "asin": "B", "unixReviewTime": 1, "x": {"[" * 101}{"]" * 101}}}', "not valid JSON"),
+        (f'{{"reviewerID": "U", "asin": "B", "unixReviewTime": 1, "x": {NESTED_JSON}}}', "not valid JSON"),
         ('["U", "B", 1]', "expected a JSON object"),
     ],
 )
@@ -100,6 +105,19 @@ def test_a_bad_review_is_named(tmp_path: Path, line: str, reason: str) -> None:
         ("['asin', 'B']", "expected a Python dict"),
         ("{'title': 'no asin'}", "asin is missing"),
         ("(" * 10_000, "not a Python literal"),
+        (f"{{'asin': 'B', 'categories': {'[' * 10_000}{']' * 10_000}}}", "not a Python literal .nested more than 100"),
+        (f"{{'asin': 'unwanted', 'x': {'[' * 10_000}{']' * 10_000}}}", "not a Python literal .nested more than 100"),
+        (f"{{'asin': 'B', 'x': {'{1: ' * 10_000}{'}' * 10_000}}}", "not a Python literal .nested more than 100"),
+        (f"{{'asin': 'B', 'x': {'-' * 10_000}1}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': {'1+' * 10_000}1}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': 0x1e{'-0x1e' * 10_000}}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': {'not ' * 10_000}1}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': {'lambda:' * 9_000}1}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': a{'.a' * 10_000}}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': 'a'{'[0]' * 10_000}}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': {NAME * 10_000}}}", "not a Python literal"),
+        (f"{{'asin': 'B', 'x': [{'1,' * 100_000}]}}", "not a Python literal"),
+        (f"{{'asin': 0x{'f' * 5_000}}}", "asin is an integer of too many digits"),
     ],
 )
 def test_a_bad_description_is_named(tmp_path: Path, line: str, reason: str) -> None:
@@ -107,6 +125,72 @@ def test_a_bad_description_is_named(tmp_path: Path, line: str, reason: str) -> N
         load_texts(tmp_path, meta=f"{META}{line}\n")
     raw, rejects = load_texts(tmp_path, meta=f"{META}{line}\n", limit=1)
     assert (raw.titles, rejects.count) == ((1, 1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "[]",
+            "{}",
+            "[[], ()]",
+            "-1.5e-05",
+            "1e+16",
+            ".5",
+            "0x1F",
+            "True",
+            "None",
+            "u'x'",
+            '"it\'s"',
+            "'\\'[['",
+            "''",
+        ),
+        *("[['a', 'b',], ['c']]", "{'a': {'b': [1, -2]}}", f"{'[' * 98}1{']' * 98}", f"'{'[' * 10_000}'", "(1,)"),
+        repr({"price": 9.99, "rank": {"Toys": 7}, "related": {"bought": ["B1"] * 1000}, "text": "a \"b\" 'c' \n {["}),
+    ],
+)
+def test_what_python_writes_is_read(tmp_path: Path, value: str) -> None:
+    path = write_gz(tmp_path / "meta.json.gz", f"{{'asin': 'A', 'x': {value}, 'title': 'T'}}")
+    assert read_meta(path, {"A"}, Rejects()).texts == {"A": ("T", "")}
+
+
+def test_a_line_that_is_too_long_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 201 bytes, 10,000, and the last of the file; 200 bytes are good. The é of a good line takes two."""
+    monkeypatch.setattr(amazon, "READ", 50)
+    monkeypatch.setattr(amazon, "BLOCK", 100)
+    monkeypatch.setattr(amazon, "LONGEST", 200)
+    path = write_gz(
+        tmp_path / "r.json.gz", f"{GOOD}\n{GOOD:200}\n{GOOD:199}\n{'0' * 10_000}\n{GOOD}\n{'x' * 190}\n{GOOD:999}"
+    )
+    rejects = Rejects(9)
+    assert len(read_reviews(path, rejects).users) == 3
+    assert [(each.row, each.reason) for each in rejects.rows] == [
+        *((number, "longer than 200 bytes") for number in (2, 4)),
+        *((6, "not valid JSON"), (7, "longer than 200 bytes")),
+    ]
+    assert [len(each.text) for each in rejects.rows] == [len(GOOD), 200, 190, len(GOOD)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n" + REVIEWS.encode()])
+def test_a_line_of_gigabytes_takes_no_gigabytes(tmp_path: Path, end: bytes) -> None:
+    """100 MB of zeros in 100 KB: twice the longest line, and some, are held of it."""
+    path = tmp_path / "r.json.gz"
+    path.write_bytes(gzip.compress(bytes(100_000_000) + end))
+    tracemalloc.start()
+    rejects = Rejects(1)
+    read_reviews(path, rejects)
+    assert tracemalloc.get_traced_memory()[1] < 4 * amazon.LONGEST
+    tracemalloc.stop()
+    assert rejects.rows[0][:3] == ("r.json.gz", 1, "longer than 16,777,216 bytes")
+    assert len(rejects.rows[0].text) <= 200
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of zeros in a kilobyte, of which no more than 200,000 bytes may come."""
+    monkeypatch.setattr(official_files, "GROWS_FREELY", 200_000)
+    path = write_gz(tmp_path / "r.json.gz", f"{GOOD}\n" + "\0" * 1_000_000)
+    with pytest.raises(UserError, match=r"r.json.gz, after row 1: unpacks to more than 100 times its size"):
+        read_reviews(path, Rejects())
 
 
 def test_items_without_a_description_are_bad_rows(tmp_path: Path) -> None:
@@ -185,7 +269,7 @@ def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
     load_texts(tmp_path)
     (tmp_path / name).write_bytes(content)
     source = Amazon2014(kind="amazon-2014", category="Few")
-    with pytest.raises(UserError, match=rf"{name}: nothing in it; delete it and fetch it again"):
+    with pytest.raises(UserError, match=rf"{name}: nothing in it; replace it by a whole copy"):
         load(source, lambda file: tmp_path / file.name, Rejects(100))
 
 

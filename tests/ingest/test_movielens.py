@@ -1,7 +1,10 @@
 """MovieLens-100K, from zips small enough to read by eye and from the real one."""
 
+import stat
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +93,79 @@ def test_a_zip_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
         archive.writestr(name, "x")
     with pytest.raises(UserError, match=r"ml.zip: refused, because its member"):
         load(path)
+
+
+def changed_zip(path: Path, name: str = "ml-100k/extra", **attributes: Any) -> Path:
+    """A zip with one more member, or another u.data, of which the directory says something else."""
+    text = DATA if name == movielens.INTERACTIONS else "x"
+    members = {movielens.INTERACTIONS: DATA, movielens.ITEMS: ITEMS, movielens.GENRES: GENRES, name: text}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each, content in members.items():
+            archive.writestr(each, content.encode("iso-8859-1"))
+        for attribute, value in attributes.items():
+            setattr(archive.getinfo(name), attribute, value)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"external_attr": (stat.S_IFLNK | 0o777) << 16}, "is a link or a device"),
+        ({"external_attr": (stat.S_IFIFO | 0o644) << 16}, "is a link or a device"),
+        ({"external_attr": (stat.S_IFCHR | 0o644) << 16}, "is a link or a device"),
+        ({"flag_bits": 0x1}, "is encrypted"),
+        ({"flag_bits": 0x41}, "is encrypted"),
+        ({"compress_type": zipfile.ZIP_LZMA}, "is packed in an uncommon way"),
+        ({"file_size": 200_000_000}, "is larger than 98,480,580 bytes"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ml-100k/extra", movielens.INTERACTIONS])
+def test_a_member_that_may_do_harm_is_refused(
+    tmp_path: Path, name: str, attributes: dict[str, Any], reason: str
+) -> None:
+    path = changed_zip(tmp_path / "ml.zip", name, **attributes)
+    with pytest.raises(UserError, match=rf"ml.zip: refused, because its member '{name}' {reason}.*by the official one"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"file_size": 0},
+        {"file_size": len(DATA) - 1},
+        {"file_size": len(DATA) + 1},
+        {"file_size": 22, "CRC": zlib.crc32(DATA[:22].encode())},
+        {"compress_size": 3},
+        {"CRC": 0},
+    ],
+)
+def test_a_size_that_is_not_the_declared_one(tmp_path: Path, attributes: dict[str, int]) -> None:
+    """Also where the checksum fits the declared, smaller size: the rest would be left out without a word."""
+    path = changed_zip(tmp_path / "ml.zip", movielens.INTERACTIONS, **attributes)
+    with pytest.raises(UserError, match=r"ml.zip: not a whole zip file; replace it by a whole copy"):
+        load(path)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """u.data declares 10 bytes and has 4,000 lines; a member may have 20,000 bytes, a line 65,536."""
+    monkeypatch.setattr(movielens, "MOST", 20_000)
+    path = write_zip(tmp_path / "ml.zip", data="7\t2\t5\t1\n" * 4000)
+    content = path.read_bytes()
+    path.write_bytes(content.replace((32_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=r"u.data, row 2501: more than 20,000 bytes up to here"):
+        load(path)
+
+
+@pytest.mark.parametrize("member", ["data", "item", "genre"])
+def test_a_line_that_is_too_long(tmp_path: Path, member: str) -> None:
+    path = write_zip(tmp_path / "ml.zip", **{member: "\t" * 1_000_000})
+    with pytest.raises(UserError, match=rf"u.{member}, row 1: longer than 65,536 bytes"):
+        load(path)
+
+
+def test_a_genre_of_too_many_digits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"u.genre, row 1: expected name\|number"):
+        load(write_zip(tmp_path / "ml.zip", genre=f"unknown|{'1' * 5000}\n"))
 
 
 def test_no_interactions(tmp_path: Path) -> None:

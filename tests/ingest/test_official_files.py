@@ -93,6 +93,13 @@ def test_a_mirror_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
         mirror_folder({"IADSR_MIRROR": str(tmp_path / "nowhere")})
 
 
+@pytest.mark.parametrize("name", ["https://me:s3cr3t@host/data", "https://me:s 3cr3t@host", "me:s3cr3t@host:/data"])
+def test_a_mirror_is_no_address(name: str) -> None:
+    with pytest.raises(UserError, match=r"IADSR_MIRROR=.*: expected a folder of official files") as error:
+        mirror_folder({"IADSR_MIRROR": name})
+    assert "3cr3t" not in str(error.value)
+
+
 def test_missing_from_the_mirror(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ml-100k.zip: missing from the mirror"):
         fetch(MOVIELENS_100K, tmp_path / "cache", tmp_path)
@@ -177,6 +184,42 @@ def test_a_download_that_fails_for_good_leaves_nothing(
 def test_a_damaged_file_in_the_cache_is_downloaded_anew(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(b"damaged")
     assert fetch(serve(WHOLE).official(checksum=MD5, verified=True), tmp_path).read_bytes() == CONTENT
+
+
+GZIP = gzip.compress(CONTENT)
+
+
+@pytest.mark.parametrize("damaged", [b"", GZIP[:-9], b"damaged", gzip.compress(b"another")])
+def test_a_download_of_unknown_checksum_that_was_damaged_is_fetched_anew(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes
+) -> None:
+    """Once; its checksum is noted beside it."""
+    server = serve((200, len(GZIP), GZIP))
+    file = server.official("reviews.json.gz")
+    path = fetch(file, tmp_path)
+    path.write_bytes(damaged)
+    for _ in range(2):
+        assert fetch(file, tmp_path).read_bytes() == GZIP
+    assert server.requests == 2
+    assert "damaged since it was downloaded; downloading it again" in caplog.text
+
+
+@pytest.mark.parametrize(("content", "requests"), [(GZIP, 0), (GZIP[:-9], 1), (b"", 1)])
+def test_a_download_without_a_noted_checksum(serve: Serve, tmp_path: Path, content: bytes, requests: int) -> None:
+    """As of earlier versions: it is kept if it is whole."""
+    (tmp_path / "reviews.json.gz").write_bytes(content)
+    server = serve((200, len(GZIP), GZIP))
+    assert fetch(server.official("reviews.json.gz"), tmp_path).read_bytes() == GZIP
+    assert server.requests == requests
+
+
+def test_a_proxys_password_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("http_proxy", "http://me:s3cr3t@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(UserError, match="could not be downloaded") as error:
+        fetch(OfficialFile("file.bin", "http://me:s3cr3t@example.invalid/file.bin?token=s3cr3t"), tmp_path)
+    assert "s3cr3t" not in str(error.value)
 
 
 def test_an_unverified_size_and_sum_warn_only(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

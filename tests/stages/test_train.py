@@ -141,7 +141,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(copy: Path) -> None:
     assert rest.stdout.splitlines()[-1] == f"epochs: {EPOCHS - 1}"
     assert digests(*TRAINED) == expected
     assert not list(paths.TRAIN_WORK.iterdir())
-    assert points(copy.name)["loss_ce"] == [0, 1, 2]
+    assert points(copy.name)["epoch/loss_ce"] == [0, 1, 2]
 
 
 def test_under_dvc_a_training_ends_with_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
