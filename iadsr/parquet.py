@@ -79,5 +79,5 @@ def _write_error(path: Path, error: Exception) -> Exception:
     full = FULL in str(error) or shutil.disk_usage(path.parent).free < NEARLY_NOTHING
     if full:
         return OSError(errno.ENOSPC, FULL, str(path))
-    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    cause = getattr(error, "strerror", None) or type(error).__name__
     return UserError(f"{path}: could not be written ({cause}); correct that and run the same command again")

@@ -74,7 +74,7 @@ def discard(path: Path, reason: Exception) -> None:
         except FileNotFoundError:
             pass
         except DAMAGE:
-            print(f"{path}: damaged ({reason}); its texts are encoded again", file=sys.stderr)
+            print(f"{path}: damaged; its texts are encoded again", file=sys.stderr)
             path.unlink(missing_ok=True)
 
 
