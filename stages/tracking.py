@@ -266,7 +266,8 @@ def _tags(config: ModelConfig, experiment: str) -> dict[str, str]:
     tags |= {"backbone": config.backbone, "denoiser": config.denoiser}
     tags |= {"mlflow.source.name": "stages/train.py", "mlflow.source.type": "LOCAL"}
     tags[NOTE_TAG] = f"{in_words(config)} No results yet."
-    commit = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    head = ["git", "rev-parse", "--verify", "HEAD"]  # which fails where nothing is committed yet
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     if commit:
         tags["mlflow.source.git.commit"] = commit
     if "DVC_EXP_BASELINE_REV" in os.environ:
