@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from stages import paths
 from stages.command import ParamsFile, alone, new_app, reports_errors
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from iadsr.encode.encoders.interface import EncoderParams
     from iadsr.evaluate.run import EvaluateFiles, Evaluation
     from iadsr.models.config import ModelConfig
@@ -92,14 +93,14 @@ def log_model(config: ModelConfig, encoder: EncoderParams | None) -> None:
     import iadsr
     from stages.served_model import SIGNATURE
 
-    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*input example was not provided", UserWarning)  # the signature is explicit
+    with tempfile.TemporaryDirectory() as temporary:
         mlflow.pyfunc.log_model(
             model_id=mlflow.get_active_model_id(),
             python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"recommender": str(collected(Path(temporary) / "recommender", config, encoder))},
+            artifacts={"recommender": str(collected(Path(temporary) / paths.MODEL.name, config, encoder))},
             code_paths=[str(Path(iadsr.__file__).parent)],
             signature=SIGNATURE,
+            input_example=example(),
             pip_requirements=requirements(encoder.kind if encoder else None),
         )
 
@@ -117,14 +118,34 @@ def model_digest(config: ModelConfig, encoder: EncoderParams | None) -> str:
 
 
 def collected(folder: Path, config: ModelConfig, encoder: EncoderParams | None) -> Path:
-    """The folder, with the model, its catalogue, its encoder's parameters and, where it needs them, item vectors."""
+    """The folder, with the model, its catalogue, its encoder's parameters and what else reading texts needs."""
+    import torch
+
+    from iadsr.models.files import load_model
+    from iadsr.serving.screen_fit import screen_of
+
     shutil.copytree(paths.MODEL, folder)
     shutil.copy(paths.ITEMS, folder / "items.parquet")
-    if encoder and config.encodings and config.encodings["prefixes"] == "mean":
+    if encoder:
         shutil.copy(paths.ENCODED / "items.npy", folder)
+        model = load_model(paths.MODEL, torch.device("cpu"))[0]
+        if screen := screen_of(model, config, paths.SEQUENCES, paths.ITEMS, paths.ENCODED):
+            screen.save(folder / "screen.safetensors")
     spec = encoder.model_dump(mode="json") if encoder else {}
     (folder / "encoder.json").write_text(json.dumps(spec), encoding="utf-8")
     return folder
+
+
+def example() -> pd.DataFrame:
+    """Two histories, one of them with titles."""
+    import pandas as pd
+
+    from iadsr.artifacts import read_columns
+    from iadsr.schemas import RAW_ITEM, TITLE
+
+    table = read_columns(paths.ITEMS, (RAW_ITEM, TITLE), "filter").slice(0, 3)
+    ids, titles = table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
+    return pd.DataFrame({"history": [ids, ids[:1]], "titles": [None, titles[:1]]})
 
 
 def requirements(encoder: str | None) -> list[str]:

@@ -20,7 +20,7 @@ from iadsr.provenance import checked, digests_of, require_same
 from iadsr.schemas import TEST, VALIDATION
 from iadsr.sequences.text_vectors import opened_encodings, require_encodings
 from iadsr.sequences.windows import Feed, read_sequences
-from iadsr.serving import read_catalogue, trained_encoder
+from iadsr.serving.catalogue import read_catalogue, trained_encoder
 from iadsr.train.history import read_history
 from iadsr.train.run import machine_of
 

