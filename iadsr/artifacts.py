@@ -99,7 +99,7 @@ def refuse_folder(path: Path) -> None:
 
 def refuse_file(path: Path) -> None:
     """UserError for a file where a folder is to be written."""
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():
         raise UserError(f"{path}: a file is in the way of this folder; move it elsewhere")
 
 

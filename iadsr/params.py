@@ -119,6 +119,14 @@ def lookup(params: Params, key: str) -> Any:
     return value
 
 
+def found_at(params: Params, key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def choice(params: Params, key: str, table: str) -> str:
     """The name chosen by top-level `key`, which must be an entry of the mapping `table`."""
     name, known = lookup(params, key), lookup(params, table)
@@ -165,10 +173,10 @@ def _problem(entry: Any, key: str, moved: tuple[str, ...]) -> str:
     path = ".".join(location if location and location[0] in moved else [key, *location])
     if entry["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
-    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {_shown(entry['input'])}"
+    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {shown(entry['input'])}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A wrong value as a message has room for it."""
     text = repr(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

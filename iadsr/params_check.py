@@ -100,7 +100,7 @@ def differs(params: Params, config: ModelConfig) -> bool:
     """Do the parameters describe another model than that of `config`, or other encodings than it was trained with?"""
     dim = group(params, "train", TrainParams).dim
     now = configured(params, dim, config.user_count, config.item_count, config.encodings)
-    results = {name: getattr(config, name) for name in ("run", "best_epoch", "epochs", "inputs", "outputs")}
+    results = {name: getattr(config, name) for name in ("run", "best_epoch", "epochs", "params", "inputs", "outputs")}
     if now.model_copy(update=results) != config:
         return True
     asked = manifest(Recipe.of(params))

@@ -1,7 +1,8 @@
 """Which files belong together: a stage notes what it read and wrote, and whoever reads it compares.
 
-The note `made.json` lies beside a stage's outputs and holds the SHA-256 of each input and each output. Files that were
-changed since, or that come from different runs, are refused by name; nothing is ever combined by count alone.
+The note `made.json` lies beside a stage's outputs and holds the SHA-256 of each input and each output, and the
+parameters by which they were made. Files that were changed since, or that come from different runs, are refused by
+name; nothing is ever combined by count alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from iadsr.artifacts import file_digest, read_json, require, text_digest, write_json
 from iadsr.errors import UserError
+from iadsr.params import Params, found_at, lookup, shown
 
 NOTE = "made.json"
 SEAL = "seal"
@@ -40,15 +42,19 @@ def digests_of(paths: Iterable[Path]) -> Digests:
     return {name_of(path): digest_of(path) for path in paths}
 
 
-def write_note(folder: Path, inputs: Mapping[str, str], outputs: Iterable[Path]) -> None:
+def write_note(
+    folder: Path, inputs: Mapping[str, str], outputs: Iterable[Path], made_with: Mapping[str, Any] | None = None
+) -> None:
     """Note in `folder` what its files, and others of the same stage, were made from; written after all of them."""
-    write_sealed(folder / NOTE, {"inputs": dict(inputs), "outputs": digests_of(outputs)})
+    content = {"inputs": dict(inputs), "outputs": digests_of(outputs), "params": dict(made_with or {})}
+    write_sealed(folder / NOTE, content)
 
 
-def read_note(folder: Path, stage: str) -> dict[str, Digests]:
+def read_note(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
     """The note of `stage` in `folder`; UserError when it is missing or not as it was written."""
     content = read_sealed(folder / NOTE, stage)
-    if not all(_are_digests(content.get(part)) for part in ("inputs", "outputs")):
+    whole = all(_are_digests(content.get(part)) for part in ("inputs", "outputs"))
+    if not whole or not isinstance(content.get("params"), dict):
         raise UserError(f"{folder / NOTE}: not a note of what was made from what; run `dvc repro {stage}` again")
     return content
 
@@ -77,6 +83,22 @@ def require_same(what: Path, made_from: Mapping[str, str], now: Mapping[str, str
     for name, digest in now.items():
         if made_from.get(name) != digest:
             raise UserError(f"{what}: made from another {name} than is there now; run `dvc repro {stage}` again")
+
+
+def chosen(params: Params, keys: Iterable[str]) -> dict[str, Any]:
+    """The values at dotted keys, in which `{dataset}` and the like stand for the entry that is chosen there."""
+    choices = {name: value for name, value in params.items() if isinstance(value, str)}
+    return {key: lookup(params, key) for key in (key.format_map(choices) for key in keys)}
+
+
+def require_params(what: Path, made_with: Mapping[str, Any], params: Params, stage: str) -> None:
+    """UserError unless `what` was made with the values that params.yaml has now."""
+    for key, value in made_with.items():
+        now = found_at(params, key)
+        if now != value:
+            raise UserError(
+                f"{what}: made with {key}: {shown(value)}, but params.yaml has {shown(now)}; run `dvc repro {stage}`"
+            )
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:

@@ -43,9 +43,12 @@ def main(params: ParamsFile = paths.PARAMS, estimate: Estimate = False, tflops: 
     from iadsr.encode.run import encode_all, encode_share
     from iadsr.encode.texts import read_corpus
     from iadsr.params import read_params
+    from iadsr.provenance import read_note, require_params
 
-    recipe = Recipe.of(read_params(params))
+    content = read_params(params)
+    recipe = Recipe.of(content)
     corpus, share = read_corpus(paths.SEQUENCES, paths.ITEMS), share_of_this_process()
+    require_params(paths.FILTERED, read_note(paths.FILTERED, "filter")["params"], content, "filter")
     lazy = RecipeEncoder.here(recipe, share)
     if share.rank:
         said = "" if estimate else encode_share(corpus, lazy, recipe, paths.ENCODE_WORK, share)

@@ -6,6 +6,7 @@ from stages import paths
 from stages.command import ParamsFile, alone, new_app, reports_errors
 
 app = new_app()
+MADE_WITH = ("dataset", "datasets.{dataset}.core", "filter", "noise")
 
 
 @app.command(epilog="Example: python -m stages.filter")
@@ -23,11 +24,13 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from iadsr.filter.filtered import filtered, in_words
     from iadsr.filter.interactions import read_raw, read_raw_items
     from iadsr.filter.table_1 import compared
-    from iadsr.params import read_params
+    from iadsr.params import chosen_dataset, read_params
     from iadsr.parquet import write_as_text, write_together
-    from iadsr.provenance import checked, write_note
+    from iadsr.provenance import checked, chosen, read_note, require_params, write_note
 
     content, made_from = read_params(params), checked([paths.RAW_INTERACTIONS, paths.RAW_ITEMS], "ingest")
+    chosen_dataset(content)
+    require_params(paths.RAW, read_note(paths.RAW, "ingest")["params"], content, "ingest")
     found = filtered(content, partial(read_raw, paths.RAW_INTERACTIONS), partial(read_raw_items, paths.RAW_ITEMS))
     write_together(
         {
@@ -39,7 +42,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
         }
     )
     written = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.DATASET_DETAILS)
-    write_note(paths.FILTERED, made_from, written)
+    write_note(paths.FILTERED, made_from, written, chosen(content, MADE_WITH))
     print(in_words(content["dataset"], found.metrics))
 
 

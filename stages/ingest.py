@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from iadsr.ingest.rejects import Rejects
 
 app = new_app()
+MADE_WITH = ("dataset", "datasets.{dataset}.source")
 
 
 @app.command(epilog="Example: python -m stages.ingest --params params.yaml")
@@ -33,7 +34,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from iadsr.ingest.rejects import Rejects, Tolerance
     from iadsr.ingest.watched import digests_of_own, located
     from iadsr.params import group, lookup, read_params
-    from iadsr.provenance import digests_of
+    from iadsr.provenance import chosen, digests_of, write_note
 
     values, root = read_params(params), paths.project_root()
     source = located(sources.chosen_source(values), root)
@@ -43,7 +44,9 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     raw = sources.load(source, lambda file: noted(fetch(file), official), rejects)
     metrics = _metrics(raw, rejects)
     own = {f"source/{name}": digest or "" for name, digest in digests_of_own(source, root / paths.WATCH_WORK).items()}
-    _write(raw, rejects, metrics, own | digests_of(official))
+    _write(raw, rejects, metrics)
+    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
+    write_note(paths.RAW, own | digests_of(official), written, chosen(values, MADE_WITH))
     _summarise(lookup(values, "dataset"), metrics, raw)
 
 
@@ -63,12 +66,11 @@ def _metrics(raw: Raw, rejects: Rejects) -> dict[str, int]:
     }
 
 
-def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int], made_from: dict[str, str]) -> None:
+def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
     from functools import partial
 
     from iadsr.artifacts import write_json
     from iadsr.parquet import write_as_text, write_together
-    from iadsr.provenance import write_note
 
     write_together(
         {
@@ -78,8 +80,6 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int], made_from: dict[
             paths.INGEST_METRICS: partial(write_json, content=metrics),
         }
     )
-    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
-    write_note(paths.RAW, made_from, written)
 
 
 def _summarise(dataset: str, metrics: dict[str, int], raw: Raw) -> None:

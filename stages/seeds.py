@@ -71,9 +71,21 @@ def train_side_by_side(content: dict[str, Any], listed: str) -> None:
             stop.set()
             print(f"stopping: {error}", file=sys.stderr)
             raise
+    require_same_data(folders)
     metrics = {seed: read_json(folder / paths.DETAILS) for seed, folder in folders.items()}
     write_json(paths.SEEDS / "summary.json", summary(metrics))
     print("\n".join(table(metrics)))
+
+
+def require_same_data(folders: dict[int, Path]) -> None:
+    """UserError unless all seeds were trained on the same tables and vectors, which may have changed meanwhile."""
+    from iadsr.models.files import load_config
+
+    configs = {seed: load_config(folder / paths.MODEL) for seed, folder in folders.items()}
+    first = next(iter(configs.values()))
+    for seed, config in configs.items():
+        if (config.inputs, config.encodings) != (first.inputs, first.encodings):
+            raise UserError(f"{folders[seed]}: trained on other data than the first seed; run the same command again")
 
 
 def shares(count: int, device: str, threads: int) -> tuple[int, int]:

@@ -26,6 +26,10 @@ from iadsr.train.fit import TrainParams
 
 ITEMS, DIM, WIDTH, LENGTH = 12, 8, 5, 6  # items, item embeddings, text encodings, longest window
 USERS = 12
+SMALL_MANIFEST = {
+    **{"dim": WIDTH, "max_length": LENGTH, "encoder": "small", "prefixes": "mean", "computed_in": "float32"},
+    **{"item_template": "{title}", "prefix_template": "{titles}", "separator": "; "},
+}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "gru4rec": {"hidden": 6, "layers": 2, "dropout": 0.0},
@@ -179,7 +183,7 @@ def write_means(folder: Path, sequences: Sequences, max_length: int = LENGTH, se
     write_array(folder / "items.npy", items)
     write_array(folder / "prefixes.npy", prefix_means(items, corpus, max_length, np.flatnonzero(usable)))
     write_array(folder / "rows.npy", rows)
-    write_sealed(folder / "manifest.json", {"dim": WIDTH, "prefixes": "mean", "max_length": max_length})
+    write_sealed(folder / "manifest.json", {**SMALL_MANIFEST, "max_length": max_length})
     return PrefixVectors(folder)
 
 

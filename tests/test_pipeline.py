@@ -367,5 +367,5 @@ def test_help_is_quick_and_has_an_example(command: str) -> None:
 
 def test_every_command_file_is_tested_here() -> None:
     """The other files of stages/ declare no command."""
-    declaring = {path.stem for path in package_files("stages") if "new_app()\n\n" in path.read_text()}
+    declaring = {path.stem for path in package_files("stages") if "= new_app()\n" in path.read_text()}
     assert declaring == set(COMMANDS)

@@ -42,7 +42,7 @@ def test_what_belongs_together_passes(folder: Path) -> None:
     found = checked([folder / "a", folder / "b"], "filter")
     assert list(found) == ["made/a", "made/b"]
     assert found["made/a"] == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
-    assert read_note(folder, "filter") == {"inputs": {"raw/c": "123"}, "outputs": found}
+    assert read_note(folder, "filter") == {"inputs": {"raw/c": "123"}, "outputs": found, "params": {}}
 
 
 def test_a_changed_file_is_named(folder: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_change_breaks_the_seal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"inputs": {}}, {"inputs": {}, "outputs": []}, {"inputs": {"a": 1}, "outputs": {}}]
+    "content", [{}, {"inputs": {}}, {"inputs": {}, "outputs": []}, {"inputs": {"a": 1}, "outputs": {}, "params": {}}]
 )
 def test_a_sealed_file_that_is_no_note(tmp_path: Path, content: dict[str, object]) -> None:
     write_sealed(tmp_path / NOTE, content)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import safetensors
@@ -91,7 +92,7 @@ def _planned(path: Path) -> list[bytes]:
     """The digests of a plan; none where it is missing or unreadable, and so made anew."""
     try:
         return [digest.tobytes() for digest in np.load(path)]
-    except (FileNotFoundError, ValueError, EOFError):
+    except (FileNotFoundError, ValueError, EOFError, BadZipFile):
         return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from iadsr.models.ranking import Ranks, rank_targets
 from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import judge_all
 from iadsr.params import Params, group
-from iadsr.provenance import checked, digests_of, require_same
+from iadsr.provenance import checked, digests_of, read_note, require_params, require_same
 from iadsr.schemas import TEST, VALIDATION
 from iadsr.sequences.text_vectors import opened_encodings, require_encodings
 from iadsr.sequences.windows import Feed, read_sequences
@@ -55,12 +56,20 @@ def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
     settings, (_, device) = group(params, "evaluate", EvaluateParams), machine_of(params)
     model, config = load_model(files.model, device)
     require_same(files.model, config.inputs, checked([files.sequences, files.items], "filter"), "train")
+    filtered = files.sequences.parent
+    require_params(filtered, read_note(filtered, "filter")["params"], params, "filter")
+    require_params(files.model, config.params, params, "train")
     require_own(config, files.history)
-    read_catalogue(files.items, config.item_count)  # needed only at the end, for the logged model
+    read_catalogue(files.items, config)  # needed only at the end, for the logged model
     history = read_history(files.history, config.epochs)
     feed, encoder = opened(params, files, model, config, device)
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
     metrics, tables = evaluated(feed, ranks, judge_all(model, feed, config.max_length), settings)
+    wrong = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+    if wrong:
+        raise UserError(
+            f"{files.model}: {wrong} is no number, so weights or vectors are none; run `dvc repro encode train`"
+        )
     return Evaluation(config, encoder, history, ranks, metrics, tables, settings)
 
 
@@ -76,5 +85,5 @@ def opened(
     encoder = trained_encoder(params, config.encodings)
     require_encodings(files.encoded, config.encodings)
     vectors = opened_encodings(files.encoded, digests_of([files.sequences, files.items]), config.max_length)
-    vectors.require_rows(len(sequences.items), sequences.item_count)
+    vectors.require_rows(sequences.offsets.numpy(), sequences.item_count)
     return Feed(sequences.to(device), vectors), encoder

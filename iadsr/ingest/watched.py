@@ -49,7 +49,7 @@ def _digest(path: Path, known: dict[str, str]) -> str | None:
 def _known(path: Path, known: dict[str, str]) -> str:
     """The file's digest, from `known` if it is as it was then."""
     state = path.stat()
-    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     known[key] = known.get(key) or file_digest(path)
     return known[key]
 

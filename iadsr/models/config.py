@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iadsr.params import Group
 
@@ -23,9 +23,16 @@ class ModelConfig(Group):
     max_length: int = Field(ge=1)
     seed: int = Field(ge=0)
     run: str = ""  # digest of all that went into the training: data, parameters, code
-    best_epoch: int = -1
-    epochs: int = 0
+    best_epoch: int = Field(default=-1, ge=-1)
+    epochs: int = Field(default=0, ge=0)
     # the manifest of the encodings that the model was trained with
     encodings: dict[str, Any] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)  # values of params.yaml that decided the training
     inputs: dict[str, str] = Field(default_factory=dict)  # digests of the tables that it was trained on
     outputs: dict[str, str] = Field(default_factory=dict)  # of its weights, history and verdicts
+
+    @model_validator(mode="after")
+    def _best_is_one_of_the_epochs(self) -> ModelConfig:
+        if self.best_epoch >= self.epochs and self.best_epoch >= 0:
+            raise ValueError("best_epoch is none of the epochs")
+        return self

@@ -16,6 +16,7 @@ from iadsr.models.assembly import build
 from iadsr.models.config import ModelConfig
 from iadsr.models.recommender import Recommender
 from iadsr.provenance import digest_of, read_sealed, write_sealed
+from iadsr.sequences.text_vectors import is_manifest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGAIN = "run `dvc repro train` again"
@@ -38,6 +39,8 @@ def load_config(folder: Path) -> ModelConfig:
     content = read_sealed(path, "train")
     try:
         config = ModelConfig.model_validate(content, strict=False)
+        if config.encodings is not None and not is_manifest(config.encodings):
+            raise ValueError
         shapes(config)
     except Exception:  # whatever building from a wrong configuration may raise
         raise UserError(f"{path}: describes no model that this version knows; {AGAIN}") from None

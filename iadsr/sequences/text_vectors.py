@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,9 +12,16 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from iadsr.errors import UserError
-from iadsr.provenance import Digests, digest_of, read_sealed, require_same
+from iadsr.params import Params, found_at
+from iadsr.provenance import Digests, digest_of, read_sealed, require_params, require_same
 
 AGAIN = "run the stage `encode` again (`dvc repro encode`)"
+OF_TEXTS = ("prefixes", "item_template", "prefix_template", "separator")
+OF_ENCODER = ("kind", "pooling", "normalize", "instruction", "max_tokens")
+ASKED = {  # of a manifest
+    **{"dim": int, "max_length": int, "encoder": str, "prefixes": str, "computed_in": str},
+    **dict.fromkeys(("item_template", "prefix_template", "separator"), str),
+}
 MANIFEST, ITEM_VECTORS, PREFIX_VECTORS, ROW_NUMBERS = "manifest.json", "items.npy", "prefixes.npy", "rows.npy"
 
 
@@ -36,11 +44,14 @@ class PrefixVectors:
         if int(self._of_row.max(initial=-1)) >= len(self._prefixes):
             raise UserError(f"{folder}: {ROW_NUMBERS} points beyond {PREFIX_VECTORS}; {AGAIN}")
 
-    def require_rows(self, rows: int, items: int) -> None:
-        """UserError unless there are vectors for as many rows of sequences.parquet and as many items."""
+    def require_rows(self, offsets: Int[np.ndarray, " bounds"], items: int) -> None:
+        """UserError unless there are vectors for these histories, but for their last rows, and for as many items."""
+        rows = int(offsets[-1])
         for name, found, count in ((ROW_NUMBERS, len(self._of_row), rows), (ITEM_VECTORS, len(self.items), items + 1)):
             if found != count:
                 raise UserError(f"{self.folder / name}: {found:,} rows, but the sequences need {count:,}; {AGAIN}")
+        if not np.array_equal(np.flatnonzero(self._of_row < 0), offsets[1:] - 1):
+            raise UserError(f"{self.folder / ROW_NUMBERS}: prefixes have no vector that should have one; {AGAIN}")
 
     def rows(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Float32 vectors of the prefixes that end at `rows` of sequences.parquet, on the CPU; zeros for padding, -1.
@@ -64,11 +75,20 @@ class PrefixVectors:
 
 def opened_encodings(folder: Path, made_from: Digests, max_length: int) -> PrefixVectors:
     """The vectors of the tables with these digests; UserError for those of others, or for files changed since."""
-    vectors = PrefixVectors(folder, max_length)
-    require_same(folder, vectors.manifest.get("inputs") or {}, made_from, "encode")
+    manifest = read_manifest(folder)
+    require_same(folder, manifest.get("inputs") or {}, made_from, "encode")
     for name in (ITEM_VECTORS, PREFIX_VECTORS, ROW_NUMBERS):
-        require_noted(folder / name, vectors.manifest)
-    return vectors
+        require_noted(folder / name, manifest)
+    return PrefixVectors(folder, max_length)
+
+
+def require_recipe(folder: Path, manifest: dict[str, Any], params: Params) -> None:
+    """UserError unless the vectors were made as params.yaml says now; where a model lies plays no part."""
+    name = manifest["encoder"]
+    keys = {f"encode.{key}": key for key in OF_TEXTS} | {f"encoders.{name}.{key}": key for key in OF_ENCODER}
+    stated = {key: ours for key, ours in keys.items() if ours in manifest and found_at(params, key) is not None}
+    made_with = {"encoder": name, **{key: manifest[ours] for key, ours in stated.items()}}
+    require_params(folder, made_with, params, "encode")
 
 
 def require_noted(path: Path, manifest: dict[str, Any]) -> None:
@@ -87,16 +107,23 @@ def require_encodings(folder: Path, trained_with: dict[str, Any]) -> None:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """How the encodings in `folder` were made; UserError for a missing or damaged manifest.json."""
     content = read_sealed(folder / MANIFEST, "encode")
-    if not isinstance(content.get("dim"), int):
-        raise UserError(f"{folder / MANIFEST}: no `dim` in it; {AGAIN}")
+    if not is_manifest(content):
+        raise UserError(f"{folder / MANIFEST}: does not say how the vectors were made; {AGAIN}")
     return content
+
+
+def is_manifest(content: dict[str, Any]) -> bool:
+    """Does it say all that readers of the vectors, and of a model that was trained with them, ask for?"""
+    return all(isinstance(content.get(name), kind) for name, kind in ASKED.items())
 
 
 def mapped(path: Path, dim: int | None = None) -> np.ndarray:
     """The array in `path`, which must hold vectors of `dim`, or without it row numbers; nothing is read yet."""
     try:
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # EOFError: an empty file
+        if not isinstance(array, np.ndarray):  # of a zip file
+            raise ValueError
+    except (OSError, ValueError, EOFError, BadZipFile):  # EOFError: an empty file
         raise UserError(f"{path}: missing or not a whole .npy file; {AGAIN}") from None
     kind, shape = (np.int32, ()) if dim is None else (np.float16, (dim,))
     if array.dtype != kind or array.ndim != 1 + len(shape) or array.shape[1:] != shape:

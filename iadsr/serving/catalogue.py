@@ -9,16 +9,19 @@ from iadsr.artifacts import read_columns
 from iadsr.encode.encoders.interface import EncoderParams, encoder_params
 from iadsr.encode.recipe import described
 from iadsr.errors import UserError
+from iadsr.models.config import ModelConfig
 from iadsr.params import Params
+from iadsr.provenance import digest_of
 from iadsr.schemas import RAW_ITEM, TITLE
 
+CATALOGUE = "filtered/items.parquet"  # as configurations name it, wherever it lies now
 
-def read_catalogue(path: Path, item_count: int) -> tuple[list[str], list[str]]:
-    """Raw ids and titles of items.parquet, item 1 first; UserError when it is not that of a model of `item_count`."""
+
+def read_catalogue(path: Path, config: ModelConfig) -> tuple[list[str], list[str]]:
+    """Raw ids and titles of items.parquet, item 1 first; UserError when it is not that of the model."""
     table = read_columns(path, (RAW_ITEM, TITLE), "filter")
-    if len(table) != item_count:
-        trained_on = f"the model was trained on {item_count}"
-        raise UserError(f"{path}: {len(table)} items, but {trained_on}; run `dvc repro train` again")
+    if config.inputs.get(CATALOGUE) != digest_of(path) or len(table) != config.item_count:
+        raise UserError(f"{path}: not the catalogue that the model was trained on; run `dvc repro train` again")
     return table[RAW_ITEM].to_pylist(), table[TITLE].to_pylist()
 
 

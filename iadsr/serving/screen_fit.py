@@ -42,7 +42,7 @@ def screen_of(model: Recommender, config: ModelConfig, sequences: Path, items: P
         read_sequences(sequences),
         opened_encodings(encoded, digests_of([sequences, items]), config.max_length),
     )
-    vectors.require_rows(len(data.items), data.item_count)
+    vectors.require_rows(data.offsets.numpy(), data.item_count)
     windows = history_windows(data, TEST, config.max_length)
     windows = windows[torch.from_numpy(sample(windows.lengths.numpy(), ROWS))]
     batch = Feed(data, vectors).batch(windows)

@@ -58,7 +58,7 @@ class Server:
         `others`: titles by id of items that the model does not know.
         """
         self.model, self.config = load_model(model, torch.device("cpu"))
-        self.catalogue = KnownItems(*read_catalogue(items, self.config.item_count), others or {})
+        self.catalogue = KnownItems(*read_catalogue(items, self.config), others or {})
         self.screen, self.texts = screen, None
         if reads_texts(self.model):
             assert self.config.encodings is not None

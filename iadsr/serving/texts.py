@@ -21,6 +21,7 @@ from iadsr.encode.encoders.registry import open_encoder
 from iadsr.encode.recipe import separator_of, wording_of
 from iadsr.errors import UserError
 from iadsr.models.denoisers.iadsr.model import IADSR
+from iadsr.sequences.text_vectors import mapped, require_noted
 from iadsr.serving.histories import ReadHistory
 
 SERVING_TOKENS = 1024  # in a batch of the encoder: what a CPU's caches hold
@@ -86,7 +87,10 @@ class TextVectors:
         """`encodings`: the manifest that the model was trained with. `items`: items.npy, for means and screening."""
         self.encodings, self.max_length, self.spec = encodings, max_length, encoder
         self.wording = wording_of(encodings)
-        self.items = np.load(items, mmap_mode="r") if items is not None and items.exists() else None
+        self.items = None
+        if items is not None and items.exists():
+            require_noted(items, encodings)
+            self.items = mapped(items, encodings["dim"])
         self.kept, self.encoded = KeptVectors(), 0  # how many texts were encoded so far
         self._encoder: Encoder | None = None
         self._opening = threading.Lock()

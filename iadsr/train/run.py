@@ -23,14 +23,27 @@ from iadsr.models.files import CONFIG, WEIGHTS, load_config, require_own, save_m
 from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import insertions, judge_all
 from iadsr.params import Params, chosen_dataset, group
-from iadsr.provenance import checked, digests_of
-from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings
+from iadsr.provenance import checked, chosen, digests_of, read_note, require_params
+from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
 
 ABANDONED = 7 * 24 * 3600.0  # seconds
+MADE_WITH = (  # which machine computes, and on how many threads, decides nothing that matters
+    *(
+        "dataset",
+        "datasets.{dataset}.max_length",
+        "backbone",
+        "backbones.{backbone}",
+        "denoiser",
+        "denoisers.{denoiser}",
+    ),
+    *("theta", "seed", "train.dim", "train.batch_size", "train.windows", "train.prefixes", "train.learning_rate"),
+    *("train.weight_decay", "train.max_epochs", "train.patience", "train.full_catalogue", "train.negatives"),
+    "train.dtype",
+)
 CODE = ("layers", "models", "sequences", "train")  # packages that decide a result, beside the files at the top
 
 
@@ -66,20 +79,25 @@ class Training:
         or do not belong together, and for what is in the way of an output."""
         settings, device = machine_of(params)
         refuse_file(files.model)
-        refuse_folder(files.history)
-        refuse_folder(files.denoised)
+        for path in (files.model / WEIGHTS, files.model / CONFIG, files.history, files.denoised):
+            refuse_folder(path)
+        dataset = chosen_dataset(params)[1]
         inputs = checked([files.sequences, files.users, files.items], "filter")
+        filtered = files.sequences.parent
+        require_params(filtered, read_note(filtered, "filter")["params"], params, "filter")
         sequences = read_sequences(files.sequences)
         ids = read_raw_ids(files.users, files.items, sequences)
         vectors = None
         if DENOISERS[chosen_denoiser(params)[0]].traits.reads_texts:
             made_from = digests_of([files.sequences, files.items])
-            vectors = opened_encodings(files.encoded, made_from, chosen_dataset(params)[1].max_length)
-            vectors.require_rows(len(sequences.items), sequences.item_count)
+            vectors = opened_encodings(files.encoded, made_from, dataset.max_length)
+            vectors.require_rows(sequences.offsets.numpy(), sequences.item_count)
+            require_recipe(files.encoded, vectors.manifest, params)
         manifest = vectors.manifest if vectors else None
         config = configured(params, settings.dim, sequences.users, sequences.item_count, manifest)
         config = config.model_copy(update={"inputs": inputs})
         config = config.model_copy(update={"run": run_digest(config, settings, device)})
+        config = config.model_copy(update={"params": chosen(params, MADE_WITH)})
         return cls(files, settings, device, config, sequences, vectors, ids)
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import DIM, EVERY_BACKBONE, ITEMS, LENGTH, SETTINGS, USERS, WIDTH, batch_of, iadsr_params
+from small_models import DIM, EVERY_BACKBONE, ITEMS, LENGTH, SETTINGS, SMALL_MANIFEST, USERS, batch_of, iadsr_params
 
 from iadsr.errors import UserError
 from iadsr.models.assembly import build
@@ -31,7 +31,7 @@ def config_of(backbone: str = "gru4rec", denoiser: str = "iadsr", **changes: Any
         "dim": DIM,
         "max_length": LENGTH,
         "seed": 7,
-        "encodings": {"dim": WIDTH, "prefixes": "mean"} if denoiser == "iadsr" else None,
+        "encodings": SMALL_MANIFEST if denoiser == "iadsr" else None,
     }
     return ModelConfig.model_validate({**fields, **changes})
 
@@ -115,6 +115,10 @@ def test_a_configuration_changed_by_hand(saved: Path) -> None:
         {"denoiser_params": {"theta": None}},
         {"encodings": None},
         {"encodings": {"dim": [1]}},
+        {"encodings": {**SMALL_MANIFEST, "encoder": 5}},
+        {"encodings": {name: value for name, value in SMALL_MANIFEST.items() if name != "prefixes"}},
+        {"best_epoch": 3, "epochs": 3},
+        {"best_epoch": -5},
         {"item_count": 10**30},
     ],
 )

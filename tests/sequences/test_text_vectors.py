@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_models import SMALL_MANIFEST
 
 from iadsr.artifacts import write_array
 from iadsr.errors import UserError
 from iadsr.provenance import digest_of, write_sealed
-from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings
+from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings, read_manifest, require_recipe
 
 
 @pytest.fixture
@@ -21,7 +23,8 @@ def folder(tmp_path: Path) -> Path:
     write_array(tmp_path / "prefixes.npy", np.array([[1, 2], [3, 4]], dtype=np.float16))
     write_array(tmp_path / "rows.npy", np.array([0, 1, 0, -1], dtype=np.int32))
     sums = {path.name: digest_of(path) for path in tmp_path.iterdir()}
-    content = {"dim": 2, "max_length": 32, "sha256": sums, "inputs": {"filtered/sequences.parquet": "a"}}
+    made = {"sha256": sums, "inputs": {"filtered/sequences.parquet": "a"}}
+    content = {**SMALL_MANIFEST, "dim": 2, "max_length": 32, **made}
     write_sealed(tmp_path / "manifest.json", content)
     return tmp_path
 
@@ -57,11 +60,31 @@ def test_rows_that_do_not_exist_are_refused(folder: Path, row: int) -> None:
 
 def test_made_for_other_sequences(folder: Path) -> None:
     vectors = PrefixVectors(folder)
-    vectors.require_rows(4, 1)
+    vectors.require_rows(np.array([0, 4]), 1)
     with pytest.raises(UserError, match=r"rows.npy: 4 rows, but the sequences need 1,000; run the stage `encode`"):
-        vectors.require_rows(1000, 1)
+        vectors.require_rows(np.array([0, 1000]), 1)
     with pytest.raises(UserError, match=r"items.npy: 2 rows, but the sequences need 4; run the stage `encode`"):
-        vectors.require_rows(4, 3)
+        vectors.require_rows(np.array([0, 4]), 3)
+    with pytest.raises(UserError, match=r"rows.npy: prefixes have no vector that should have one"):
+        vectors.require_rows(np.array([0, 2, 4]), 1)
+
+
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [
+        ({"encode": {"prefixes": "joint", "separator": "; "}}, "encode.prefixes: 'mean', but params.yaml has 'joint'"),
+        ({"encode": {"prefixes": "mean", "separator": ", "}}, "encode.separator: '; ', but params.yaml has ', '"),
+        ({"encoder": "large"}, "encoder: 'small', but params.yaml has 'large'"),
+    ],
+)
+def test_made_by_another_recipe(folder: Path, params: dict[str, Any], key: str) -> None:
+    """`device` and a model's place are no part of the recipe."""
+    encode = {"prefixes": "mean", "separator": "; ", "device": "cpu"}
+    given = {"encoder": "small", "encoders": {"small": {"model": "/elsewhere"}}, "encode": encode}
+    manifest = read_manifest(folder)
+    require_recipe(folder, manifest, given)
+    with pytest.raises(UserError, match=f"made with {key}; run `dvc repro encode`"):
+        require_recipe(folder, manifest, given | params)
 
 
 def test_made_for_prefixes_of_another_length(folder: Path) -> None:
@@ -111,5 +134,5 @@ def test_missing_or_torn_files_are_named(folder: Path, name: str) -> None:
 
 def test_manifest_without_dim(folder: Path) -> None:
     write_sealed(folder / "manifest.json", {})
-    with pytest.raises(UserError, match="no `dim`"):
+    with pytest.raises(UserError, match="does not say how the vectors were made"):
         PrefixVectors(folder)

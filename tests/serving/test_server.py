@@ -14,6 +14,7 @@ from small_models import (
     DIM,
     ITEMS,
     SETTINGS,
+    SMALL_MANIFEST,
     USERS,
     WIDTH,
     iadsr_params,
@@ -30,10 +31,12 @@ from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import save_model
 from iadsr.models.ranking import rank_targets
+from iadsr.provenance import digest_of
 from iadsr.schemas import TEST
 from iadsr.sequences.windows import Feed
 from iadsr.serving import server as module
 from iadsr.serving import texts
+from iadsr.serving.catalogue import CATALOGUE
 from iadsr.serving.server import Answer, Server
 from iadsr.serving.texts import TextVectors, TitleRuns
 
@@ -56,7 +59,11 @@ def make(tmp_path: Path) -> Make:
     """A server of a random model; prefixes are means of the item vectors in items.npy unless told otherwise."""
 
     def server(denoiser: str = "iadsr", backbone: str = "gru4rec", **changes: Any) -> Server:
-        encodings = {"dim": WIDTH, "prefixes": "mean", **TEMPLATES, **changes.pop("encodings", {})}
+        sequences = sequences_of(*HISTORIES)
+        feed = Feed(sequences, write_means(tmp_path / "encoded", sequences, LIMIT))
+        pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
+        sums = {"sha256": {"items.npy": digest_of(tmp_path / "encoded" / "items.npy")}}
+        encodings = {**SMALL_MANIFEST, "max_length": LIMIT, **TEMPLATES, **sums, **changes.pop("encodings", {})}
         config = ModelConfig.model_validate(
             {
                 "dataset": "small",
@@ -69,14 +76,12 @@ def make(tmp_path: Path) -> Make:
                 "dim": DIM,
                 "max_length": LIMIT,
                 "seed": 1,
+                "inputs": {CATALOGUE: digest_of(tmp_path / "items.parquet")},
                 "encodings": encodings if DENOISERS[denoiser].traits.reads_texts else None,
             }
         )
-        sequences = sequences_of(*HISTORIES)
-        feed = Feed(sequences, write_means(tmp_path / "encoded", sequences, LIMIT))
         model = spread_out(build(config, feed), 0.5)
         save_model(tmp_path / "model", model, config)
-        pl.DataFrame({"raw_item": IDS, "title": TITLES}).write_parquet(tmp_path / "items.parquet")
         vectors = changes.pop("item_vectors", tmp_path / "encoded" / "items.npy")
         return Server(tmp_path / "model", tmp_path / "items.parquet", changes.pop("encoder", None), vectors, **changes)
 
@@ -301,7 +306,7 @@ def test_a_model_that_carries_its_vectors_needs_none_and_reads_no_titles(make: M
 def test_a_catalogue_of_another_data_set(make: Make, tmp_path: Path) -> None:
     make()
     pl.DataFrame({"raw_item": IDS[:5], "title": TITLES[:5]}).write_parquet(tmp_path / "items.parquet")
-    with pytest.raises(UserError, match=r"items\.parquet: 5 items, but the model was trained on 12"):
+    with pytest.raises(UserError, match=r"items\.parquet: not the catalogue that the model was trained on"):
         Server(tmp_path / "model", tmp_path / "items.parquet", None, None)
     (tmp_path / "items.parquet").unlink()
     with pytest.raises(UserError, match=r"items\.parquet: missing"):

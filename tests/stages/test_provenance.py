@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import safetensors.torch
-from small_project import assert_one_error, change, digests, invoke, noted_again, resealed, some_ids
+from small_project import assert_one_error, change, digests, invoke, noted_again, resealed, set_params, some_ids
 
 from iadsr.artifacts import write_array
 from iadsr.models.files import CONFIG, WEIGHTS
@@ -60,6 +60,7 @@ def test_the_same_log_in_another_order(copy: Path, stage: str, said: str) -> Non
 def test_encodings_of_another_recipe(copy: Path, stage: str) -> None:
     change(encode__separator=" | ")
     run("encode")
+    change(encode__separator="; ")
     refused(stage, "data/encoded: made anew since the model was trained; run `dvc repro train` again")
 
 
@@ -80,6 +81,44 @@ def test_a_model_copied_from_another_project(copy: Path, chain: Path) -> None:
         refused(stage, "models/model: made from another filtered/")
 
 
+OTHER_PARAMETERS = [
+    (
+        "filter",
+        {"dataset": "ml-100k"},
+        "data/raw: made with dataset: 'demo', but params.yaml has 'ml-100k'; run `dvc rep",
+    ),
+    ("filter", {"datasets.demo.source.seed": 3}, "data/raw: made with datasets.demo.source: {"),
+    ("encode", {"datasets.demo.core": 4}, "data/filtered: made with datasets.demo.core: 5, but params.yaml has 4; run"),
+    (
+        "train",
+        {"dataset": "ml-100k"},
+        "data/filtered: made with dataset: 'demo', but params.yaml has 'ml-100k'; run `dvc",
+    ),
+    ("train", {"noise.ratio": 0.2}, "data/filtered: made with noise: {'ratio': 0"),
+    (
+        "train",
+        {"encode.prefixes": "joint"},
+        "data/encoded: made with encode.prefixes: 'mean', but params.yaml has 'joint'",
+    ),
+    ("train", {"encode.item_template": "a {title}"}, "data/encoded: made with encode.item_template: '{title}', but"),
+    ("train", {"encoders.minilm.max_tokens": 9}, "data/encoded: made with encoders.minilm.max_tokens: 256, but"),
+    ("evaluate", {"filter.duplicates": "first"}, "data/filtered: made with filter: {'duplicates': 'keep'"),
+    ("evaluate", {"theta": 0.5}, "models/model: made with theta: -0.9, but params.yaml has 0.5; run `dvc repro train`"),
+    (
+        "evaluate",
+        {"train.learning_rate": 0.5},
+        "models/model: made with train.learning_rate: 0.001, but params.yaml has",
+    ),
+]
+
+
+@pytest.mark.parametrize(("stage", "changes", "said"), OTHER_PARAMETERS)
+def test_data_made_with_other_parameters(copy: Path, stage: str, changes: dict[str, Any], said: str) -> None:
+    """Else results of one data set would stand in MLflow under the name and the settings of another."""
+    set_params(Path(), changes)
+    refused(stage, said)
+
+
 # --- changed files whose digests tell ---
 
 READERS = [
@@ -90,6 +129,8 @@ READERS = [
     *(("train", path) for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, MANIFEST_FILE)),
     *(("train", paths.ENCODED / name) for name in ("items.npy", "prefixes.npy", "rows.npy")),
     *(("evaluate", path) for path in (paths.SEQUENCES, paths.ITEMS, MANIFEST_FILE, CONFIG_FILE, WEIGHTS_FILE)),
+    ("recommend", paths.ITEMS),
+    ("recommend", paths.ENCODED / "items.npy"),
     *(("evaluate", path) for path in (paths.HISTORY, *(paths.ENCODED / name for name in ("prefixes.npy", "rows.npy")))),
     *(("report", path) for path in (paths.DETAILS, paths.DATASET_METRICS, CONFIG_FILE)),
 ]
@@ -130,6 +171,12 @@ def weights(change: Callable[[dict[str, Any]], object]) -> None:
     resealed(CONFIG_FILE, outputs={**outputs, WEIGHTS: digest_of(WEIGHTS_FILE)})
 
 
+def test_a_zip_file_in_the_place_of_vectors(copy: Path) -> None:
+    (paths.ENCODED / "items.npy").write_bytes(b"PK\3\4xx")
+    for stage in ("train", "evaluate", "recommend"):
+        refused(stage, "data/encoded/items.npy: missing, or not ")
+
+
 def text_for_a_number() -> None:
     paths.DETAILS.write_text('{"test_hr_10_unfiltered": "high"}')
     noted_again(paths.EVALUATED)
@@ -168,6 +215,9 @@ FORGED: list[tuple[str, Callable[[], object], str]] = [
     ("train", lambda: array("rows.npy", lambda old: old[:-2]), "data/encoded/rows.npy"),
     ("train", lambda: array("rows.npy", lambda old: old + 10**6), "data/encoded: rows.npy points beyond"),
     ("train", lambda: array("rows.npy", lambda old: old.astype(np.float32)), "data/encoded/rows.npy"),
+    ("train", lambda: array("rows.npy", lambda old: np.full_like(old, -1)), "data/encoded/rows.npy"),
+    ("evaluate", lambda: array("prefixes.npy", lambda old: old * np.float16("nan")), "data/encoded"),
+    ("recommend", lambda: array("items.npy", lambda old: old[:, 1:]), "data/encoded"),
     ("train", lambda: resealed(MANIFEST_FILE, dim="wide"), "data/encoded/manifest.json"),
     ("train", lambda: resealed(MANIFEST_FILE, dim=None), "data/encoded/manifest.json"),
     ("train", lambda: resealed(MANIFEST_FILE, sha256=None), "data/encoded/"),
@@ -201,6 +251,8 @@ def test_forged_files_are_named(copy: Path, stage: str, forge: Callable[[], obje
         ("ingest", paths.RAW_REJECTS),
         ("filter", paths.DATASET_DETAILS),
         ("filter", paths.SEQUENCES),
+        ("train", WEIGHTS_FILE),
+        ("train", CONFIG_FILE),
         ("train", paths.HISTORY),
         ("train", paths.DENOISED),
         ("evaluate", paths.METRICS),
