@@ -26,6 +26,7 @@ from stages.command import new_app, reports_errors
 
 app = new_app()
 K = 10
+EPOCHS = 10  # where weights do not decide how much is computed
 Fields = dict[str, Any]
 
 
@@ -40,7 +41,12 @@ def main(
     histories: Annotated[int, typer.Option(min=1, help="In one batch.")] = 1000,
     items: Annotated[int, typer.Option(min=1, help="Of each history, drawn from the catalogue.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the training before.")] = 10,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of the training before.", show_default=f"{EPOCHS}; where texts are read, as in params.yaml"
+        ),
+    ] = None,
     model: Annotated[bool, typer.Option("--model", help="Ask models/model of this folder instead.")] = False,
     changes: options.Changes = None,
     as_json: options.AsJson = False,
@@ -59,7 +65,7 @@ def main(
 
 
 def trained(
-    dataset: str, backbone: str, denoiser: str, epochs: int, changes: list[str], asked: tuple[int, int, int]
+    dataset: str, backbone: str, denoiser: str, epochs: int | None, changes: list[str], asked: tuple[int, int, int]
 ) -> Fields:
     """The measurement of a model that is trained for it; UserError for an unknown denoiser."""
     if denoiser not in DENOISERS:
@@ -67,6 +73,7 @@ def trained(
     traits = DENOISERS[denoiser].traits
     chosen = {"dataset": dataset, "backbone": "none" if traits.own_encoder else backbone, "denoiser": denoiser}
     prefixes = ["encode.prefixes=joint"] if traits.reads_prefix_texts else []
+    epochs = epochs or (None if prefixes else EPOCHS)
     content = parameters(chosen, [*prefixes, *changes], max_epochs=epochs, threads=asked[2])
     with TemporaryDirectory() as scratch:
         workspace = opened(content, prepared(content), Path(scratch))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,20 +24,23 @@ from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from iadsr.models.denoisers import masking
 from iadsr.models.denoisers.iadsr.model import IADSR
+from iadsr.models.recommender import newest
 from iadsr.sequences.windows import Batch
 from iadsr.serving.texts import TitleRuns
 
+TINY = 1e-12
 Exact = Callable[[Bool[Tensor, "batch time"]], Float[Tensor, "some dim"]]  # vectors of the prefixes at the places
 
 
 class Screen:
     """A linear map from titles to projections of prefixes, and how wrong signs of it may be.
 
-    `margins[long][short]`: how far a score above 0 and one below it may be from the exact one, where the whole
-    history's long-term and the item's short-term projection are estimated (1) or exact (0). `gate`: likewise a cosine.
+    `margins[kind][bin]`: by how much a score above 0 and one below it may be wrong, each divided by its lever, where
+    both the whole history's long-term projection and the item's short-term one are estimated, or one of them alone. The
+    bins are those of the number of titles in the prefix estimated. `gate`: likewise of a cosine.
     """
 
-    def __init__(self, weights: Tensor, margins: Float[Tensor, "2 2 2"], gate: Float[Tensor, ""]) -> None:
+    def __init__(self, weights: Tensor, margins: Float[Tensor, "kinds bins 2"], gate: Float[Tensor, ""]) -> None:
         self.weights, self.margins, self.gate = weights, margins, gate
 
     def save(self, path: Path) -> None:
@@ -54,33 +57,67 @@ class Screen:
             raise UserError(f"{path}: not a whole screen of a served model; run `dvc repro evaluate` again") from None
 
     def kept(
-        self, model: IADSR, batch: Batch, estimated: Float[Tensor, "batch time both"], exact: Exact
+        self,
+        model: IADSR,
+        batch: Batch,
+        sizes: Int[Tensor, "batch time"],
+        estimated: Float[Tensor, "batch time both"],
+        exact: Exact,
     ) -> Bool[Tensor, "batch time"]:
-        """The verdicts that exact vectors would give."""
+        """The verdicts that exact vectors would give; `sizes` are the numbers of titles in each prefix."""
         unit = F.normalize(model.prefix_states(batch.items), dim=-1)
         projected, known = estimated.clone(), torch.zeros_like(batch.valid)
         while True:
-            kept, wanted = self.judged(model, batch, unit, projected, known)
+            score, gate = scores(model, batch, unit, projected, projected)
+            bounds = self.bounds(model, batch, unit, sizes, known)
+            wanted = self.wanted(model, batch, score, gate, bounds, known)
             if not wanted.any():
-                return kept
+                return (gate < model.params.theta)[:, None] | masking.decided(score)
             projected[wanted] = projections(model, exact(wanted))
             known |= wanted
 
-    def judged(
-        self, model: IADSR, batch: Batch, unit: Tensor, projected: Tensor, known: Bool[Tensor, "batch time"]
-    ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-        """The verdicts by these projections, of which some are `known`, and what to encode to be sure of them."""
-        score, gate = scores(model, batch, unit, projected, projected)
-        whole = (known & batch.newest).any(1)  # the whole history's text is known
-        margins = self.margins[(~whole).long()[:, None], (~known).long()]
-        open_sign = batch.valid & torch.where(score > 0, score <= margins[..., 0], score > -margins[..., 1])
-        gate = gate - model.params.theta
+    def bounds(
+        self, model: IADSR, batch: Batch, unit: Tensor, sizes: Int[Tensor, "batch time"], known: Tensor
+    ) -> Float[Tensor, "batch time 2"]:
+        """How far a score above 0, and one below, may be from the exact one, where some prefixes are `known`."""
+        short, long = levers(unit, newest(unit, batch.last)[:, None], model.params.interests)
+        short, whole_known = short[:, 0], known.gather(1, batch.last[:, None])
+        own = bins(sizes).clamp(max=self.margins.shape[1] - 1)
+        whole = own.gather(1, batch.last[:, None]).expand_as(own)
+        both = self.margins[BOTH][own] * torch.hypot(short, torch.full_like(short, long))[..., None]
+        long_alone, short_alone = self.margins[LONG][whole] * long, self.margins[SHORT][own] * short[..., None]
+        found = torch.where(known[..., None], long_alone, torch.where(whole_known[..., None], short_alone, both))
+        return found.masked_fill((known & whole_known)[..., None], 0)
+
+    def wanted(
+        self, model: IADSR, batch: Batch, score: Tensor, gate: Tensor, bounds: Tensor, known: Tensor
+    ) -> Bool[Tensor, "batch time"]:
+        """What to encode next to be sure of every verdict."""
+        open_sign = batch.valid & torch.where(score > 0, score <= bounds[..., 0], score > -bounds[..., 1])
+        whole, gate = (known & batch.newest).any(1), gate - model.params.theta
         open_gate = ~whole & (gate.abs() < self.gate) & (model.params.theta > -1)  # -1 lets everybody in
-        kept_anyway = ((score > margins[..., 0]) | ~batch.valid).all(1)
-        ask_whole = open_gate & ~kept_anyway
-        asks = (open_sign & ((gate >= 0) & ~open_gate)[:, None]) | (batch.newest & ask_whole[:, None])
-        wanted = (asks & ~known) | (batch.newest & ((asks & known).any(1) & ~whole)[:, None])
-        return (gate < 0)[:, None] | masking.decided(score), wanted
+        kept_anyway = ((score > bounds[..., 0]) | ~batch.valid).all(1)
+        asks = open_sign & ((gate >= 0) & ~open_gate)[:, None]
+        asks_whole = (open_gate & ~kept_anyway) | ((asks & known).any(1) & ~whole)
+        return (asks & ~known) | (batch.newest & asks_whole[:, None])
+
+
+BOTH, LONG, SHORT = range(3)
+
+
+def bins(sizes: Int[Tensor, "*where"]) -> Int[Tensor, "*where"]:
+    """0 for one title, 1 for two or three, 2 for four to seven, ..."""
+    return (torch.frexp(sizes.clamp(min=1).float()).exponent - 1).long()
+
+
+def levers(
+    unit: Float[Tensor, "batch time width"], whole: Float[Tensor, "batch newest width"], interests: str
+) -> tuple[Float[Tensor, "batch newest time"], float]:
+    """The lengths of what the error of a short-term and of a long-term projection is multiplied by in a score."""
+    cosines = whole @ unit.mT
+    if interests == "both":
+        return (2 + 2 * cosines).clamp(min=TINY).sqrt(), 1.0  # |h_t + h_p|
+    return torch.ones_like(cosines), 0.0 if interests == "short" else 1.0
 
 
 def scores(

@@ -145,7 +145,8 @@ class Server:
         found = estimates(screen.weights, features(projected, prefixes, self.config.max_length))
         estimated = found.new_zeros(*batch.items.shape, found.shape[1])
         estimated[batch.valid] = found
-        return screen.kept(model, batch, estimated, lambda where: texts.of_some(readings, prefixes, where))
+        sizes = prefixes.ends - prefixes.starts
+        return screen.kept(model, batch, sizes, estimated, lambda where: texts.of_some(readings, prefixes, where))
 
     def _batch(self, readings: list[ReadHistory]) -> Batch:
         length = self.config.max_length

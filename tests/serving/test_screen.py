@@ -14,19 +14,23 @@ from iadsr.errors import UserError
 from iadsr.models.denoisers.iadsr.model import IADSR
 from iadsr.sequences.windows import Batch
 from iadsr.serving import screen_fit
-from iadsr.serving.screen import Screen, estimates, features, projections
-from iadsr.serving.screen_fit import fitted, margins
+from iadsr.serving.screen import Screen, bins, estimates, features, projections
+from iadsr.serving.screen_fit import fitted, largest, margins
 from iadsr.serving.texts import TitleRuns
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NO_WEIGHTS = torch.zeros(0)
-INFINITE = Screen(NO_WEIGHTS, torch.full((2, 2, 2), float("inf")), torch.tensor(float("inf")))
+INFINITE = Screen(NO_WEIGHTS, torch.full((3, 8, 2), float("inf")), torch.tensor(float("inf")))
 
 
-def histories(seed: int, count: int = 90) -> Batch:
+def histories(seed: int, count: int = 200) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, LENGTH + 1, (count,), generator=generator).tolist()
     return batch_of(*(torch.randint(1, ITEMS + 1, (size,), generator=generator).tolist() for size in lengths))
+
+
+def sizes(batch: Batch) -> Tensor:
+    return batch.valid.cumsum(1) * batch.valid
 
 
 def exact_projections(model: IADSR, batch: Batch) -> Tensor:
@@ -49,7 +53,7 @@ class Asked:
 
 def screened(screen: Screen, model: IADSR, batch: Batch, estimated: Tensor) -> tuple[Tensor, int]:
     asked = Asked(batch)
-    return screen.kept(model, batch, estimated, asked), int(asked.places.sum())
+    return screen.kept(model, batch, sizes(batch), estimated, asked), int(asked.places.sum())
 
 
 @pytest.mark.parametrize("changes", [{}, {"theta": 0.1}, {"theta": 1.0}, {"interests": "short"}, {"interests": "long"}])
@@ -61,7 +65,7 @@ def test_verdicts_are_the_exact_ones(changes: dict[str, Any], noise: float) -> N
         model, batch = iadsr("gru4rec", seed, **changes), histories(seed)
         exact = exact_projections(model, batch)
         estimated = exact + noise * torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
-        screen = Screen(NO_WEIGHTS, *margins(model, batch, estimated, exact))
+        screen = Screen(NO_WEIGHTS, *margins(model, batch, sizes(batch), estimated, exact))
         kept, count = screened(screen, model, batch, estimated)
         assert torch.equal(kept[batch.valid], model.judge(batch).kept[batch.valid])
         assert noise > 0.1 or count < int(batch.valid.sum()) / 2
@@ -84,7 +88,7 @@ def test_infinite_margins_ask_for_what_decides(theta: float) -> None:
 def test_exact_estimates_with_no_margin_ask_for_nothing() -> None:
     model, batch = iadsr("gru4rec", theta=0.1), histories(0)
     exact = exact_projections(model, batch)
-    screen = Screen(NO_WEIGHTS, torch.zeros(2, 2, 2), torch.tensor(0.0))
+    screen = Screen(NO_WEIGHTS, torch.zeros(3, 8, 2), torch.tensor(0.0))
     kept, count = screened(screen, model, batch, exact)
     assert count == 0 and torch.equal(kept[batch.valid], model.judge(batch).kept[batch.valid])
 
@@ -113,7 +117,7 @@ def test_a_map_that_is_linear_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = torch.nn.utils.rnn.pad_sequence(means, batch_first=True)
     batch = Batch(batch.rows, batch.items, batch.targets, batch.users, vectors)
     titles = [projections(model, table[own]) for own in lists]
-    screen = fitted(model, batch, features(titles, TitleRuns.of(lists, LENGTH), LENGTH))
+    screen = fitted(model, batch, sizes(batch), features(titles, TitleRuns.of(lists, LENGTH), LENGTH))
     assert 0 < float(screen.margins.max()) < 0.05 and 0 < float(screen.gate) < 0.05
 
 
@@ -121,12 +125,22 @@ def test_a_map_that_is_linear_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_verdicts_are_trusted_for_no_margin() -> None:
     model, batch = iadsr("gru4rec"), histories(0, 10)
     exact = exact_projections(model, batch)
-    found, gate = margins(model, batch, exact, exact)
+    found, gate = margins(model, batch, sizes(batch), exact, exact)
     assert found.isinf().all() and gate.isinf()
 
 
+def test_margins_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bins 0, 0, 1, 2 with errors 1, -2, 0.5, 3; from two on they count, so the last takes those of the one below."""
+    monkeypatch.setattr(screen_fit, "FEWEST", 2)
+    monkeypatch.setattr(screen_fit, "BINS", 3)
+    found = largest(torch.tensor([1.0, -2.0, 0.5, 3.0]), torch.tensor([0, 0, 1, 2]))
+    assert found.tolist() == [[3, 2], [3, 0], [3, 0]]
+    assert largest(torch.tensor([1.0]), torch.tensor([0])).isinf().all()
+    assert bins(torch.tensor([0, 1, 2, 3, 4, 7, 8, 128])).tolist() == [0, 0, 1, 1, 2, 2, 3, 7]
+
+
 def test_a_screen_as_a_file(tmp_path: Path) -> None:
-    Screen(torch.ones(3, 2).T, torch.zeros(2, 2, 2), torch.tensor(0.5)).save(tmp_path / "screen")
+    Screen(torch.ones(3, 2).T, torch.zeros(3, 8, 2), torch.tensor(0.5)).save(tmp_path / "screen")
     assert Screen.load(tmp_path / "screen").gate == 0.5
     for damaged in (b"", b"nonsense", (tmp_path / "screen").read_bytes()[:-4]):
         (tmp_path / "screen").write_bytes(damaged)
