@@ -130,6 +130,18 @@ def test_rows_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
     assert found == [(2, timed("u,b,@1,x")), (4, timed(",b,@3")), (5, timed("v,b,@4,"))]
 
 
+def test_a_row_with_nothing_but_fields_too_many_is_a_bad_row(folder: Folder) -> None:
+    raw, rejects = folder.load("who,sku,when\nu,b,@1\n,,,x\n\n", limit=1)
+    assert raw.interactions.rows() == [("u", "b", T + 1)]
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(3, ",,,x")]
+
+
+def test_quotation_marks_that_all_readers_take_alike_stay(folder: Folder) -> None:
+    """A CR inside of two, one inch twice written, and a pair in the middle of a field."""
+    raw, _ = folder.load('who,sku,when,x\nu,b,@1,"\r"\nu,a,@2,"3"" x"\nv,a,@3,The "Best" toy\n')
+    assert raw.interactions.rows() == [("u", "b", T + 1), ("u", "a", T + 2), ("v", "a", T + 3)]
+
+
 def test_an_error_counts_bad_rows_by_reason_and_shows_three(folder: Folder) -> None:
     """Lines 2, 4 and 5 lack a user, line 3 an item; line 5 is the fourth, and not shown."""
     with pytest.raises(UserError) as error:
@@ -265,7 +277,15 @@ def test_whole_numbers_in_csv_that_floats_merge(folder: Folder) -> None:
         ('who,sku,when\nu,"b\n\n""c",1\n"u",3" pipe,1\n', "i.csv, row 5: a quotation mark inside a field"),
         ('who,sku,when\nu,"b,1\nu,b,1\nu,"c",2\n', "i.csv, row 2: a quotation mark inside a field"),
         (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
-        ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, after row 2: .*quotation mark"),
+        ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, row 3: a quotation mark that is never closed"),
+        ('who,sku,when\nu,b,1\nu,"Best" toy,1\nu,b,1\n', "i.csv, row 3: a quotation mark inside a field"),
+        ('who,sku,when,3" x\nu,b,1,a\nu,b,2,b\nu,b,3,5" z\nu,b,4,\n', "i.csv, row 1: a quotation mark inside a field"),
+        ("who,sku,when\ru,b,1\nu,b,2\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when\ru,b,1\r\nu,b,2\r\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when\r\r\nu,b,1\r\r\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when,x\nu,b,1,\nu,b,1\ru,b,2\n", "i.csv, row 3: a CR without its LF"),
+        ('who,sku,when,x\nu,b,1,"\n\r"\nu,b,1,a\rz\n', "i.csv, row 4: a CR without its LF"),
+        ("who,sku,when\nu,b,1\nu,b,1\r", "i.csv, row 3: a CR without its LF"),
     ],
 )
 def test_an_unreadable_csv(folder: Folder, content: str | bytes, message: str) -> None:
