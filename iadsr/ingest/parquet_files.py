@@ -24,6 +24,7 @@ from pyarrow.parquet import ParquetFile
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.ingest.columns import IDS, Table, Wanted, found_columns, label, ratings, truths
+from iadsr.ingest.folders import files_of
 from iadsr.ingest.ids import refuse_inexact
 from iadsr.ingest.raw import CATEGORY_SEPARATOR
 from iadsr.ingest.rejects import TEXT_LENGTH, Place
@@ -110,11 +111,11 @@ def read_parquet(name: str, wanted: Wanted) -> Table:
 
 
 def _parts(name: str) -> tuple[list[Part], list[str]]:
-    """The file itself, or the Parquet files of a folder by path, and notes; UserError if there are none."""
+    """The file itself, or the Parquet files of a folder in natural order, and notes; UserError if there are none."""
     if not os.path.isdir(name):
         refuse_no_parquet(name, head_of(Path(name)))
         return [Part(name, {})], []
-    files = [file for file in sorted(_visible(Path(name))) if file.is_file()]
+    files = files_of(Path(name))
     parquet = [file for file in files if file.suffix.lower() in SUFFIXES or head_of(file).startswith(PARQUET)]
     if not parquet:
         found = f"found {files[0].name!r}" if files else "it is empty"
@@ -126,17 +127,6 @@ def _parts(name: str) -> tuple[list[Part], list[str]]:
     others = len(files) - len(parquet)
     notes = [f"{name}: {others} of its files are no Parquet, and left out"] if others else []
     return [Part(str(file), _keys(file.relative_to(name).parts[:-1])) for file in parquet], notes
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those that programs hide or keep beside the data (`_SUCCESS`, `.crc`)."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _hidden(name) or "=" in name]
-        yield from (Path(place) / name for name in files if not _hidden(name) and not name.endswith(".crc"))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(("_", "."))
 
 
 def _keys(folders: Sequence[str]) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -304,7 +305,7 @@ def test_parts_are_read_by_path_and_other_files_are_not(log: Make, tmp_path: Pat
         "_metadata",
         ".part-0.crc",
         "part-1.parquet.crc",
-        "_temporary/a.parquet",
+        "_delayed/a.parquet",
         ".x/b.parquet",
     ):
         (folder / hidden).parent.mkdir(exist_ok=True)
@@ -313,6 +314,62 @@ def test_parts_are_read_by_path_and_other_files_are_not(log: Make, tmp_path: Pat
     raw = log("log")
     assert raw.interactions["user"].to_list() == ["u", "v", "w"]
     assert raw.notes == (f"{folder}: 1 of its files are no Parquet, and left out",)
+
+
+@pytest.mark.parametrize("name", ["part.{}.parquet", "part-{:03}.parquet", "day={}/part-0.parquet", "2{}"])
+def test_parts_stand_in_natural_order(log: Make, tmp_path: Path, name: str) -> None:
+    """As dask, Spark with more than its five digits, and partitions write them; `2` alone precedes `20`."""
+    for place in (10, 9, 0, 1, 1000):
+        good(tmp_path / "log" / name.format(place), str(place))
+    assert log("log").interactions["user"].to_list() == ["0", "1", "9", "10", "1000"]
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("log/_delta_log/0.json", r"log: a Delta table \(it holds _delta_log\).*export it as plain Parquet"),
+        ("log/day=1/_delta_log/0.json", "log/day=1: a Delta table"),
+        ("_delta_log/0.json", "a Delta table"),
+        ("log/metadata/v1.metadata.json", "log: an Iceberg table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+        ("log/.hoodie/hoodie.properties", "log: a Hudi table"),
+        ("log/_spark_metadata/0", "log: what a Spark stream has written"),
+        ("log/_temporary/0/a.parquet", "log: a write of Spark or Hadoop that has not ended"),
+        ("log/.spark-staging-1/a.parquet", "log: a write of Spark that has not ended"),
+        ("log/.hive-staging_hive_1/a.parquet", "log: a write of Hive that has not ended"),
+    ],
+)
+def test_folders_whose_files_do_not_all_count(log: Make, tmp_path: Path, there: str, message: str) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    (tmp_path / there).parent.mkdir(parents=True)
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(UserError, match=message):
+        log("log")
+
+
+def test_links_are_followed(log: Make, tmp_path: Path) -> None:
+    good(tmp_path / "elsewhere" / "1.parquet", "v")
+    good(tmp_path / "one.parquet", "w")
+    good(tmp_path / "log" / "0.parquet", "u")
+    (tmp_path / "log" / "1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "log" / "2.parquet").symlink_to(tmp_path / "one.parquet")
+    assert log("log").interactions["user"].to_list() == ["u", "v", "w"]
+
+
+@pytest.mark.parametrize("to", ["nothing.parquet", "log", "log/0.parquet", "log/day=1", "."])
+def test_links_to_nothing_or_to_what_is_there_anyhow(log: Make, tmp_path: Path, to: str) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    good(tmp_path / "log" / "day=1" / "0.parquet", "u")
+    (tmp_path / "log" / "z.parquet").symlink_to(tmp_path / to)
+    with pytest.raises(UserError, match=r"log.*z.parquet.*: a link to .*give a folder without"):
+        log("log")
+
+
+def test_a_pipe_is_no_part(log: Make, tmp_path: Path) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    os.mkfifo(tmp_path / "log" / "1.parquet")
+    with pytest.raises(UserError, match=r"log/1.parquet: no plain file"):
+        log("log")
 
 
 def test_types_of_parts_are_united(log: Make, tmp_path: Path) -> None:
