@@ -17,8 +17,11 @@ from iadsr.ingest.rejects import Faults, Place
 IDS = (schemas.USER, schemas.ITEM)
 MOST_SHOWN = 400  # characters of a table's header in a message
 TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-# What programs write for "nothing here" where a number or a time should stand, in lower case.
-NOTHING = ("", "nan", "nat", "null", "none", "na", "n/a", "<na>", "\\n", "-nan", "#n/a")
+# What programs write for "nothing here", in lower case.
+NOTHING = (
+    *("", "nan", "-nan", "nat", "null", "(null)", "none", "na", "n/a", "<na>", "\\n", "#n/a", "undefined"),
+    "__hive_default_partition__",
+)
 
 
 class Wanted(NamedTuple):
@@ -85,6 +88,17 @@ def _remedy(ours: str) -> str:
     if ours == schemas.TIMESTAMP:
         return "; where rows stand in the order of time, leave out columns.timestamp, and the order of the file counts"
     return ""
+
+
+def nothing(texts: pl.Series) -> pl.Series:
+    """Which of the texts, without outer white space, stand for nothing."""
+    return texts.str.to_lowercase().is_in(NOTHING)
+
+
+def titles(texts: pl.Series) -> pl.Series:
+    """Texts without outer white space, empty where they stand for nothing."""
+    stripped = texts.str.strip_chars().fill_null("")
+    return stripped.set(nothing(stripped), "")
 
 
 def shown(names: Sequence[str]) -> str:

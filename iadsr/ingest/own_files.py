@@ -17,7 +17,7 @@ import polars as pl
 import pydantic
 
 from iadsr import schemas
-from iadsr.ingest.columns import Table, Wanted
+from iadsr.ingest.columns import Table, Wanted, titles
 from iadsr.ingest.csv_files import AUTO
 from iadsr.ingest.ids import cleaned
 from iadsr.ingest.raw import (
@@ -134,7 +134,7 @@ def read_items(source: Files, rejects: Rejects) -> tuple[ItemRows, list[str]]:
     if names.categories is not None:
         wanted[schemas.CATEGORIES] = names.categories
     table = read_table(source.items, Wanted(wanted), source.separator)
-    others = table.frame.select(pl.exclude(schemas.ITEM).str.strip_chars().fill_null(""))
+    others = [titles(column) for column in table.frame.drop(schemas.ITEM)]
     typed = pl.DataFrame([cleaned_ids(table, schemas.ITEM).cast(pl.String), *others])
     items = ItemRows()
     for item, *texts in _set_aside(typed, table, rejects).iter_rows():

@@ -25,7 +25,7 @@ from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.ingest.columns import IDS, Table, Wanted, found_columns, label, ratings, truths
 from iadsr.ingest.folders import files_of
-from iadsr.ingest.ids import refuse_inexact
+from iadsr.ingest.ids import refuse_fraction, refuse_inexact
 from iadsr.ingest.raw import CATEGORY_SEPARATOR
 from iadsr.ingest.rejects import TEXT_LENGTH, Place
 from iadsr.ingest.sniffing import PARQUET, head_of, refuse_no_parquet
@@ -376,7 +376,7 @@ def _whole(array: pa.Array, ours: str, where: str, inexact: Inexact) -> pa.Array
     given = numbers[~np.isnan(numbers)]
     broken = given[given != np.floor(given)]
     if len(broken):
-        raise UserError(f"{where}: expected text or integers as ids, found {broken[0]:g}; write it so")
+        refuse_fraction(where, f"{broken[0]:g}")
     inexact.add(ours, given[np.abs(given) >= EXACT_FLOATS[bits]], bits)
     exact = np.abs(numbers) < EXACT_FLOATS[bits]
     return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)

@@ -17,8 +17,7 @@ import numpy as np
 import polars as pl
 
 from iadsr.errors import UserError
-from iadsr.ingest.columns import NOTHING
-from iadsr.ingest.ids import ROUNDED
+from iadsr.ingest.columns import nothing
 from iadsr.ingest.rejects import Faults
 from iadsr.ingest.written_dates import both_ways, fitting, moments
 from iadsr.schemas import NANOSECOND, TIMESTAMP
@@ -33,7 +32,7 @@ PYTHON_BATCH = 1 << 16  # rows that go through Python's own parser of dates at o
 SPREADSHEET_DAYS = (32_874, 73_050)  # 1990 to 2099 in days since 1900
 # Nearly all dates in the world: a day, or a day and a time in whole seconds, in UTC.
 PLAIN_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?)?$"
-SCIENTIFIC = ROUNDED.replace(r"\+", "[+-]?")
+SCIENTIFIC = r"^[+-]?[0-9]+([.,][0-9]+)?[eE][+-]?[0-9]+$"
 UNLIKE = "unlike the rest of its column"
 LONG = 40  # characters of a value in a message
 MOMENTS = {TIMESTAMP: pl.Int64, NANOSECOND: pl.Int32}
@@ -142,7 +141,7 @@ def _by_format(column: Column, pattern: str) -> pl.DataFrame:
         values = values.cast(pl.Int64, strict=False)
     texts = values.cast(pl.String).str.strip_chars()
     found = moments(texts, pattern.strip())
-    if _missing(texts.fill_null("")).all():
+    if nothing(texts.fill_null("")).all():
         _refuse_empty(column)
     if not found.count():
         raise UserError(f"{column.label}: no value reads as {pattern!r} (found {_few(texts)}); correct `format`")
@@ -159,7 +158,7 @@ def _from_texts(column: Column) -> pl.DataFrame:
         return _from_number_texts(column, numbers)
     texts = _streamed(column.values[others], text.alias("text"))["text"]
     dates = iso_dates(texts)
-    unread = texts.filter(dates.is_null() & ~_missing(texts))
+    unread = texts.filter(dates.is_null() & ~nothing(texts))
     _refuse_unreadable(column, unread, numbers.count(), dates.count())
     if dates.count() > numbers.count():
         column.faults.add(numbers.is_not_null().arg_true().to_numpy(), f"{TIMESTAMP} is no date, {UNLIKE}")
@@ -232,10 +231,6 @@ def _number(text: pl.Expr) -> pl.Expr:
     return pl.when(number.is_finite() & ~exponent).then(number)
 
 
-def _missing(texts: pl.Series) -> pl.Series:
-    return texts.str.to_lowercase().is_in(NOTHING)
-
-
 def _note_unread(
     column: Column, texts: pl.Series, unread: pl.Series, why: str | pl.Series, rows: pl.Series | None = None
 ) -> None:
@@ -245,7 +240,7 @@ def _note_unread(
         return
     found = texts[places]
     reasons = pl.select(
-        pl.when(_missing(found.fill_null("")))
+        pl.when(nothing(found.fill_null("")))
         .then(pl.lit(f"{TIMESTAMP} is missing"))
         .when(found.str.contains(SCIENTIFIC))
         .then(pl.lit(f"{TIMESTAMP} is a number that a spreadsheet has rounded"))

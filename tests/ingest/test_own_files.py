@@ -104,6 +104,18 @@ BAD = [
     ("4.00639E+12,b,@1", "user is a number that a spreadsheet has rounded"),
     ('"4,00639E+12",b,@1', "user is a number that a spreadsheet has rounded"),
     ("u,1E+15,@1", "item is a number that a spreadsheet has rounded"),
+    ("1.152921504606847E18,b,@1", "user is a number that a spreadsheet has rounded"),
+    ("u,4.00639e12,@1", "item is a number that a spreadsheet has rounded"),
+    ("u,-1.5E-7,@1", "item is a number that a spreadsheet has rounded"),
+    ("\\N,b,@1", "user is missing"),
+    ("u, NULL ,@1", "item is missing"),
+    ("null,b,@1", "user is missing"),
+    ("None,b,@1", "user is missing"),
+    ("u,NaN,@1", "item is missing"),
+    ("u,<NA>,@1", "item is missing"),
+    ("n/a,b,@1", "user is missing"),
+    ("NA,b,@1", "user is missing"),
+    ("undefined,b,@1", "user is missing"),
 ]
 
 
@@ -250,6 +262,33 @@ def test_whole_numbers_with_a_point_are_integers_in_csv_too(folder: Folder, whol
 def test_texts_that_are_not_all_whole_numbers_stay(folder: Folder) -> None:
     raw, _ = folder.load("who,sku,when\n1.0,b,@1\n1.5,b,@2\n1E5,a,@3\n")
     assert raw.interactions["user"].to_list() == ["1.0", "1.5", "1E5"]
+
+
+@pytest.mark.parametrize("missing", ["nan", "", "NULL", "1.5e+16"])
+def test_a_missing_id_does_not_make_the_others_texts(folder: Folder, missing: str) -> None:
+    raw, rejects = folder.load(f"who,sku,when\n17.0,b,@1\n{missing},b,@2\n-0.0,a,@3\n", limit=1)
+    assert raw.interactions["user"].to_list() == ["17", "0"]
+    assert rejects.rows[0].row == 3
+
+
+@pytest.mark.parametrize("ids", [("01.0", "1.0"), ("1.0", "+1.0"), ("1.0", "1"), ("1.10", "1.1"), ("1.0", "2.10")])
+def test_texts_that_no_program_writes_for_a_float_stay(folder: Folder, ids: tuple[str, str]) -> None:
+    raw, _ = folder.load(f"who,sku,when\n{ids[0]},b,@1\n{ids[1]},a,@2\n")
+    assert raw.interactions["user"].to_list() == list(ids)
+
+
+@pytest.mark.parametrize("ids", [("1.5", "2.0"), ("1.5", "2.5"), ("-0.25", "nan")])
+def test_fractions_are_no_ids(folder: Folder, ids: tuple[str, str]) -> None:
+    """As in Parquet."""
+    with pytest.raises(UserError, match=r"column 'who' .*expected text or integers as ids, found .*5;"):
+        folder.load(f"who,sku,when\n{ids[0]},b,@1\n{ids[1]},a,@2\n", limit=1)
+
+
+def test_words_for_nothing_are_no_titles(folder: Folder) -> None:
+    """Beside a name that only contains such a word; then the categories stand for it, or nothing."""
+    items = "sku,name,path\na,NULL,Tools\nb,nan,None\nc,None of us,\\N\n"
+    raw, _ = folder.load("who,sku,when\nu,a,@1\nu,b,@2\nu,c,@3\n", items, categories="path")
+    assert raw.items.rows() == [("a", "Tools", "Tools"), ("b", "untitled item", ""), ("c", "None of us", "")]
 
 
 def test_whole_numbers_in_csv_that_floats_merge(folder: Folder) -> None:

@@ -316,6 +316,17 @@ def test_parts_are_read_by_path_and_other_files_are_not(log: Make, tmp_path: Pat
     assert raw.notes == (f"{folder}: 1 of its files are no Parquet, and left out",)
 
 
+@pytest.mark.parametrize("word", ["\\N", "NULL", "nan", "None", "<NA>", " "])
+def test_words_for_nothing_are_missing_ids(log: Make, word: str) -> None:
+    assert log(limit=1, who=["17.0", word]).interactions["user"].to_list() == ["17"]
+
+
+@pytest.mark.parametrize("who", [["1.5", "2.0"], [1.5, 2.0]])
+def test_fractions_are_no_ids(log: Make, who: list) -> None:
+    with pytest.raises(UserError, match=r"expected text or integers as ids, found 1.5"):
+        log(who=who)
+
+
 @pytest.mark.parametrize("name", ["part.{}.parquet", "part-{:03}.parquet", "day={}/part-0.parquet", "2{}"])
 def test_parts_stand_in_natural_order(log: Make, tmp_path: Path, name: str) -> None:
     """As dask, Spark with more than its five digits, and partitions write them; `2` alone precedes `20`."""
