@@ -16,7 +16,7 @@ from iadsr.ingest.rejects import Faults, Place
 
 IDS = (schemas.USER, schemas.ITEM)
 MOST_SHOWN = 400  # characters of a table's header in a message
-TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+TRUTH = {"true": True, "false": False, "1": True, "0": False}
 # What programs write for "nothing here", in lower case.
 NOTHING = (
     *("", "nan", "-nan", "nat", "null", "(null)", "none", "na", "n/a", "<na>", "\\n", "#n/a", "undefined"),
@@ -120,5 +120,5 @@ def ratings(values: pl.Series, decimal_comma: bool = False) -> pl.Series:
 
 def truths(values: pl.Series) -> pl.Series:
     """Boolean, null for what is neither true nor false."""
-    words = values.cast(pl.String).str.strip_chars().str.to_lowercase()
+    words = values.cast(pl.String).str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
     return words.replace_strict(TRUTH, default=None, return_dtype=pl.Boolean)

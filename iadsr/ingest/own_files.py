@@ -151,7 +151,7 @@ def moments(table: Table, rules: TimeRules) -> pl.DataFrame:
     if schemas.TIMESTAMP not in table.columns:
         return pl.DataFrame({schemas.TIMESTAMP: np.arange(table.frame.height)})
     values = table.frame[schemas.TIMESTAMP]
-    column = Column(values, table.label(schemas.TIMESTAMP), rules, table.faults, table.decimal_comma)
+    column = Column(values, table.label(schemas.TIMESTAMP), rules, table.faults, table.decimal_comma, table.notes)
     if schemas.NANOSECOND in table.frame.columns:
         found = plausible(table.frame.select(schemas.TIMESTAMP, schemas.NANOSECOND), column)
     else:

@@ -202,8 +202,20 @@ def _checked(part: Part, schema: pa.Schema, wanted: Wanted) -> dict[str, str]:
                 f"{label(part.name, ours, wanted.columns[ours])}: expected {KINDS[ours][1]}, found the type "
                 f"{str(found)[:TEXT_LENGTH]}; write it so"
             )
+        if ours == schemas.TIMESTAMP and kind == "floats":
+            _refuse_narrow(part, _leaf(schema.field(place).type), wanted)
         kinds[ours] = kind
     return kinds
+
+
+def _refuse_narrow(part: Part, type: pa.DataType, wanted: Wanted) -> None:
+    """UserError for floats that hold no time to the second, in whichever unit."""
+    if type.bit_width < 64:
+        grid = "times of today only every 128 seconds" if type.bit_width == 32 else "no times of today"
+        raise UserError(
+            f"{label(part.name, schemas.TIMESTAMP, wanted.columns[schemas.TIMESTAMP])}: expected numbers that tell "
+            f"seconds apart, found {type}, which holds {grid}; write integers, times or float64, from the original"
+        )
 
 
 def _present(part: Part, schema: pa.Schema) -> list[str]:
@@ -255,9 +267,9 @@ def _kind_of_times(parts: Sequence[Part], kinds: Sequence[Mapping[str, str]]) ->
     for part, each in zip(parts, kinds, strict=True):
         kind = each.get(schemas.TIMESTAMP, "null")
         if kind != "null":
-            found.setdefault("floats" if kind == "decimals" else kind, part.name)
-    if set(found) == {"integers", "floats"}:
-        return "floats"
+            found.setdefault(kind, part.name)
+    if len(found) > 1 and set(found) <= set(NUMBERS):
+        return "floats" if "floats" in found else "decimals"
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
         raise UserError(f"{second}: times are {other}, but {one} in {first}; write them the same in all parts")
@@ -341,14 +353,25 @@ def _converted(reading: PartReading, ours: str, array: pa.Array) -> list[pl.Seri
         return [ratings(values).alias(ours)]
     if ours == schemas.IS_NOISE:
         return [truths(values).alias(ours)]
-    if ours == schemas.TIMESTAMP and reading.time != "text":
-        wanted = pl.Int64 if reading.time == "integers" else pl.Float64
-        return [values.cast(wanted, strict=False).alias(ours)]
+    if ours == schemas.TIMESTAMP and reading.time == "integers":
+        return [_integers(values).alias(ours)]
+    if ours == schemas.TIMESTAMP and reading.time == "floats":
+        return [values.cast(pl.Float64, strict=False).alias(ours)]
     return [values.cast(pl.String).alias(ours)]
 
 
+def _integers(values: pl.Series) -> pl.Series:
+    """Int64, the largest or smallest for a number that it does not hold: neither is a time, but none is missing."""
+    whole = values.cast(pl.Int64, strict=False)
+    beyond = whole.is_null() & values.is_not_null()
+    if not beyond.any():
+        return whole
+    bounds = np.iinfo(np.int64)
+    return whole.set(beyond, bounds.max).set(beyond & values.cast(pl.String).str.starts_with("-"), bounds.min)
+
+
 def _plain(array: pa.Array, where: str) -> pa.Array:
-    """Dictionaries looked up, bytes as text, decimals as numbers: what polars takes without more ado."""
+    """Dictionaries looked up, bytes and decimals as text: what polars takes without more ado."""
     while pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if any(check(array.type) for check in BYTES):
@@ -357,7 +380,7 @@ def _plain(array: pa.Array, where: str) -> pa.Array:
         except pa.ArrowInvalid:
             raise UserError(f"{where}: bytes that are no UTF-8, expected text; write it so") from None
     if pa.types.is_decimal(array.type):
-        return array.cast(pa.large_string() if array.type.scale == 0 else pa.float64())
+        return array.cast(pa.large_string())
     if pa.types.is_string_view(array.type) or pa.types.is_string(array.type):
         return array.cast(pa.large_string())
     return array

@@ -18,6 +18,7 @@ import polars as pl
 
 from iadsr.errors import UserError
 from iadsr.ingest.columns import nothing
+from iadsr.ingest.other_clocks import COCOA, TICKS, before_cocoa, looks_like
 from iadsr.ingest.rejects import Faults
 from iadsr.ingest.written_dates import both_ways, fitting, moments
 from iadsr.schemas import NANOSECOND, TIMESTAMP
@@ -29,7 +30,6 @@ EARLIEST = datetime(1990, 1, 1)
 MIXED = 0.05  # the share of another unit from which a column is refused, whatever is tolerated
 SAMPLE = 1000  # values that are looked at for advice
 PYTHON_BATCH = 1 << 16  # rows that go through Python's own parser of dates at once
-SPREADSHEET_DAYS = (32_874, 73_050)  # 1990 to 2099 in days since 1900
 # Nearly all dates in the world: a day, or a day and a time in whole seconds, in UTC.
 PLAIN_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?)?$"
 SCIENTIFIC = r"^[+-]?[0-9]+([.,][0-9]+)?[eE][+-]?[0-9]+$"
@@ -68,6 +68,7 @@ class Column(NamedTuple):
     rules: TimeRules
     faults: Faults
     decimal_comma: bool = False
+    notes: list[str] | None = None  # for the user to read; None: nobody asks
 
 
 def times(column: Column) -> pl.DataFrame:
@@ -83,8 +84,8 @@ def times(column: Column) -> pl.DataFrame:
     if column.rules.format is not None:
         return _by_format(column, column.rules.format)
     if values.dtype.is_numeric():
-        whole = (lambda: values.cast(pl.Int64, strict=False)) if values.dtype.is_integer() else None
-        return _from_numbers(column, _finite(values.cast(pl.Float64)), whole)
+        exact = (lambda: pl.DataFrame({"whole": values.cast(pl.Int64)})) if values.dtype.is_integer() else None
+        return _from_numbers(column, _finite(values.cast(pl.Float64)), exact)
     return _from_texts(column)
 
 
@@ -164,7 +165,8 @@ def _from_texts(column: Column) -> pl.DataFrame:
         column.faults.add(numbers.is_not_null().arg_true().to_numpy(), f"{TIMESTAMP} is no date, {UNLIKE}")
         _note_unread(column, texts, dates.is_null(), f"{TIMESTAMP} is no ISO date, {UNLIKE}", others)
         whole = pl.repeat(None, len(numbers), dtype=dates.dtype, eager=True)
-        return plausible(_split(whole.scatter(others, dates)), column)
+        none = pl.repeat(0, len(numbers), dtype=pl.Int32, eager=True)
+        return plausible(_split(whole.scatter(others, dates), none.scatter(others, _beyond(texts))), column)
     _note_unread(column, texts, pl.repeat(True, len(texts), eager=True), f"{TIMESTAMP} is no number, {UNLIKE}", others)
     return _from_number_texts(column, numbers)
 
@@ -249,8 +251,15 @@ def _note_unread(
     column.faults.add((places if rows is None else rows[places]).to_numpy(), reasons)
 
 
-def _split(dates: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame({TIMESTAMP: dates.dt.epoch("s"), NANOSECOND: dates.dt.nanosecond()})
+def _split(dates: pl.Series, beyond: pl.Series | int = 0) -> pl.DataFrame:
+    """`beyond`: nanoseconds after the microseconds of the dates."""
+    return pl.DataFrame({TIMESTAMP: dates.dt.epoch("s"), NANOSECOND: dates.dt.nanosecond() + beyond})
+
+
+def _beyond(texts: pl.Series) -> pl.Series:
+    """The nanoseconds after the microseconds in ISO dates, which Python leaves out."""
+    digits = texts.str.extract("[.,][0-9]{6}([0-9]{1,3})")
+    return digits.str.pad_end(3, "0").cast(pl.Int32).fill_null(0)
 
 
 def iso_dates(texts: pl.Series) -> pl.Series:
@@ -279,15 +288,16 @@ def _iso_time(text: str) -> datetime | None:
 
 
 def _from_number_texts(column: Column, numbers: pl.Series) -> pl.DataFrame:
-    def whole() -> pl.Series:
-        digits = _text(column).str.replace(r"\.[0-9]*$", "")
-        return _streamed(column.values, digits.cast(pl.Int64, strict=False).alias("whole"))["whole"]
+    def exact() -> pl.DataFrame:
+        text = _text(column)
+        whole = text.str.extract(r"^\+?(-?[0-9]+)(\.[0-9]*)?$").cast(pl.Int64, strict=False)
+        return _streamed(column.values, whole.alias("whole"), text.str.extract(r"\.([0-9]+)$").alias("fraction"))
 
-    return _from_numbers(column, numbers, whole)
+    return _from_numbers(column, numbers, exact)
 
 
-def _from_numbers(column: Column, numbers: pl.Series, whole: Callable[[], pl.Series] | None = None) -> pl.DataFrame:
-    """What `times` gives for finite numbers; `whole` gives those that are integers, exactly."""
+def _from_numbers(column: Column, numbers: pl.Series, exact: Callable[[], pl.DataFrame] | None = None) -> pl.DataFrame:
+    """What `times` gives for finite numbers; `exact` gives their integers, and the digits after the point if any."""
     if not numbers.count():
         _refuse_empty(column)
     unit = _unit(column, numbers)
@@ -298,9 +308,35 @@ def _from_numbers(column: Column, numbers: pl.Series, whole: Callable[[], pl.Ser
     if len(wrong):
         column.faults.add(wrong.to_numpy(), _reasons(column, numbers[wrong], unit))
         numbers = numbers.set(~known, None)
-    if whole and unit == "nanoseconds":  # of which a float holds no more than every 256th
-        numbers = whole().set(~known, None)
+    _note_early(column, numbers, unit)
+    # of nanoseconds a float holds no more than every 256th, of seconds no less than 238 nanoseconds
+    if exact and (unit == "nanoseconds" or (numbers != numbers.floor()).any()):
+        return _exactly(exact(), known, UNITS[unit])
     return _in_seconds(numbers, UNITS[unit])
+
+
+def _note_early(column: Column, numbers: pl.Series, unit: str) -> None:
+    """Say so where all times are early enough to count from 2001."""
+    end = before_cocoa(column.rules.latest)
+    if column.notes is not None and column.rules.unit == "auto" and (numbers < end * UNITS[unit]).all():
+        column.notes.append(
+            f"{column.label}: all times lie before {_written(int(end))[:10]}; if they are {COCOA.name}, add "
+            f"{COCOA.start:.0f} seconds to each, else state `unit: {unit}`"
+        )
+
+
+def _exactly(parts: pl.DataFrame, known: pl.Series, unit: int) -> pl.DataFrame:
+    """As `_in_seconds`, from integers and the digits of their fractions."""
+    scale = SECOND // unit
+    digits = len(str(scale)) - 1
+    past = pl.col("whole") % unit * scale
+    if "fraction" in parts.columns and digits:
+        past += pl.col("fraction").str.head(digits).str.pad_end(digits, "0").cast(pl.Int64).fill_null(0)
+    columns = {TIMESTAMP: pl.col("whole") // unit, NANOSECOND: past.cast(pl.Int32)}
+    good = parts.with_columns(known=known).lazy()
+    return good.select(pl.when("known").then(each).alias(ours) for ours, each in columns.items()).collect(
+        engine="streaming"
+    )
 
 
 def _between(column: Column, numbers: pl.Series, unit: str) -> pl.Expr:
@@ -338,7 +374,19 @@ def _unit(column: Column, numbers: pl.Series) -> str:
             f"{' and '.join(f'{count:,} in {other}' for other, count in others.items())} (found {', '.join(first)}); "
             "write all in one unit"
         )
+    if stated == "auto" and unit == "nanoseconds":
+        _refuse_ticks(column, numbers)
     return unit
+
+
+def _refuse_ticks(column: Column, numbers: pl.Series) -> None:
+    """UserError for ticks of .NET, which as nanoseconds lie in a few months of 1990."""
+    known = numbers.filter(numbers.is_between(*_range(column, "nanoseconds")))
+    if known.is_between(*TICKS.bounds(column.rules.latest)).all():
+        raise UserError(
+            f"{column.label}: times such as {_few(known, 1)} look like {TICKS.name}; {TICKS.what}, or state `unit: "
+            "nanoseconds` beside `columns` in params.yaml if they count from 1970"
+        )
 
 
 def _range(column: Column, unit: str) -> tuple[int, int]:
@@ -354,11 +402,11 @@ def _refuse_no_unit(column: Column, numbers: pl.Series, others: dict[str, int]) 
             f"{column.label}: no number is a time in {stated} (found {_few(numbers)}); they look like "
             f"{max(others, key=others.__getitem__)}, correct `unit` beside `columns` in params.yaml"
         )
-    low, high = SPREADSHEET_DAYS
-    days = " (day numbers of a spreadsheet? let it show them as dates)" if numbers.is_between(low, high).all() else ""
+    clock = looks_like(numbers, column.rules.latest)
+    hint = f" ({clock.name}? {clock.what})" if clock else ""
     units = "seconds, milliseconds, microseconds or nanoseconds" if stated == "auto" else stated
     raise UserError(
-        f"{column.label}: no number is a time from 1990 to today in {units} since 1970, found {_few(numbers)}{days}; "
+        f"{column.label}: no number is a time from 1990 to today in {units} since 1970, found {_few(numbers)}{hint}; "
         f"state `unit` or `format` beside `columns` in params.yaml where it is another, or {NO_TIMES}"
     )
 

@@ -161,6 +161,25 @@ def test_nanoseconds_are_kept(log: Make) -> None:
     assert raw.interactions["nanosecond"].to_list() == [1, 2]
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 9), pa.decimal256(60, 9)])
+def test_decimals_are_exact(log: Make, kind: pa.DataType) -> None:
+    when = pa.array([decimal.Decimal(f"{T}.123456789"), decimal.Decimal(f"{T}.123456790")], kind)
+    assert log(when=when).interactions["nanosecond"].to_list() == [123_456_789, 123_456_790]
+
+
+@pytest.mark.parametrize(("kind", "grid"), [(pa.float32(), "every 128 seconds"), (pa.float16(), "no times of today")])
+def test_floats_that_hold_no_seconds(log: Make, kind: pa.DataType, grid: str) -> None:
+    when = pa.array(np.array([T, T + 1], kind.to_pandas_dtype()) if kind == pa.float32() else np.zeros(2, np.float16))
+    with pytest.raises(UserError, match=rf"column 'when' .*: .*found {kind}, which holds .*{grid}"):
+        log(when=when)
+
+
+@pytest.mark.parametrize("when", [pa.array([T, 2**64 - 1], pa.uint64()), [decimal.Decimal(T), decimal.Decimal(10**30)]])
+def test_the_largest_integers_are_no_missing_times(log: Make, when: Any) -> None:
+    with pytest.raises(UserError, match=r"row 2: timestamp is in the future"):
+        log(when=when)
+
+
 @pytest.mark.parametrize("when", [dt.datetime(1, 1, 1), dt.datetime(1970, 1, 1), dt.datetime(9999, 12, 31)])
 def test_moments_outside_the_range_are_bad_rows(log: Make, when: dt.datetime) -> None:
     good = dt.datetime(2014, 5, 13)
