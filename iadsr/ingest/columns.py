@@ -64,10 +64,10 @@ def label(name: str, ours: str, theirs: str) -> str:
     return f"{name}, column {theirs!r} (`columns.{ours}`)"
 
 
-def found_columns(name: str, present: Sequence[str], wanted: Wanted) -> dict[str, int]:
+def found_columns(name: str, present: Sequence[str], wanted: Wanted, told: str = "") -> dict[str, int]:
     """Our name -> the place of its column among those `present`; UserError for one that is missing or there twice.
 
-    Blanks around a name do not count where only one column has it.
+    Blanks around a name do not count where only one column has it. `told`: what the error adds to the names.
     """
     stripped = [theirs.strip() for theirs in present]
     found = {}
@@ -79,7 +79,8 @@ def found_columns(name: str, present: Sequence[str], wanted: Wanted) -> dict[str
         if times:
             found[ours] = list(names).index(theirs)
         elif ours not in wanted.optional:
-            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {shown(present)}{_remedy(ours)}")
+            has = f"it has: {shown(present)}{told}"
+            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); {has}{_remedy(ours)}")
     return found
 
 

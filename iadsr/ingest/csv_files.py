@@ -24,6 +24,7 @@ from iadsr.ingest.sniffing import head_of, refuse_no_csv
 AUTO = "auto"
 COMMA = ","
 SEPARATORS = (COMMA, ";", "\t", "|")
+LOOKED_AT = 10  # rows
 # A column beside the user's, none of which has such a name: does anything at all stand in a row?
 FILLED = "\0filled"
 POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -55,7 +56,8 @@ def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
     refuse_no_csv(name, head)
     _refuse_no_header(name, head)
     file = _opened(name, _separator(head, wanted) if separator == AUTO else separator)
-    columns = found_columns(name, _header(head, file.separator), wanted)
+    columns = found_columns(name, _header(head, file.separator), wanted, _told(file.separator, separator))
+    _refuse_two_separators(file, head)
     table, faults = _read(file, columns)
     last = max([*table[FILLED].arg_true().tail(1), *faults.found()["row"].tail(1)], default=-1)
     table = table.drop(FILLED).head(last + 1)
@@ -94,11 +96,22 @@ def _refuse_no_header(name: str, head: bytes) -> None:
 
 
 def _header(head: bytes, separator: str) -> list[str]:
-    text = io.StringIO(head.decode("utf-8-sig", "replace"), newline="")
     try:
-        return next(csv.reader(text, delimiter=separator), [])
+        return next(_fields_of(head, separator), [])
     except csv.Error:
         return []
+
+
+def _fields(head: bytes, separator: str) -> list[list[str]]:
+    """The records in these bytes that are not empty, the header first."""
+    try:
+        return [record for record in _fields_of(head, separator) if record] or [[]]
+    except csv.Error:
+        return [[]]
+
+
+def _fields_of(head: bytes, separator: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(head.decode("utf-8-sig", "replace"), newline=""), delimiter=separator)
 
 
 def _separator(head: bytes, wanted: Wanted) -> str:
@@ -110,6 +123,24 @@ def _separator(head: bytes, wanted: Wanted) -> str:
 
     whole = len(set(wanted.required))
     return next((each for each in SEPARATORS if fit(each)[0] == whole), max(SEPARATORS, key=fit))
+
+
+def _told(found: str, stated: str) -> str:
+    return "" if stated == AUTO else f" (fields are separated by {found!r}, as `separator` beside `columns` states)"
+
+
+def _refuse_two_separators(file: Csv, head: bytes) -> None:
+    """UserError where each of the first rows is one field, and by another separator has those of the header."""
+    first = b"".join(head.splitlines(keepends=True)[: LOOKED_AT + 1])
+    names, *rows = _fields(first, file.separator)
+    if len(names) < 2 or not rows or any(len(row) != 1 for row in rows):
+        return
+    for other in SEPARATORS:
+        if all(len(row) == len(names) for row in _fields(first, other)[1:]):
+            raise UserError(
+                f"{file.name}, row 2: fields are separated by {other!r}, but by {file.separator!r} in the header; "
+                "write the header as the rows"
+            )
 
 
 def _read(file: Csv, columns: dict[str, int]) -> tuple[pl.DataFrame, Faults]:

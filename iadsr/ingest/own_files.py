@@ -60,7 +60,9 @@ def _one_character(separator: str) -> str:
         return "\t"
     plain = len(separator) == 1 and separator.isascii() and not separator.isalnum() and separator not in '"\r\n\0.'
     if separator != AUTO and not plain:
-        raise ValueError('expected auto, or the one character that separates fields, such as ";" or "\\t"')
+        raise ValueError(
+            'expected auto, or the one character that separates fields, in quotation marks, such as ";" or "\\t"'
+        )
     return separator
 
 

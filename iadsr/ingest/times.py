@@ -152,15 +152,16 @@ def _by_format(column: Column, pattern: str) -> pl.DataFrame:
 
 def _from_texts(column: Column) -> pl.DataFrame:
     """Numbers, if at least as many values read as numbers as read as ISO dates."""
-    text = _text(column)
-    numbers = _streamed(column.values, _number(text).alias("number"))["number"]
+    numbers = _streamed(column.values, _number(_text(column)).alias("number"))["number"]
     others = numbers.is_null().arg_true()
     if not len(others):
         return _from_number_texts(column, numbers)
-    texts = _streamed(column.values[others], text.alias("text"))["text"]
+    texts = _streamed(column.values[others], _stripped(column).alias("text"))["text"]
     dates = iso_dates(texts)
     unread = texts.filter(dates.is_null() & ~nothing(texts))
     _refuse_unreadable(column, unread, numbers.count(), dates.count())
+    if len(unread) > MIXED * dates.count():
+        _refuse_nearly_iso(column, unread, texts.filter(dates.is_not_null()))
     if dates.count() > numbers.count():
         column.faults.add(numbers.is_not_null().arg_true().to_numpy(), f"{TIMESTAMP} is no date, {UNLIKE}")
         _note_unread(column, texts, dates.is_null(), f"{TIMESTAMP} is no ISO date, {UNLIKE}", others)
@@ -191,13 +192,24 @@ def _refuse_unreadable(column: Column, unread: pl.Series, numbers: int, dates: i
         )
 
 
+def _refuse_nearly_iso(column: Column, unread: pl.Series, dates: pl.Series) -> None:
+    """UserError if a `format` reads the unread texts and the ISO dates beside them: an hour of one digit, `9:05`."""
+    if len(dates):
+        fit = fitting(sample(unread), EARLIEST, column.rules.latest)
+        beside = sample(dates)
+        _refuse_fitting(column, unread, [pattern for pattern in fit if moments(beside, pattern).count() == len(beside)])
+
+
 def _refuse_empty(column: Column) -> NoReturn:
     raise UserError(f"{column.label}: no time in it; {NO_TIMES}")
 
 
 def _refuse_written(column: Column, texts: pl.Series) -> None:
     """UserError if these texts are dates as people write them: which `format` reads them?"""
-    fit = fitting(sample(texts), EARLIEST, column.rules.latest)
+    _refuse_fitting(column, texts, fitting(sample(texts), EARLIEST, column.rules.latest))
+
+
+def _refuse_fitting(column: Column, texts: pl.Series, fit: list[str]) -> None:
     if len(fit) == 1:
         raise UserError(
             f'{column.label}: {_few(texts, 1)} looks like a date; set `format: "{fit[0]}"` beside `columns` in '
@@ -221,8 +233,12 @@ def _few(values: pl.Series, count: int = 3) -> str:
     return ", ".join(repr(value[:LONG]) if isinstance(value, str) else f"{value:.15g}" for value in different)
 
 
+def _stripped(column: Column) -> pl.Expr:
+    return pl.col(column.values.name).cast(pl.String).str.strip_chars().fill_null("")
+
+
 def _text(column: Column) -> pl.Expr:
-    text = pl.col(column.values.name).cast(pl.String).str.strip_chars().fill_null("")
+    text = _stripped(column)
     return text.str.replace(",", ".", literal=True) if column.decimal_comma else text
 
 

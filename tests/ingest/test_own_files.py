@@ -246,6 +246,38 @@ def test_a_stated_separator(folder: Folder) -> None:
         folder.load("who^sku^when\nu^b^@1\n")
 
 
+def test_a_header_and_rows_with_other_separators(folder: Folder) -> None:
+    for text, header, rows in (("who,sku,when\nu;b;@1\n\n", ",", ";"), ("who\tsku\twhen\nu,b,@1\nv,b,@1", r"\\t", ",")):
+        with pytest.raises(UserError, match=rf"i.csv, row 2: fields are separated by '{rows}', but by '{header}' in"):
+            folder.load(text)
+
+
+def test_a_stated_separator_is_named_where_a_column_is_missing(folder: Folder) -> None:
+    """The item table is separated by commas."""
+    with pytest.raises(
+        UserError, match=r"items.csv: no column 'sku' .*it has: sku,name,path \(fields .* '\^', as `sep"
+    ):
+        folder.load("who^sku^when\nu^b^@1\n", separator="^")
+
+
+def test_more_bad_rows_tolerated_than_a_table_can_have(folder: Folder) -> None:
+    raw, rejects = folder.load("who,sku,when\nu,b,@1\n,b,@1\n", limit=10**30)
+    assert (raw.interactions.height, rejects.count) == (1, 1)
+
+
+def test_a_name_on_two_lines_is_shown_on_one(folder: Folder) -> None:
+    (folder.path / "a\nb.csv").write_text("")
+    with pytest.raises(UserError, match=r"/a\?b.csv: the file is empty"):
+        load(folder.source("a\nb.csv"), Rejects())
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 5000])
+def test_nul_bytes_at_the_end_are_damage(folder: Folder, count: int) -> None:
+    """As after a crash, and not UTF-16."""
+    with pytest.raises(UserError, match=r"i.csv: the file is binary or damaged \(NUL bytes in row 3\)"):
+        folder.load(b"who,sku,when\nu,b,@1\n" + bytes(count))
+
+
 def test_a_comma_goes_before_other_separators(folder: Folder) -> None:
     raw, _ = folder.load("who,sku,when,a;b\nu,b,@1,x;y\n")
     assert raw.interactions.rows() == [("u", "b", T + 1)] and raw.notes == ()
@@ -357,6 +389,11 @@ def test_a_file_name_is_no_pattern(folder: Folder, name: str) -> None:
     [
         ("separator", ";;", "expected auto, or the one character"),
         ("separator", "a", "expected auto, or the one character"),
+        ("separator", "", "expected auto, or the one character that separates fields, in quotation marks"),
+        ("separator", None, "expected text; put it into quotation marks"),
+        ("format", 20150427, "expected text; put it into quotation marks"),
+        ("columns", "u", "expected a mapping"),
+        ("interactions", "", "expected a text that is not empty"),
         ("separator", "\n", "expected auto, or the one character"),
         ("unit", "hours", "input should be 'auto', 'seconds', 'milliseconds', 'microseconds' or 'nanoseconds'"),
         ("format", "dd-mm-yyyy", "expected a pattern of strptime"),

@@ -1,5 +1,6 @@
 """What a column of times means, and what is refused; the present is 1 January 2026 throughout."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -289,15 +290,23 @@ def test_numbers_near_dates_are_times() -> None:
         (["4/27/2015 2:05:09 PM"], "%m/%d/%Y %I:%M:%S %p"),
         (["2015/04/27 14:05:00"], "%Y/%m/%d %H:%M:%S"),
         (["27 Apr 2015"], "%d %b %Y"),
+        (["2015-04-27 9:05"], "%Y-%m-%d %H:%M"),
+        (["2015-04-27 9:05", "2015-04-27 14:05", "2015-04-28 15:05"], "%Y-%m-%d %H:%M"),
+        (["2015-04-27 9:05:01", "2015-04-27 14:05:07", "2015-04-28 15:05:00"], "%Y-%m-%d %H:%M:%S"),
+        (["2015-04-27T9:05"], "%Y-%m-%dT%H:%M"),
+        (["2015-4-7", "2015-04-27", "2015-12-27"], "%Y-%m-%d"),
+        (["2015-04-27 14:05:00 UTC"], "%Y-%m-%d %H:%M:%S UTC"),
+        (["Apr 27, 2015"], "%b %d, %Y"),
         (["April 27, 2015"], "%B %d, %Y"),
         (["27/Apr/2015:14:05:00 +0200"], "%d/%b/%Y:%H:%M:%S %z"),
         (["Mon Apr 27 14:05:00 +0000 2015"], "%a %b %d %H:%M:%S %z %Y"),
     ],
 )
-def test_dates_as_people_write_them(texts: list[str], pattern: str) -> None:
-    """Refused with the format to set, by which they are read."""
-    with pytest.raises(UserError, match="looks like a date; set `format: ") as error:
-        times(column(texts))
+@pytest.mark.parametrize("comma", [False, True])
+def test_dates_as_people_write_them(texts: list[str], pattern: str, comma: bool) -> None:
+    """Refused with the format to set, by which they are read; shown as they stand, also beside decimal commas."""
+    with pytest.raises(UserError, match=f"{re.escape(repr(texts[0]))} looks like a date; set `format: ") as error:
+        times(column(texts, comma=comma))
     assert f'`format: "{pattern}"`' in str(error.value)
     expected = [datetime.strptime(text, pattern) for text in texts]
     whole = [int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) for moment in expected]
