@@ -152,6 +152,9 @@ def _by_format(column: Column, pattern: str) -> pl.DataFrame:
 
 def _from_texts(column: Column) -> pl.DataFrame:
     """Numbers, if at least as many values read as numbers as read as ISO dates."""
+    whole_numbers = _all_whole(column.values)
+    if whole_numbers is not None:
+        return times(column._replace(values=whole_numbers))
     numbers = _streamed(column.values, _number(_text(column)).alias("number"))["number"]
     others = numbers.is_null().arg_true()
     if not len(others):
@@ -170,6 +173,14 @@ def _from_texts(column: Column) -> pl.DataFrame:
         return plausible(_split(whole.scatter(others, dates), none.scatter(others, _beyond(texts))), column)
     _note_unread(column, texts, pl.repeat(True, len(texts), eager=True), f"{TIMESTAMP} is no number, {UNLIKE}", others)
     return _from_number_texts(column, numbers)
+
+
+def _all_whole(texts: pl.Series) -> pl.Series | None:
+    """The texts as integers if they all are, as in most logs; what else they might be need not be asked then."""
+    if texts.head(SAMPLE).cast(pl.Int64, strict=False).null_count():
+        return None
+    numbers = texts.cast(pl.Int64, strict=False)
+    return None if numbers.null_count() else numbers
 
 
 def _refuse_unreadable(column: Column, unread: pl.Series, numbers: int, dates: int) -> None:
