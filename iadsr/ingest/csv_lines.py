@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 1 << 24  # bytes that are read at once
+BLOCK = 1 << 22  # bytes that are read at once
 BOM = b"\xef\xbb\xbf"
 LF, CR, MARK = b'\n\r"'
 

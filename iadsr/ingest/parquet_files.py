@@ -214,7 +214,8 @@ def _refuse_narrow(part: Part, type: pa.DataType, wanted: Wanted) -> None:
         grid = "times of today only every 128 seconds" if type.bit_width == 32 else "no times of today"
         raise UserError(
             f"{label(part.name, schemas.TIMESTAMP, wanted.columns[schemas.TIMESTAMP])}: expected numbers that tell "
-            f"seconds apart, found {type}, which holds {grid}; write integers, times or float64, from the original"
+            f"seconds apart, found float{type.bit_width}, which holds {grid}; write integers, times or float64, from "
+            "the original"
         )
 
 
@@ -355,6 +356,9 @@ def _converted(reading: PartReading, ours: str, array: pa.Array) -> list[pl.Seri
         return [truths(values).alias(ours)]
     if ours == schemas.TIMESTAMP and reading.time == "integers":
         return [_integers(values).alias(ours)]
+    if ours == schemas.TIMESTAMP and reading.time == "decimals":
+        text = values.cast(pl.String)
+        return [text.set(text.str.contains("E-", literal=True).fill_null(False), "0").alias(ours)]  # so little is 0
     if ours == schemas.TIMESTAMP and reading.time == "floats":
         return [values.cast(pl.Float64, strict=False).alias(ours)]
     return [values.cast(pl.String).alias(ours)]

@@ -241,7 +241,12 @@ def sample(values: pl.Series) -> pl.Series:
 def _few(values: pl.Series, count: int = 3) -> str:
     """The first different ones of some values, none of them long."""
     different = values.drop_nulls().head(SAMPLE).unique(maintain_order=True).head(count)
-    return ", ".join(repr(value[:LONG]) if isinstance(value, str) else f"{value:.15g}" for value in different)
+    return ", ".join(repr(value[:LONG]) if isinstance(value, str) else _digits(value) for value in different)
+
+
+def _digits(number: float) -> str:
+    """A number as a message shows it: of one that is whole and not too long all digits."""
+    return f"{number:.0f}" if abs(number) < 2**64 and number == int(number) else f"{number:.15g}"
 
 
 def _stripped(column: Column) -> pl.Expr:
@@ -446,7 +451,9 @@ def _reasons(column: Column, numbers: pl.Series, unit: str) -> pl.Series:
     finite = (number.is_null(), f"{TIMESTAMP} is not a finite number")
     said = f"where the column is in {unit}"
     units = ((_between(column, numbers, other), f"{TIMESTAMP} would be in {other} {said}") for other in UNITS)
-    empty = ((number == value, f"{TIMESTAMP} is {value:.15g}, which stands for a missing one") for value in stand_ins)
+    empty = (
+        (number == value, f"{TIMESTAMP} is {_digits(value)}, which stands for a missing one") for value in stand_ins
+    )
     early = (number < column.rules.bounds()[0] * UNITS[unit], _before())
     whys = [pl.when(test).then(pl.lit(why)) for test, why in (finite, *units, *empty, early)]
     return numbers.to_frame().select(pl.coalesce(*whys, pl.lit(_after(column)))).to_series()
