@@ -8,6 +8,7 @@ MASK = "***"
 # An address with a host: a scheme, `//` (one slash where it was taken for a path), and all up to the next white space
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})(?!/)(\S+)")
 SCHEMELESS = re.compile(r"""(?<![^\s'"(=,])[^\s:/@'"(=,]+:(?!/)\S+@(?=\S)""")  # user:password@host
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 QUERY = re.compile(
     r"([?&;#][^\s=&;#?]*?(?:token|pass|pwd|secret|key|sig|auth|cred|session|jwt|odbc_connect)[^\s=&;#?]*=)[^\s&]+", re.I
 )
@@ -20,7 +21,16 @@ class UserError(Exception):
     """A message that names the file, row, key or parameter, what was expected, and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(masked(message))
+        super().__init__(one_line(masked(message)))
+
+
+def one_line(text: str) -> str:
+    """The text with ? for characters that would end its line, or that a terminal obeys: names of files may hold them.
+
+    >>> one_line("log\\n.csv: the file is empty")
+    'log?.csv: the file is empty'
+    """
+    return CONTROL.sub("?", text)
 
 
 def masked(text: str) -> str:

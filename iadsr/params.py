@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,19 @@ TOP_LEVEL = (
 # Where the groups of earlier files stand now.
 MOVED = {name: f"denoisers.{name}" for name in ("iadsr", "hsd", "ssdrec", "dcrec", "steam", "adt")}
 MOVED["semantic"] = "denoisers.text_rule"
+# A key, and a value that begins with a sign of YAML's, or is nothing but one, or whose quotation mark is not closed.
+UNQUOTED = re.compile(
+    r"""\s*(?P<key>[\w.-]+):[ \t]+"""
+    r"""(?P<value>[%@`,\t][^"]*|[*&!|>?:\[\]{}\\-]|"[^"]*|'[^']*|[^"'\[{ ][^"']*:[ ][^"']*)"""
+)
 MOST_SHOWN = 200  # characters of a wrong value
+# What pydantic says in words of its own.
+EXPECTED = {
+    "string_type": "expected text; put it into quotation marks",
+    "string_too_short": "expected a text that is not empty",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+}
 RENAMED = {"semantic": "text_rule"}  # entries of `denoisers`
 
 
@@ -82,9 +95,7 @@ def read_yaml(path: Path) -> Params:
     try:
         content = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
-        mark, why = error.problem_mark or error.context_mark, error.problem or error.context or "not valid YAML"
-        row = f", row {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{row}: not valid YAML: {' '.join(why.split())}") from None
+        raise UserError(f"{path}{_unquoted(text, error) or _broken(error)}") from None
     except (YAMLError, ValueError, TypeError, OverflowError):
         raise UserError(
             f"{path}: not valid YAML, or a value that is none; compare it with the last one that worked"
@@ -94,6 +105,25 @@ def read_yaml(path: Path) -> Params:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of parameters, found {type(content).__name__}")
     return content
+
+
+def _unquoted(text: str, error: MarkedYAMLError) -> str:
+    """The row whose value YAML takes for signs of its own, and what to do; nothing where it is broken otherwise."""
+    lines = text.split("\n")
+    for mark in filter(None, (error.problem_mark, error.context_mark)):
+        found = UNQUOTED.fullmatch(lines[mark.line].rstrip()) if mark.line < len(lines) else None
+        if found:
+            key, value = found["key"], found["value"].strip("\"'")
+            mended = f'{key}: "{value}"' if value else f"{key}: '\"'"
+            return f", row {mark.line + 1}: not valid YAML: the value of {key!r} must stand in quotation marks" + (
+                f", as in {mended}" if value and len(value) <= MOST_SHOWN else ""
+            )
+    return ""
+
+
+def _broken(error: MarkedYAMLError) -> str:
+    mark, why = error.problem_mark or error.context_mark, error.problem or error.context or "its form is broken"
+    return f"{f', row {mark.line + 1}' if mark else ''}: not valid YAML: {' '.join(why.split())}"
 
 
 def unknown_keys(content: Params) -> list[str]:
@@ -173,7 +203,11 @@ def _problem(entry: Any, key: str, moved: tuple[str, ...]) -> str:
     path = ".".join(location if location and location[0] in moved else [key, *location])
     if entry["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
-    return f"{path}: {entry['msg'][0].lower()}{entry['msg'][1:]}, found {shown(entry['input'])}"
+    if entry["type"] == "value_error":
+        found = "" if isinstance(entry["input"], dict) else f", found {shown(entry['input'])}"
+        return f"{path}: {entry['msg'].removeprefix('Value error, ')}{found}"
+    expected = EXPECTED.get(entry["type"], f"{entry['msg'][0].lower()}{entry['msg'][1:]}")
+    return f"{path}: {expected}, found {shown(entry['input'])}"
 
 
 def shown(value: Any) -> str:

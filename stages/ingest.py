@@ -83,8 +83,10 @@ def _write(raw: Raw, rejects: Rejects, metrics: dict[str, int]) -> None:
 
 
 def _summarise(dataset: str, metrics: dict[str, int], raw: Raw) -> None:
+    from iadsr.errors import one_line
+
     for note in raw.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {one_line(note)}", file=sys.stderr)
     print(
         f"{dataset}: {metrics['users']:,} users, {metrics['items']:,} items, {metrics['interactions']:,} interactions"
     )

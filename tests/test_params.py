@@ -83,6 +83,23 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     assert "row 3: not valid YAML" in said
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("format: %d-%m-%Y", "format: %d: %m", "separator: ,", "separator: *", "separator: &", "separator: @"),
+        *("separator: `", "separator: :", "separator: -", "separator: ?", 'format: "%d-%m', "format: '%d"),
+    ],
+)
+def test_a_value_without_quotation_marks(tmp_path: Path, line: str) -> None:
+    """Its row and key are named, and it stands as it should."""
+    key, value = line.split(": ", 1)
+    said = message(written(tmp_path, f"seed: 0\n{line}\n"))
+    mended = value.strip("\"'")
+    assert said.endswith(
+        f"row 2: not valid YAML: the value of '{key}' must stand in quotation marks, as in {key}: \"{mended}\""
+    )
+
+
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     said = message(written(tmp_path, "theta: 0.1\ntheta: 0.2\n"))
     assert "not valid YAML" in said and 'duplicate key "theta"' in said
@@ -227,7 +244,7 @@ def test_a_group_is_typed_and_immutable() -> None:
         ({"engine": {"power": 1}, "speed": float("inf")}, "train.speed: input should be a finite number, found inf"),
         ({"engine": {"power": 1}, "speed": float("nan")}, "train.speed: input should be a finite number, found nan"),
         ({"engine": {"power": 1}, 5: 1}, "train.5: keys should be strings, found 5"),
-        ({"engine": None}, "train.engine: input should be a valid dictionary or instance of Engine, found None"),
+        ({"engine": None}, "train.engine: expected a mapping, found None"),
         ([1], "train: expected a mapping, found [1]"),
         (None, "train: expected a mapping, found None"),
     ],

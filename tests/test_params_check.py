@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_the_committed_file() -> None:
         ("datasets.beauty", None, "datasets.beauty: expected a mapping, found None"),
         ("datasets.beauty.core", -1, "datasets.beauty.core: input should be greater than or equal to 0, found -1"),
         ("datasets.toys.max_length", "32", "datasets.toys.max_length: input should be a valid integer, found '32'"),
-        ("datasets.toys.source", None, "datasets.toys.source: input should be a valid dictionary, found None"),
+        ("datasets.toys.source", None, "datasets.toys.source: expected a mapping, found None"),
         ("datasets.toys.source.kind", "ftp", "datasets.toys.source.kind: expected one of demo, "),
         ("datasets.files.source.columns.usr", "u", "datasets.files.source.columns.usr: unknown parameter"),
         ("encoders.minilm.kind", ["a"], "encoders.minilm.kind: expected one of transformer, llm2vec, found ['a']"),

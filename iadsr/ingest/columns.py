@@ -16,9 +16,12 @@ from iadsr.ingest.rejects import Faults, Place
 
 IDS = (schemas.USER, schemas.ITEM)
 MOST_SHOWN = 400  # characters of a table's header in a message
-TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-# What programs write for "nothing here" where a number or a time should stand, in lower case.
-NOTHING = ("", "nan", "nat", "null", "none", "na", "n/a", "<na>", "\\n", "-nan", "#n/a")
+TRUTH = {"true": True, "false": False, "1": True, "0": False}
+# What programs write for "nothing here", in lower case.
+NOTHING = (
+    *("", "nan", "-nan", "nat", "null", "(null)", "none", "na", "n/a", "<na>", "\\n", "#n/a", "undefined"),
+    "__hive_default_partition__",
+)
 
 
 class Wanted(NamedTuple):
@@ -61,10 +64,10 @@ def label(name: str, ours: str, theirs: str) -> str:
     return f"{name}, column {theirs!r} (`columns.{ours}`)"
 
 
-def found_columns(name: str, present: Sequence[str], wanted: Wanted) -> dict[str, int]:
+def found_columns(name: str, present: Sequence[str], wanted: Wanted, told: str = "") -> dict[str, int]:
     """Our name -> the place of its column among those `present`; UserError for one that is missing or there twice.
 
-    Blanks around a name do not count where only one column has it.
+    Blanks around a name do not count where only one column has it. `told`: what the error adds to the names.
     """
     stripped = [theirs.strip() for theirs in present]
     found = {}
@@ -76,7 +79,8 @@ def found_columns(name: str, present: Sequence[str], wanted: Wanted) -> dict[str
         if times:
             found[ours] = list(names).index(theirs)
         elif ours not in wanted.optional:
-            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); it has: {shown(present)}{_remedy(ours)}")
+            has = f"it has: {shown(present)}{told}"
+            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); {has}{_remedy(ours)}")
     return found
 
 
@@ -85,6 +89,17 @@ def _remedy(ours: str) -> str:
     if ours == schemas.TIMESTAMP:
         return "; where rows stand in the order of time, leave out columns.timestamp, and the order of the file counts"
     return ""
+
+
+def nothing(texts: pl.Series) -> pl.Series:
+    """Which of the texts, without outer white space, stand for nothing."""
+    return texts.str.to_lowercase().is_in(NOTHING)
+
+
+def titles(texts: pl.Series) -> pl.Series:
+    """Texts without outer white space, empty where they stand for nothing."""
+    stripped = texts.str.strip_chars().fill_null("")
+    return stripped.set(nothing(stripped), "")
 
 
 def shown(names: Sequence[str]) -> str:
@@ -106,5 +121,5 @@ def ratings(values: pl.Series, decimal_comma: bool = False) -> pl.Series:
 
 def truths(values: pl.Series) -> pl.Series:
     """Boolean, null for what is neither true nor false."""
-    words = values.cast(pl.String).str.strip_chars().str.to_lowercase()
+    words = values.cast(pl.String).str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
     return words.replace_strict(TRUTH, default=None, return_dtype=pl.Boolean)

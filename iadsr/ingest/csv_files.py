@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +17,25 @@ import polars as pl
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.ingest.columns import IDS, Table, Wanted, found_columns, ratings, shown, truths
+from iadsr.ingest.csv_lines import Lines, count_lines
 from iadsr.ingest.rejects import Faults, Place
 from iadsr.ingest.sniffing import head_of, refuse_no_csv
 
 AUTO = "auto"
 COMMA = ","
 SEPARATORS = (COMMA, ";", "\t", "|")
+LOOKED_AT = 10  # rows
 # A column beside the user's, none of which has such a name: does anything at all stand in a row?
 FILLED = "\0filled"
 POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 class Csv(NamedTuple):
-    """A file, as messages name it, and what separates its fields."""
+    """A file, as messages name it, what separates its fields, and what its bytes tell of its lines."""
 
     name: str
     separator: str
+    lines: Lines
 
     @property
     def path(self) -> Path:
@@ -52,16 +55,28 @@ def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
     head = head_of(Path(name))
     refuse_no_csv(name, head)
     _refuse_no_header(name, head)
-    file = Csv(name, _separator(head, wanted) if separator == AUTO else separator)
-    columns = found_columns(name, _header(head, file.separator), wanted)
+    file = _opened(name, _separator(head, wanted) if separator == AUTO else separator)
+    columns = found_columns(name, _header(head, file.separator), wanted, _told(file.separator, separator))
+    _refuse_two_separators(file, head)
     table, faults = _read(file, columns)
-    filled = table[FILLED].arg_true()
-    table = table.drop(FILLED).head(0 if filled.is_empty() else int(filled[-1]) + 1)
+    last = max([*table[FILLED].arg_true().tail(1), *faults.found()["row"].tail(1)], default=-1)
+    table = table.drop(FILLED).head(last + 1)
     told = separator == AUTO and file.separator != COMMA
     notes = [f"{name}: fields are separated by {file.separator!r}"] if told else []
     mapped = {ours: wanted.columns[ours] for ours in columns}
     comma = file.separator != COMMA
     return Table(name, _typed(table, comma), mapped, lambda rows: places(file, rows), faults, notes, comma)
+
+
+def _opened(name: str, separator: str) -> Csv:
+    """UserError for a line end in CR alone, which programs take for the end of a row or not."""
+    lines = count_lines(Path(name), separator)
+    if lines.lone and not lines.stray:
+        raise UserError(
+            f"{name}, row {lines.lone}: a CR without its LF, where other lines end in LF; save the file with line ends "
+            "LF or CRLF throughout"
+        )
+    return Csv(name, separator, lines)
 
 
 def _typed(table: pl.DataFrame, decimal_comma: bool) -> pl.DataFrame:
@@ -81,11 +96,22 @@ def _refuse_no_header(name: str, head: bytes) -> None:
 
 
 def _header(head: bytes, separator: str) -> list[str]:
-    text = io.StringIO(head.decode("utf-8-sig", "replace"), newline="")
     try:
-        return next(csv.reader(text, delimiter=separator), [])
+        return next(_fields_of(head, separator), [])
     except csv.Error:
         return []
+
+
+def _fields(head: bytes, separator: str) -> list[list[str]]:
+    """The records in these bytes that are not empty, the header first."""
+    try:
+        return [record for record in _fields_of(head, separator) if record] or [[]]
+    except csv.Error:
+        return [[]]
+
+
+def _fields_of(head: bytes, separator: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(head.decode("utf-8-sig", "replace"), newline=""), delimiter=separator)
 
 
 def _separator(head: bytes, wanted: Wanted) -> str:
@@ -99,21 +125,57 @@ def _separator(head: bytes, wanted: Wanted) -> str:
     return next((each for each in SEPARATORS if fit(each)[0] == whole), max(SEPARATORS, key=fit))
 
 
+def _told(found: str, stated: str) -> str:
+    return "" if stated == AUTO else f" (fields are separated by {found!r}, as `separator` beside `columns` states)"
+
+
+def _refuse_two_separators(file: Csv, head: bytes) -> None:
+    """UserError where each of the first rows is one field, and by another separator has those of the header."""
+    first = b"".join(head.splitlines(keepends=True)[: LOOKED_AT + 1])
+    names, *rows = _fields(first, file.separator)
+    if len(names) < 2 or not rows or any(len(row) != 1 for row in rows):
+        return
+    for other in SEPARATORS:
+        if all(len(row) == len(names) for row in _fields(first, other)[1:]):
+            raise UserError(
+                f"{file.name}, row 2: fields are separated by {other!r}, but by {file.separator!r} in the header; "
+                "write the header as the rows"
+            )
+
+
 def _read(file: Csv, columns: dict[str, int]) -> tuple[pl.DataFrame, Faults]:
-    """The columns, FILLED, and, where rows have too many fields, these as faults."""
+    """The columns, FILLED, and, where rows have too many fields, these as faults.
+
+    UserError where polars cannot read the file, or finds other rows in it than its bytes or Python's csv module do.
+    """
+    faults = Faults()
     try:
-        return _scan(file, columns), Faults()
-    except POLARS_ERRORS:
-        faults = Faults()
-    try:
-        table = _scan(file, columns, ragged=True)
-        surplus = _surplus(file)
-        if len(surplus) == table.height and surplus.count():
-            faults.add(surplus.is_not_null().arg_true().to_numpy(), surplus.drop_nulls())
+        table = _scan(file, columns)
+        if _confirmed(file, table, columns):
             return table, faults
-    except (*POLARS_ERRORS, csv.Error):
-        pass
+    except POLARS_ERRORS:
+        try:
+            table = _scan(file, columns, ragged=True)
+            surplus = _surplus(file)
+            if len(surplus) == table.height and surplus.count() and _confirmed(file, table, columns):
+                faults.add(surplus.is_not_null().arg_true().to_numpy(), surplus.drop_nulls())
+                return table, faults
+        except (*POLARS_ERRORS, csv.Error):
+            pass
     raise UserError(f"{file.name}{_broken_row(file)}")
+
+
+def _confirmed(file: Csv, table: pl.DataFrame, columns: dict[str, int]) -> bool:
+    """Are these the rows of the file? Its bytes tell their number, and only where they cannot, each is compared."""
+    if not file.lines.stray:
+        return not file.lines.unclosed and table.height == file.lines.records - 1
+    found = zip_longest(islice(_records(file), 1, None), table.select(*columns).iter_rows())
+    return all(record and row and _same(record.fields, row, columns.values()) for record, row in found)
+
+
+def _same(fields: list[str], row: Sequence[str | None], places: Iterable[int]) -> bool:
+    given = (fields[place] if place < len(fields) else "" for place in places)
+    return all(one == (other or "") for one, other in zip(given, row, strict=True))
 
 
 def _scan(file: Csv, columns: dict[str, int], ragged: bool = False) -> pl.DataFrame:
@@ -143,35 +205,15 @@ def _broken_row(file: Csv) -> str:
         for number, line in enumerate(lines, 1):
             if not _is_utf8(line):
                 return f", row {number}: not valid UTF-8; save the file as UTF-8"
-    stray = _stray_quotation_mark(file)
-    if stray:
+    if file.lines.stray:
         return (
-            f", row {stray}: a quotation mark inside a field (inches?); put the whole field into quotation marks and "
-            'write the one inside twice: "3"" pipe"'
+            f", row {file.lines.stray}: a quotation mark inside a field (inches?); put the whole field into quotation "
+            'marks and write the one inside twice: "3"" pipe"'
         )
-    whole = 0
-    try:
-        for record in _records(file, strict=True):
-            whole = record.line
-    except csv.Error:
-        return f", after row {whole}: cannot be read (a quotation mark that is never closed?); correct the row"
+    if file.lines.unclosed:
+        return f", row {file.lines.unclosed}: a quotation mark that is never closed; close it, or write it twice"
     names = shown(_header(head_of(file.path), file.separator))
     return f": cannot be read as CSV with the header {names}; write it again, as CSV in UTF-8 or as Parquet"
-
-
-def _stray_quotation_mark(file: Csv) -> int:
-    """The line of the first field with a quotation mark that neither encloses it nor is doubled; 0 if there is none."""
-    quoted, opened = False, 0
-    with open(file.path, encoding="utf-8", newline="") as lines:
-        for number, line in enumerate(lines, 1):
-            for place, before in enumerate(line.split('"')[:-1]):
-                if quoted:
-                    quoted = False
-                elif before == "" or before.endswith(file.separator):
-                    quoted, opened = True, number
-                else:
-                    return opened if place and not before.startswith(file.separator) else number
-    return 0
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -182,7 +224,7 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _records(file: Csv, strict: bool = False) -> Iterator[Record]:
+def _records(file: Csv) -> Iterator[Record]:
     """All records of a CSV, header included."""
     csv.field_size_limit(1 << 30)  # the default refuses long texts, which polars has read
     taken: list[str] = []
@@ -193,7 +235,7 @@ def _records(file: Csv, strict: bool = False) -> Iterator[Record]:
             yield line
 
     with open(file.path, encoding="utf-8", errors="replace", newline="") as text:
-        reader = csv.reader(lines(text), delimiter=file.separator, strict=strict)
+        reader = csv.reader(lines(text), delimiter=file.separator)
         start = 1
         for fields in reader:
             yield Record(start, fields, "".join(taken).rstrip("\r\n"))

@@ -11,7 +11,7 @@ import polars as pl
 
 from iadsr import schemas
 from iadsr.errors import UserError
-from iadsr.ingest.columns import Table, Wanted
+from iadsr.ingest.columns import Table, Wanted, titles
 from iadsr.ingest.csv_files import AUTO
 from iadsr.ingest.own_files import Columns, Files, Reading, cleaned_ids, moments
 from iadsr.ingest.raw import collapsed
@@ -86,7 +86,7 @@ def _moments(table: Table, rules: TimeRules, theirs: str | None) -> tuple[pl.Dat
 def _titles(table: Table) -> pl.Series:
     if schemas.TITLE not in table.columns:
         return pl.repeat(None, table.frame.height, dtype=pl.String, eager=True).alias(schemas.TITLE)
-    return table.frame[schemas.TITLE]
+    return titles(table.frame[schemas.TITLE])
 
 
 def _places(found: pl.DataFrame, height: int) -> np.ndarray:

@@ -1,22 +1,29 @@
 """Ids of users and items: text or integers, and the same from every kind of file.
 
-Floats that are whole are integers, which pandas writes so where a column has gaps; in a text, `17.0` in every row. But
-a float holds only so many digits: from 2 ** 53 on (float32: 2 ** 24, float16: 2 ** 11) different ids may have become
-one, so these are refused.
+Floats that are whole are integers, which pandas writes so where a column has gaps; in a text, `17.0` in every row.
+Fractions are no ids, nor are texts if all are floats as programs write them. And a float holds only so many digits:
+from 2 ** 53 on (float32: 2 ** 24, float16: 2 ** 11) different ids may have become one, so these are refused.
+
+A word that programs write for nothing (`NULL`, `nan`, `\\N`), alone in its cell, is a missing id.
 """
 
 from __future__ import annotations
+
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
 
 from iadsr.errors import UserError
+from iadsr.ingest.columns import nothing
 from iadsr.ingest.rejects import Faults
 
 EXACT = 2**53
-WHOLE = r"^[+-]?[0-9]+\.0+$"
-# A number as a spreadsheet shows a long one: the digits that it leaves out are lost
-ROUNDED = r"^[+-]?[0-9]+([.,][0-9]+)?[eE]\+[0-9]+$"
+FLOAT = r"^-?(0|[1-9][0-9]*)\.[0-9]+$"
+WHOLE = r"^-?(0|[1-9][0-9]*)\.0+$"
+SPELLED = r"[^.]0$"  # a fraction with a zero at its end is no float of a program, but `2.10`, which a person wrote
+# A number as spreadsheets and other programs write a long one: digits that are left out are lost. `12E5` is a text.
+ROUNDED = r"^[+-]?([0-9]+[.,][0-9]+[eE][+-]?|[0-9]+[eE]\+)[0-9]+$"
 
 
 def refuse_inexact(label: str, example: str, count: int, beyond: str) -> None:
@@ -34,10 +41,13 @@ def cleaned(column: pl.Series, ours: str, label: str, faults: Faults) -> pl.Seri
     """
     found = column.unique()
     texts = found.cast(pl.String).str.strip_chars().fill_null("")
-    given = texts.filter(texts != "")
+    texts = texts.set(nothing(texts), "")
+    given = texts.filter((texts != "") & ~texts.str.contains(ROUNDED))
+    if len(given) and given.str.contains(FLOAT).all():
+        _refuse_large(column, given.filter(given.str.contains(WHOLE)), label)
+        _refuse_fractions(given.filter(~given.str.contains(WHOLE)), label)
     if len(given) and given.str.contains(WHOLE).all():
-        _refuse_large(column, given, label)
-        texts = texts.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False).cast(pl.String).fill_null("")
+        texts = texts.str.replace(r"\.0+$", "").str.replace("^-0$", "0")
     reasons = _reasons(texts, ours)
     good = pl.select(pl.when(reasons.is_null()).then(texts)).to_series()
     if good.eq_missing(found.cast(pl.String)).all() and not reasons.count():
@@ -66,6 +76,20 @@ def _refuse_large(column: pl.Series, given: pl.Series, label: str) -> None:
     if len(large):
         count = int(column.cast(pl.String).str.strip_chars().is_in(large.implode()).sum())
         refuse_inexact(label, str(large[0]), count, "2 ** 53")
+
+
+def refuse_fraction(label: str, example: str) -> NoReturn:
+    """UserError for ids that are floats, and not whole."""
+    raise UserError(
+        f"{label}: expected text or integers as ids, found {example}; write it so (a letter before each "
+        "number makes it text)"
+    )
+
+
+def _refuse_fractions(fractions: pl.Series, label: str) -> None:
+    """UserError for ids that are floats with fractions; texts such as `2.10`, which no program writes, are none."""
+    if len(fractions) and not fractions.str.contains(SPELLED).any():
+        refuse_fraction(label, str(fractions[0]))
 
 
 def _places(column: pl.Series, found: pl.Series) -> np.ndarray:

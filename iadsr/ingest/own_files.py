@@ -17,7 +17,7 @@ import polars as pl
 import pydantic
 
 from iadsr import schemas
-from iadsr.ingest.columns import Table, Wanted
+from iadsr.ingest.columns import Table, Wanted, titles
 from iadsr.ingest.csv_files import AUTO
 from iadsr.ingest.ids import cleaned
 from iadsr.ingest.raw import (
@@ -60,7 +60,9 @@ def _one_character(separator: str) -> str:
         return "\t"
     plain = len(separator) == 1 and separator.isascii() and not separator.isalnum() and separator not in '"\r\n\0.'
     if separator != AUTO and not plain:
-        raise ValueError('expected auto, or the one character that separates fields, such as ";" or "\\t"')
+        raise ValueError(
+            'expected auto, or the one character that separates fields, in quotation marks, such as ";" or "\\t"'
+        )
     return separator
 
 
@@ -134,7 +136,7 @@ def read_items(source: Files, rejects: Rejects) -> tuple[ItemRows, list[str]]:
     if names.categories is not None:
         wanted[schemas.CATEGORIES] = names.categories
     table = read_table(source.items, Wanted(wanted), source.separator)
-    others = table.frame.select(pl.exclude(schemas.ITEM).str.strip_chars().fill_null(""))
+    others = [titles(column) for column in table.frame.drop(schemas.ITEM)]
     typed = pl.DataFrame([cleaned_ids(table, schemas.ITEM).cast(pl.String), *others])
     items = ItemRows()
     for item, *texts in _set_aside(typed, table, rejects).iter_rows():
@@ -151,7 +153,7 @@ def moments(table: Table, rules: TimeRules) -> pl.DataFrame:
     if schemas.TIMESTAMP not in table.columns:
         return pl.DataFrame({schemas.TIMESTAMP: np.arange(table.frame.height)})
     values = table.frame[schemas.TIMESTAMP]
-    column = Column(values, table.label(schemas.TIMESTAMP), rules, table.faults, table.decimal_comma)
+    column = Column(values, table.label(schemas.TIMESTAMP), rules, table.faults, table.decimal_comma, table.notes)
     if schemas.NANOSECOND in table.frame.columns:
         found = plausible(table.frame.select(schemas.TIMESTAMP, schemas.NANOSECOND), column)
     else:

@@ -24,7 +24,8 @@ from pyarrow.parquet import ParquetFile
 from iadsr import schemas
 from iadsr.errors import UserError
 from iadsr.ingest.columns import IDS, Table, Wanted, found_columns, label, ratings, truths
-from iadsr.ingest.ids import refuse_inexact
+from iadsr.ingest.folders import files_of
+from iadsr.ingest.ids import refuse_fraction, refuse_inexact
 from iadsr.ingest.raw import CATEGORY_SEPARATOR
 from iadsr.ingest.rejects import TEXT_LENGTH, Place
 from iadsr.ingest.sniffing import PARQUET, head_of, refuse_no_parquet
@@ -110,11 +111,11 @@ def read_parquet(name: str, wanted: Wanted) -> Table:
 
 
 def _parts(name: str) -> tuple[list[Part], list[str]]:
-    """The file itself, or the Parquet files of a folder by path, and notes; UserError if there are none."""
+    """The file itself, or the Parquet files of a folder in natural order, and notes; UserError if there are none."""
     if not os.path.isdir(name):
         refuse_no_parquet(name, head_of(Path(name)))
         return [Part(name, {})], []
-    files = [file for file in sorted(_visible(Path(name))) if file.is_file()]
+    files = files_of(Path(name))
     parquet = [file for file in files if file.suffix.lower() in SUFFIXES or head_of(file).startswith(PARQUET)]
     if not parquet:
         found = f"found {files[0].name!r}" if files else "it is empty"
@@ -126,17 +127,6 @@ def _parts(name: str) -> tuple[list[Part], list[str]]:
     others = len(files) - len(parquet)
     notes = [f"{name}: {others} of its files are no Parquet, and left out"] if others else []
     return [Part(str(file), _keys(file.relative_to(name).parts[:-1])) for file in parquet], notes
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those that programs hide or keep beside the data (`_SUCCESS`, `.crc`)."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _hidden(name) or "=" in name]
-        yield from (Path(place) / name for name in files if not _hidden(name) and not name.endswith(".crc"))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(("_", "."))
 
 
 def _keys(folders: Sequence[str]) -> dict[str, str | None]:
@@ -212,8 +202,21 @@ def _checked(part: Part, schema: pa.Schema, wanted: Wanted) -> dict[str, str]:
                 f"{label(part.name, ours, wanted.columns[ours])}: expected {KINDS[ours][1]}, found the type "
                 f"{str(found)[:TEXT_LENGTH]}; write it so"
             )
+        if ours == schemas.TIMESTAMP and kind == "floats":
+            _refuse_narrow(part, _leaf(schema.field(place).type), wanted)
         kinds[ours] = kind
     return kinds
+
+
+def _refuse_narrow(part: Part, type: pa.DataType, wanted: Wanted) -> None:
+    """UserError for floats that hold no time to the second, in whichever unit."""
+    if type.bit_width < 64:
+        grid = "times of today only every 128 seconds" if type.bit_width == 32 else "no times of today"
+        raise UserError(
+            f"{label(part.name, schemas.TIMESTAMP, wanted.columns[schemas.TIMESTAMP])}: expected numbers that tell "
+            f"seconds apart, found float{type.bit_width}, which holds {grid}; write integers, times or float64, from "
+            "the original"
+        )
 
 
 def _present(part: Part, schema: pa.Schema) -> list[str]:
@@ -265,9 +268,9 @@ def _kind_of_times(parts: Sequence[Part], kinds: Sequence[Mapping[str, str]]) ->
     for part, each in zip(parts, kinds, strict=True):
         kind = each.get(schemas.TIMESTAMP, "null")
         if kind != "null":
-            found.setdefault("floats" if kind == "decimals" else kind, part.name)
-    if set(found) == {"integers", "floats"}:
-        return "floats"
+            found.setdefault(kind, part.name)
+    if len(found) > 1 and set(found) <= set(NUMBERS):
+        return "floats" if "floats" in found else "decimals"
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
         raise UserError(f"{second}: times are {other}, but {one} in {first}; write them the same in all parts")
@@ -351,14 +354,28 @@ def _converted(reading: PartReading, ours: str, array: pa.Array) -> list[pl.Seri
         return [ratings(values).alias(ours)]
     if ours == schemas.IS_NOISE:
         return [truths(values).alias(ours)]
-    if ours == schemas.TIMESTAMP and reading.time != "text":
-        wanted = pl.Int64 if reading.time == "integers" else pl.Float64
-        return [values.cast(wanted, strict=False).alias(ours)]
+    if ours == schemas.TIMESTAMP and reading.time == "integers":
+        return [_integers(values).alias(ours)]
+    if ours == schemas.TIMESTAMP and reading.time == "decimals":
+        text = values.cast(pl.String)
+        return [text.set(text.str.contains("E-", literal=True).fill_null(False), "0").alias(ours)]  # so little is 0
+    if ours == schemas.TIMESTAMP and reading.time == "floats":
+        return [values.cast(pl.Float64, strict=False).alias(ours)]
     return [values.cast(pl.String).alias(ours)]
 
 
+def _integers(values: pl.Series) -> pl.Series:
+    """Int64, the largest or smallest for a number that it does not hold: neither is a time, but none is missing."""
+    whole = values.cast(pl.Int64, strict=False)
+    beyond = whole.is_null() & values.is_not_null()
+    if not beyond.any():
+        return whole
+    bounds = np.iinfo(np.int64)
+    return whole.set(beyond, bounds.max).set(beyond & values.cast(pl.String).str.starts_with("-"), bounds.min)
+
+
 def _plain(array: pa.Array, where: str) -> pa.Array:
-    """Dictionaries looked up, bytes as text, decimals as numbers: what polars takes without more ado."""
+    """Dictionaries looked up, bytes and decimals as text: what polars takes without more ado."""
     while pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if any(check(array.type) for check in BYTES):
@@ -367,7 +384,7 @@ def _plain(array: pa.Array, where: str) -> pa.Array:
         except pa.ArrowInvalid:
             raise UserError(f"{where}: bytes that are no UTF-8, expected text; write it so") from None
     if pa.types.is_decimal(array.type):
-        return array.cast(pa.large_string() if array.type.scale == 0 else pa.float64())
+        return array.cast(pa.large_string())
     if pa.types.is_string_view(array.type) or pa.types.is_string(array.type):
         return array.cast(pa.large_string())
     return array
@@ -386,7 +403,7 @@ def _whole(array: pa.Array, ours: str, where: str, inexact: Inexact) -> pa.Array
     given = numbers[~np.isnan(numbers)]
     broken = given[given != np.floor(given)]
     if len(broken):
-        raise UserError(f"{where}: expected text or integers as ids, found {broken[0]:g}; write it so")
+        refuse_fraction(where, f"{broken[0]:g}")
     inexact.add(ours, given[np.abs(given) >= EXACT_FLOATS[bits]], bits)
     exact = np.abs(numbers) < EXACT_FLOATS[bits]
     return pa.array(np.where(exact, numbers, 0).astype(np.int64), mask=~exact)

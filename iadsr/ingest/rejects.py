@@ -98,7 +98,7 @@ class Rejects:
 
     def add_all(self, faults: pl.DataFrame, show: Callable[[Sequence[int]], list[Place]]) -> None:
         """Count the rows that `Faults.found` tells; `show` is asked only about those for which there is room."""
-        kept = faults.head(self.room)
+        kept = faults.head(min(self.room, faults.height))
         places = show(kept["row"].to_list()) if kept.height else []
         for place, reason in zip(places, kept["reason"], strict=True):
             self.add(place.file, place.row, reason, place.text)

@@ -87,9 +87,9 @@ def _archive(head: bytes) -> tuple[str, str]:
 
 
 def _binary(head: bytes) -> tuple[str, str] | None:
-    for half in (head[::2], head[1::2]):
-        if half.count(0) > 0.3 * len(half) and head.count(0) < 0.7 * len(head):
-            return "text in UTF-16", "save it as UTF-8"
+    few, many = sorted(half.count(0) for half in (head[::2], head[1::2]))
+    if many > 0.3 * len(head) / 2 and few < MANY * len(head) and head.rstrip(b"\0").count(0):
+        return "text in UTF-16", "save it as UTF-8"
     broken = head.decode("utf-8", "replace").count("\ufffd")
     if 0 in head:
         row = head[: head.index(0)].count(b"\n") + 1

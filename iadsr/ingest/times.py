@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 
 from iadsr.errors import UserError
-from iadsr.ingest.columns import NOTHING
-from iadsr.ingest.ids import ROUNDED
+from iadsr.ingest.columns import nothing
+from iadsr.ingest.other_clocks import COCOA, TICKS, before_cocoa, looks_like
 from iadsr.ingest.rejects import Faults
 from iadsr.ingest.written_dates import both_ways, fitting, moments
 from iadsr.schemas import NANOSECOND, TIMESTAMP
@@ -30,10 +30,9 @@ EARLIEST = datetime(1990, 1, 1)
 MIXED = 0.05  # the share of another unit from which a column is refused, whatever is tolerated
 SAMPLE = 1000  # values that are looked at for advice
 PYTHON_BATCH = 1 << 16  # rows that go through Python's own parser of dates at once
-SPREADSHEET_DAYS = (32_874, 73_050)  # 1990 to 2099 in days since 1900
 # Nearly all dates in the world: a day, or a day and a time in whole seconds, in UTC.
 PLAIN_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?)?$"
-SCIENTIFIC = ROUNDED.replace(r"\+", "[+-]?")
+SCIENTIFIC = r"^[+-]?[0-9]+([.,][0-9]+)?[eE][+-]?[0-9]+$"
 UNLIKE = "unlike the rest of its column"
 LONG = 40  # characters of a value in a message
 MOMENTS = {TIMESTAMP: pl.Int64, NANOSECOND: pl.Int32}
@@ -69,6 +68,7 @@ class Column(NamedTuple):
     rules: TimeRules
     faults: Faults
     decimal_comma: bool = False
+    notes: list[str] | None = None  # for the user to read; None: nobody asks
 
 
 def times(column: Column) -> pl.DataFrame:
@@ -84,8 +84,8 @@ def times(column: Column) -> pl.DataFrame:
     if column.rules.format is not None:
         return _by_format(column, column.rules.format)
     if values.dtype.is_numeric():
-        whole = (lambda: values.cast(pl.Int64, strict=False)) if values.dtype.is_integer() else None
-        return _from_numbers(column, _finite(values.cast(pl.Float64)), whole)
+        exact = (lambda: pl.DataFrame({"whole": values.cast(pl.Int64)})) if values.dtype.is_integer() else None
+        return _from_numbers(column, _finite(values.cast(pl.Float64)), exact)
     return _from_texts(column)
 
 
@@ -142,7 +142,7 @@ def _by_format(column: Column, pattern: str) -> pl.DataFrame:
         values = values.cast(pl.Int64, strict=False)
     texts = values.cast(pl.String).str.strip_chars()
     found = moments(texts, pattern.strip())
-    if _missing(texts.fill_null("")).all():
+    if nothing(texts.fill_null("")).all():
         _refuse_empty(column)
     if not found.count():
         raise UserError(f"{column.label}: no value reads as {pattern!r} (found {_few(texts)}); correct `format`")
@@ -152,22 +152,35 @@ def _by_format(column: Column, pattern: str) -> pl.DataFrame:
 
 def _from_texts(column: Column) -> pl.DataFrame:
     """Numbers, if at least as many values read as numbers as read as ISO dates."""
-    text = _text(column)
-    numbers = _streamed(column.values, _number(text).alias("number"))["number"]
+    whole_numbers = _all_whole(column.values)
+    if whole_numbers is not None:
+        return times(column._replace(values=whole_numbers))
+    numbers = _streamed(column.values, _number(_text(column)).alias("number"))["number"]
     others = numbers.is_null().arg_true()
     if not len(others):
         return _from_number_texts(column, numbers)
-    texts = _streamed(column.values[others], text.alias("text"))["text"]
+    texts = _streamed(column.values[others], _stripped(column).alias("text"))["text"]
     dates = iso_dates(texts)
-    unread = texts.filter(dates.is_null() & ~_missing(texts))
+    unread = texts.filter(dates.is_null() & ~nothing(texts))
     _refuse_unreadable(column, unread, numbers.count(), dates.count())
+    if len(unread) > MIXED * dates.count():
+        _refuse_nearly_iso(column, unread, texts.filter(dates.is_not_null()))
     if dates.count() > numbers.count():
         column.faults.add(numbers.is_not_null().arg_true().to_numpy(), f"{TIMESTAMP} is no date, {UNLIKE}")
         _note_unread(column, texts, dates.is_null(), f"{TIMESTAMP} is no ISO date, {UNLIKE}", others)
         whole = pl.repeat(None, len(numbers), dtype=dates.dtype, eager=True)
-        return plausible(_split(whole.scatter(others, dates)), column)
+        none = pl.repeat(0, len(numbers), dtype=pl.Int32, eager=True)
+        return plausible(_split(whole.scatter(others, dates), none.scatter(others, _beyond(texts))), column)
     _note_unread(column, texts, pl.repeat(True, len(texts), eager=True), f"{TIMESTAMP} is no number, {UNLIKE}", others)
     return _from_number_texts(column, numbers)
+
+
+def _all_whole(texts: pl.Series) -> pl.Series | None:
+    """The texts as integers if they all are, as in most logs; what else they might be need not be asked then."""
+    if texts.head(SAMPLE).cast(pl.Int64, strict=False).null_count():
+        return None
+    numbers = texts.cast(pl.Int64, strict=False)
+    return None if numbers.null_count() else numbers
 
 
 def _refuse_unreadable(column: Column, unread: pl.Series, numbers: int, dates: int) -> None:
@@ -190,13 +203,24 @@ def _refuse_unreadable(column: Column, unread: pl.Series, numbers: int, dates: i
         )
 
 
+def _refuse_nearly_iso(column: Column, unread: pl.Series, dates: pl.Series) -> None:
+    """UserError if a `format` reads the unread texts and the ISO dates beside them: an hour of one digit, `9:05`."""
+    if len(dates):
+        fit = fitting(sample(unread), EARLIEST, column.rules.latest)
+        beside = sample(dates)
+        _refuse_fitting(column, unread, [pattern for pattern in fit if moments(beside, pattern).count() == len(beside)])
+
+
 def _refuse_empty(column: Column) -> NoReturn:
     raise UserError(f"{column.label}: no time in it; {NO_TIMES}")
 
 
 def _refuse_written(column: Column, texts: pl.Series) -> None:
     """UserError if these texts are dates as people write them: which `format` reads them?"""
-    fit = fitting(sample(texts), EARLIEST, column.rules.latest)
+    _refuse_fitting(column, texts, fitting(sample(texts), EARLIEST, column.rules.latest))
+
+
+def _refuse_fitting(column: Column, texts: pl.Series, fit: list[str]) -> None:
     if len(fit) == 1:
         raise UserError(
             f'{column.label}: {_few(texts, 1)} looks like a date; set `format: "{fit[0]}"` beside `columns` in '
@@ -217,11 +241,20 @@ def sample(values: pl.Series) -> pl.Series:
 def _few(values: pl.Series, count: int = 3) -> str:
     """The first different ones of some values, none of them long."""
     different = values.drop_nulls().head(SAMPLE).unique(maintain_order=True).head(count)
-    return ", ".join(repr(value[:LONG]) if isinstance(value, str) else f"{value:.15g}" for value in different)
+    return ", ".join(repr(value[:LONG]) if isinstance(value, str) else _digits(value) for value in different)
+
+
+def _digits(number: float) -> str:
+    """A number as a message shows it: of one that is whole and not too long all digits."""
+    return f"{number:.0f}" if abs(number) < 2**64 and number == int(number) else f"{number:.15g}"
+
+
+def _stripped(column: Column) -> pl.Expr:
+    return pl.col(column.values.name).cast(pl.String).str.strip_chars().fill_null("")
 
 
 def _text(column: Column) -> pl.Expr:
-    text = pl.col(column.values.name).cast(pl.String).str.strip_chars().fill_null("")
+    text = _stripped(column)
     return text.str.replace(",", ".", literal=True) if column.decimal_comma else text
 
 
@@ -230,10 +263,6 @@ def _number(text: pl.Expr) -> pl.Expr:
     number = text.cast(pl.Float64, strict=False)
     exponent = text.str.contains("e", literal=True) | text.str.contains("E", literal=True)
     return pl.when(number.is_finite() & ~exponent).then(number)
-
-
-def _missing(texts: pl.Series) -> pl.Series:
-    return texts.str.to_lowercase().is_in(NOTHING)
 
 
 def _note_unread(
@@ -245,7 +274,7 @@ def _note_unread(
         return
     found = texts[places]
     reasons = pl.select(
-        pl.when(_missing(found.fill_null("")))
+        pl.when(nothing(found.fill_null("")))
         .then(pl.lit(f"{TIMESTAMP} is missing"))
         .when(found.str.contains(SCIENTIFIC))
         .then(pl.lit(f"{TIMESTAMP} is a number that a spreadsheet has rounded"))
@@ -254,8 +283,15 @@ def _note_unread(
     column.faults.add((places if rows is None else rows[places]).to_numpy(), reasons)
 
 
-def _split(dates: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame({TIMESTAMP: dates.dt.epoch("s"), NANOSECOND: dates.dt.nanosecond()})
+def _split(dates: pl.Series, beyond: pl.Series | int = 0) -> pl.DataFrame:
+    """`beyond`: nanoseconds after the microseconds of the dates."""
+    return pl.DataFrame({TIMESTAMP: dates.dt.epoch("s"), NANOSECOND: dates.dt.nanosecond() + beyond})
+
+
+def _beyond(texts: pl.Series) -> pl.Series:
+    """The nanoseconds after the microseconds in ISO dates, which Python leaves out."""
+    digits = texts.str.extract("[.,][0-9]{6}([0-9]{1,3})")
+    return digits.str.pad_end(3, "0").cast(pl.Int32).fill_null(0)
 
 
 def iso_dates(texts: pl.Series) -> pl.Series:
@@ -284,15 +320,16 @@ def _iso_time(text: str) -> datetime | None:
 
 
 def _from_number_texts(column: Column, numbers: pl.Series) -> pl.DataFrame:
-    def whole() -> pl.Series:
-        digits = _text(column).str.replace(r"\.[0-9]*$", "")
-        return _streamed(column.values, digits.cast(pl.Int64, strict=False).alias("whole"))["whole"]
+    def exact() -> pl.DataFrame:
+        text = _text(column)
+        whole = text.str.extract(r"^\+?(-?[0-9]+)(\.[0-9]*)?$").cast(pl.Int64, strict=False)
+        return _streamed(column.values, whole.alias("whole"), text.str.extract(r"\.([0-9]+)$").alias("fraction"))
 
-    return _from_numbers(column, numbers, whole)
+    return _from_numbers(column, numbers, exact)
 
 
-def _from_numbers(column: Column, numbers: pl.Series, whole: Callable[[], pl.Series] | None = None) -> pl.DataFrame:
-    """What `times` gives for finite numbers; `whole` gives those that are integers, exactly."""
+def _from_numbers(column: Column, numbers: pl.Series, exact: Callable[[], pl.DataFrame] | None = None) -> pl.DataFrame:
+    """What `times` gives for finite numbers; `exact` gives their integers, and the digits after the point if any."""
     if not numbers.count():
         _refuse_empty(column)
     unit = _unit(column, numbers)
@@ -303,9 +340,35 @@ def _from_numbers(column: Column, numbers: pl.Series, whole: Callable[[], pl.Ser
     if len(wrong):
         column.faults.add(wrong.to_numpy(), _reasons(column, numbers[wrong], unit))
         numbers = numbers.set(~known, None)
-    if whole and unit == "nanoseconds":  # of which a float holds no more than every 256th
-        numbers = whole().set(~known, None)
+    _note_early(column, numbers, unit)
+    # of nanoseconds a float holds no more than every 256th, of seconds no less than 238 nanoseconds
+    if exact and (unit == "nanoseconds" or (numbers != numbers.floor()).any()):
+        return _exactly(exact(), known, UNITS[unit])
     return _in_seconds(numbers, UNITS[unit])
+
+
+def _note_early(column: Column, numbers: pl.Series, unit: str) -> None:
+    """Say so where all times are early enough to count from 2001."""
+    end = before_cocoa(column.rules.latest)
+    if column.notes is not None and column.rules.unit == "auto" and (numbers < end * UNITS[unit]).all():
+        column.notes.append(
+            f"{column.label}: all times lie before {_written(int(end))[:10]}; if they are {COCOA.name}, add "
+            f"{COCOA.start:.0f} seconds to each, else state `unit: {unit}`"
+        )
+
+
+def _exactly(parts: pl.DataFrame, known: pl.Series, unit: int) -> pl.DataFrame:
+    """As `_in_seconds`, from integers and the digits of their fractions."""
+    scale = SECOND // unit
+    digits = len(str(scale)) - 1
+    past = pl.col("whole") % unit * scale
+    if "fraction" in parts.columns and digits:
+        past += pl.col("fraction").str.head(digits).str.pad_end(digits, "0").cast(pl.Int64).fill_null(0)
+    columns = {TIMESTAMP: pl.col("whole") // unit, NANOSECOND: past.cast(pl.Int32)}
+    good = parts.with_columns(known=known).lazy()
+    return good.select(pl.when("known").then(each).alias(ours) for ours, each in columns.items()).collect(
+        engine="streaming"
+    )
 
 
 def _between(column: Column, numbers: pl.Series, unit: str) -> pl.Expr:
@@ -343,7 +406,19 @@ def _unit(column: Column, numbers: pl.Series) -> str:
             f"{' and '.join(f'{count:,} in {other}' for other, count in others.items())} (found {', '.join(first)}); "
             "write all in one unit"
         )
+    if stated == "auto" and unit == "nanoseconds":
+        _refuse_ticks(column, numbers)
     return unit
+
+
+def _refuse_ticks(column: Column, numbers: pl.Series) -> None:
+    """UserError for ticks of .NET, which as nanoseconds lie in a few months of 1990."""
+    known = numbers.filter(numbers.is_between(*_range(column, "nanoseconds")))
+    if known.is_between(*TICKS.bounds(column.rules.latest)).all():
+        raise UserError(
+            f"{column.label}: times such as {_few(known, 1)} look like {TICKS.name}; {TICKS.what}, or state `unit: "
+            "nanoseconds` beside `columns` in params.yaml if they count from 1970"
+        )
 
 
 def _range(column: Column, unit: str) -> tuple[int, int]:
@@ -359,11 +434,11 @@ def _refuse_no_unit(column: Column, numbers: pl.Series, others: dict[str, int]) 
             f"{column.label}: no number is a time in {stated} (found {_few(numbers)}); they look like "
             f"{max(others, key=others.__getitem__)}, correct `unit` beside `columns` in params.yaml"
         )
-    low, high = SPREADSHEET_DAYS
-    days = " (day numbers of a spreadsheet? let it show them as dates)" if numbers.is_between(low, high).all() else ""
+    clock = looks_like(numbers, column.rules.latest)
+    hint = f" ({clock.name}? {clock.what})" if clock else ""
     units = "seconds, milliseconds, microseconds or nanoseconds" if stated == "auto" else stated
     raise UserError(
-        f"{column.label}: no number is a time from 1990 to today in {units} since 1970, found {_few(numbers)}{days}; "
+        f"{column.label}: no number is a time from 1990 to today in {units} since 1970, found {_few(numbers)}{hint}; "
         f"state `unit` or `format` beside `columns` in params.yaml where it is another, or {NO_TIMES}"
     )
 
@@ -376,7 +451,9 @@ def _reasons(column: Column, numbers: pl.Series, unit: str) -> pl.Series:
     finite = (number.is_null(), f"{TIMESTAMP} is not a finite number")
     said = f"where the column is in {unit}"
     units = ((_between(column, numbers, other), f"{TIMESTAMP} would be in {other} {said}") for other in UNITS)
-    empty = ((number == value, f"{TIMESTAMP} is {value:.15g}, which stands for a missing one") for value in stand_ins)
+    empty = (
+        (number == value, f"{TIMESTAMP} is {_digits(value)}, which stands for a missing one") for value in stand_ins
+    )
     early = (number < column.rules.bounds()[0] * UNITS[unit], _before())
     whys = [pl.when(test).then(pl.lit(why)) for test, why in (finite, *units, *empty, early)]
     return numbers.to_frame().select(pl.coalesce(*whys, pl.lit(_after(column)))).to_series()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from iadsr.artifacts import file_digest, read_json, text_digest, write_json
+from iadsr.ingest.folders import all_files
 from iadsr.ingest.own_files import Files
 from iadsr.ingest.sources import SourceParams
 
@@ -41,8 +42,9 @@ def digests_of_own(source: SourceParams, memory: Path) -> dict[str, str | None]:
 
 def _digest(path: Path, known: dict[str, str]) -> str | None:
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return text_digest(*(part for file in files for part in (str(file.relative_to(path)), _known(file, known))))
+        return text_digest(
+            *(part for file in all_files(path) for part in (str(file.relative_to(path)), _known(file, known)))
+        )
     return _known(path, known) if path.is_file() else None
 
 

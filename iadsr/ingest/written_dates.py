@@ -34,6 +34,7 @@ DAYS = (
 CLOCKS = (
     *("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S"),
     *("T%H:%M:%S", " %H:%M:%S %z", ":%H:%M:%S %z", ":%H:%M:%S", " %H.%M"),
+    *("T%H:%M", " %H:%M UTC", " %H:%M:%S UTC", " %H:%M:%S.%f UTC", " %H:%M:%S GMT"),
 )
 USUAL = (*map("".join, product(DAYS, CLOCKS)), "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y")
 RUNS_OF_DIGITS = {

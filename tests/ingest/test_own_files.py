@@ -104,6 +104,18 @@ BAD = [
     ("4.00639E+12,b,@1", "user is a number that a spreadsheet has rounded"),
     ('"4,00639E+12",b,@1', "user is a number that a spreadsheet has rounded"),
     ("u,1E+15,@1", "item is a number that a spreadsheet has rounded"),
+    ("1.152921504606847E18,b,@1", "user is a number that a spreadsheet has rounded"),
+    ("u,4.00639e12,@1", "item is a number that a spreadsheet has rounded"),
+    ("u,-1.5E-7,@1", "item is a number that a spreadsheet has rounded"),
+    ("\\N,b,@1", "user is missing"),
+    ("u, NULL ,@1", "item is missing"),
+    ("null,b,@1", "user is missing"),
+    ("None,b,@1", "user is missing"),
+    ("u,NaN,@1", "item is missing"),
+    ("u,<NA>,@1", "item is missing"),
+    ("n/a,b,@1", "user is missing"),
+    ("NA,b,@1", "user is missing"),
+    ("undefined,b,@1", "user is missing"),
 ]
 
 
@@ -128,6 +140,18 @@ def test_rows_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
     assert raw.interactions.rows() == [("u", "b", T + 2)]
     found = [(reject.row, reject.text) for reject in rejects.rows]
     assert found == [(2, timed("u,b,@1,x")), (4, timed(",b,@3")), (5, timed("v,b,@4,"))]
+
+
+def test_a_row_with_nothing_but_fields_too_many_is_a_bad_row(folder: Folder) -> None:
+    raw, rejects = folder.load("who,sku,when\nu,b,@1\n,,,x\n\n", limit=1)
+    assert raw.interactions.rows() == [("u", "b", T + 1)]
+    assert [(reject.row, reject.text) for reject in rejects.rows] == [(3, ",,,x")]
+
+
+def test_quotation_marks_that_all_readers_take_alike_stay(folder: Folder) -> None:
+    """A CR inside of two, one inch twice written, and a pair in the middle of a field."""
+    raw, _ = folder.load('who,sku,when,x\nu,b,@1,"\r"\nu,a,@2,"3"" x"\nv,a,@3,The "Best" toy\n')
+    assert raw.interactions.rows() == [("u", "b", T + 1), ("u", "a", T + 2), ("v", "a", T + 3)]
 
 
 def test_an_error_counts_bad_rows_by_reason_and_shows_three(folder: Folder) -> None:
@@ -222,6 +246,38 @@ def test_a_stated_separator(folder: Folder) -> None:
         folder.load("who^sku^when\nu^b^@1\n")
 
 
+def test_a_header_and_rows_with_other_separators(folder: Folder) -> None:
+    for text, header, rows in (("who,sku,when\nu;b;@1\n\n", ",", ";"), ("who\tsku\twhen\nu,b,@1\nv,b,@1", r"\\t", ",")):
+        with pytest.raises(UserError, match=rf"i.csv, row 2: fields are separated by '{rows}', but by '{header}' in"):
+            folder.load(text)
+
+
+def test_a_stated_separator_is_named_where_a_column_is_missing(folder: Folder) -> None:
+    """The item table is separated by commas."""
+    with pytest.raises(
+        UserError, match=r"items.csv: no column 'sku' .*it has: sku,name,path \(fields .* '\^', as `sep"
+    ):
+        folder.load("who^sku^when\nu^b^@1\n", separator="^")
+
+
+def test_more_bad_rows_tolerated_than_a_table_can_have(folder: Folder) -> None:
+    raw, rejects = folder.load("who,sku,when\nu,b,@1\n,b,@1\n", limit=10**30)
+    assert (raw.interactions.height, rejects.count) == (1, 1)
+
+
+def test_a_name_on_two_lines_is_shown_on_one(folder: Folder) -> None:
+    (folder.path / "a\nb.csv").write_text("")
+    with pytest.raises(UserError, match=r"/a\?b.csv: the file is empty"):
+        load(folder.source("a\nb.csv"), Rejects())
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 5000])
+def test_nul_bytes_at_the_end_are_damage(folder: Folder, count: int) -> None:
+    """As after a crash, and not UTF-16."""
+    with pytest.raises(UserError, match=r"i.csv: the file is binary or damaged \(NUL bytes in row 3\)"):
+        folder.load(b"who,sku,when\nu,b,@1\n" + bytes(count))
+
+
 def test_a_comma_goes_before_other_separators(folder: Folder) -> None:
     raw, _ = folder.load("who,sku,when,a;b\nu,b,@1,x;y\n")
     assert raw.interactions.rows() == [("u", "b", T + 1)] and raw.notes == ()
@@ -238,6 +294,33 @@ def test_whole_numbers_with_a_point_are_integers_in_csv_too(folder: Folder, whol
 def test_texts_that_are_not_all_whole_numbers_stay(folder: Folder) -> None:
     raw, _ = folder.load("who,sku,when\n1.0,b,@1\n1.5,b,@2\n1E5,a,@3\n")
     assert raw.interactions["user"].to_list() == ["1.0", "1.5", "1E5"]
+
+
+@pytest.mark.parametrize("missing", ["nan", "", "NULL", "1.5e+16"])
+def test_a_missing_id_does_not_make_the_others_texts(folder: Folder, missing: str) -> None:
+    raw, rejects = folder.load(f"who,sku,when\n17.0,b,@1\n{missing},b,@2\n-0.0,a,@3\n", limit=1)
+    assert raw.interactions["user"].to_list() == ["17", "0"]
+    assert rejects.rows[0].row == 3
+
+
+@pytest.mark.parametrize("ids", [("01.0", "1.0"), ("1.0", "+1.0"), ("1.0", "1"), ("1.10", "1.1"), ("1.0", "2.10")])
+def test_texts_that_no_program_writes_for_a_float_stay(folder: Folder, ids: tuple[str, str]) -> None:
+    raw, _ = folder.load(f"who,sku,when\n{ids[0]},b,@1\n{ids[1]},a,@2\n")
+    assert raw.interactions["user"].to_list() == list(ids)
+
+
+@pytest.mark.parametrize("ids", [("1.5", "2.0"), ("1.5", "2.5"), ("-0.25", "nan")])
+def test_fractions_are_no_ids(folder: Folder, ids: tuple[str, str]) -> None:
+    """As in Parquet."""
+    with pytest.raises(UserError, match=r"column 'who' .*expected text or integers as ids, found .*5;"):
+        folder.load(f"who,sku,when\n{ids[0]},b,@1\n{ids[1]},a,@2\n", limit=1)
+
+
+def test_words_for_nothing_are_no_titles(folder: Folder) -> None:
+    """Beside a name that only contains such a word; then the categories stand for it, or nothing."""
+    items = "sku,name,path\na,NULL,Tools\nb,nan,None\nc,None of us,\\N\n"
+    raw, _ = folder.load("who,sku,when\nu,a,@1\nu,b,@2\nu,c,@3\n", items, categories="path")
+    assert raw.items.rows() == [("a", "Tools", "Tools"), ("b", "untitled item", ""), ("c", "None of us", "")]
 
 
 def test_whole_numbers_in_csv_that_floats_merge(folder: Folder) -> None:
@@ -265,7 +348,15 @@ def test_whole_numbers_in_csv_that_floats_merge(folder: Folder) -> None:
         ('who,sku,when\nu,"b\n\n""c",1\n"u",3" pipe,1\n', "i.csv, row 5: a quotation mark inside a field"),
         ('who,sku,when\nu,"b,1\nu,b,1\nu,"c",2\n', "i.csv, row 2: a quotation mark inside a field"),
         (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
-        ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, after row 2: .*quotation mark"),
+        ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, row 3: a quotation mark that is never closed"),
+        ('who,sku,when\nu,b,1\nu,"Best" toy,1\nu,b,1\n', "i.csv, row 3: a quotation mark inside a field"),
+        ('who,sku,when,3" x\nu,b,1,a\nu,b,2,b\nu,b,3,5" z\nu,b,4,\n', "i.csv, row 1: a quotation mark inside a field"),
+        ("who,sku,when\ru,b,1\nu,b,2\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when\ru,b,1\r\nu,b,2\r\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when\r\r\nu,b,1\r\r\n", "i.csv, row 1: a CR without its LF"),
+        ("who,sku,when,x\nu,b,1,\nu,b,1\ru,b,2\n", "i.csv, row 3: a CR without its LF"),
+        ('who,sku,when,x\nu,b,1,"\n\r"\nu,b,1,a\rz\n', "i.csv, row 4: a CR without its LF"),
+        ("who,sku,when\nu,b,1\nu,b,1\r", "i.csv, row 3: a CR without its LF"),
     ],
 )
 def test_an_unreadable_csv(folder: Folder, content: str | bytes, message: str) -> None:
@@ -298,6 +389,11 @@ def test_a_file_name_is_no_pattern(folder: Folder, name: str) -> None:
     [
         ("separator", ";;", "expected auto, or the one character"),
         ("separator", "a", "expected auto, or the one character"),
+        ("separator", "", "expected auto, or the one character that separates fields, in quotation marks"),
+        ("separator", None, "expected text; put it into quotation marks"),
+        ("format", 20150427, "expected text; put it into quotation marks"),
+        ("columns", "u", "expected a mapping"),
+        ("interactions", "", "expected a text that is not empty"),
         ("separator", "\n", "expected auto, or the one character"),
         ("unit", "hours", "input should be 'auto', 'seconds', 'milliseconds', 'microseconds' or 'nanoseconds'"),
         ("format", "dd-mm-yyyy", "expected a pattern of strptime"),

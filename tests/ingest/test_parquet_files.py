@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,27 @@ def test_nanoseconds_are_kept(log: Make) -> None:
     assert raw.interactions["nanosecond"].to_list() == [1, 2]
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 9), pa.decimal256(60, 9)])
+def test_decimals_are_exact(log: Make, kind: pa.DataType) -> None:
+    when = pa.array([decimal.Decimal(f"{T}.123456789"), decimal.Decimal(f"{T}.123456790")], kind)
+    assert log(when=when).interactions["nanosecond"].to_list() == [123_456_789, 123_456_790]
+    with pytest.raises(UserError, match="row 2: timestamp is 0, which stands for a missing one"):
+        log(when=pa.array([decimal.Decimal(f"{T}.123456789"), decimal.Decimal(0)], kind))
+
+
+@pytest.mark.parametrize(("kind", "grid"), [(pa.float32(), "every 128 seconds"), (pa.float16(), "no times of today")])
+def test_floats_that_hold_no_seconds(log: Make, kind: pa.DataType, grid: str) -> None:
+    when = pa.array(np.array([T, T + 1], kind.to_pandas_dtype()) if kind == pa.float32() else np.zeros(2, np.float16))
+    with pytest.raises(UserError, match=rf"column 'when' .*: .*found float{kind.bit_width}, which holds .*{grid}"):
+        log(when=when)
+
+
+@pytest.mark.parametrize("when", [pa.array([T, 2**64 - 1], pa.uint64()), [decimal.Decimal(T), decimal.Decimal(10**30)]])
+def test_the_largest_integers_are_no_missing_times(log: Make, when: Any) -> None:
+    with pytest.raises(UserError, match=r"row 2: timestamp is in the future"):
+        log(when=when)
+
+
 @pytest.mark.parametrize("when", [dt.datetime(1, 1, 1), dt.datetime(1970, 1, 1), dt.datetime(9999, 12, 31)])
 def test_moments_outside_the_range_are_bad_rows(log: Make, when: dt.datetime) -> None:
     good = dt.datetime(2014, 5, 13)
@@ -304,7 +326,7 @@ def test_parts_are_read_by_path_and_other_files_are_not(log: Make, tmp_path: Pat
         "_metadata",
         ".part-0.crc",
         "part-1.parquet.crc",
-        "_temporary/a.parquet",
+        "_delayed/a.parquet",
         ".x/b.parquet",
     ):
         (folder / hidden).parent.mkdir(exist_ok=True)
@@ -313,6 +335,73 @@ def test_parts_are_read_by_path_and_other_files_are_not(log: Make, tmp_path: Pat
     raw = log("log")
     assert raw.interactions["user"].to_list() == ["u", "v", "w"]
     assert raw.notes == (f"{folder}: 1 of its files are no Parquet, and left out",)
+
+
+@pytest.mark.parametrize("word", ["\\N", "NULL", "nan", "None", "<NA>", " "])
+def test_words_for_nothing_are_missing_ids(log: Make, word: str) -> None:
+    assert log(limit=1, who=["17.0", word]).interactions["user"].to_list() == ["17"]
+
+
+@pytest.mark.parametrize("who", [["1.5", "2.0"], [1.5, 2.0]])
+def test_fractions_are_no_ids(log: Make, who: list) -> None:
+    with pytest.raises(UserError, match=r"expected text or integers as ids, found 1.5"):
+        log(who=who)
+
+
+@pytest.mark.parametrize("name", ["part.{}.parquet", "part-{:03}.parquet", "day={}/part-0.parquet", "2{}"])
+def test_parts_stand_in_natural_order(log: Make, tmp_path: Path, name: str) -> None:
+    """As dask, Spark with more than its five digits, and partitions write them; `2` alone precedes `20`."""
+    for place in (10, 9, 0, 1, 1000):
+        good(tmp_path / "log" / name.format(place), str(place))
+    assert log("log").interactions["user"].to_list() == ["0", "1", "9", "10", "1000"]
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("log/_delta_log/0.json", r"log: a Delta table \(it holds _delta_log\).*export it as plain Parquet"),
+        ("log/day=1/_delta_log/0.json", "log/day=1: a Delta table"),
+        ("_delta_log/0.json", "a Delta table"),
+        ("log/metadata/v1.metadata.json", "log: an Iceberg table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+        ("log/.hoodie/hoodie.properties", "log: a Hudi table"),
+        ("log/_spark_metadata/0", "log: what a Spark stream has written"),
+        ("log/_temporary/0/a.parquet", "log: a write of Spark or Hadoop that has not ended"),
+        ("log/.spark-staging-1/a.parquet", "log: a write of Spark that has not ended"),
+        ("log/.hive-staging_hive_1/a.parquet", "log: a write of Hive that has not ended"),
+    ],
+)
+def test_folders_whose_files_do_not_all_count(log: Make, tmp_path: Path, there: str, message: str) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    (tmp_path / there).parent.mkdir(parents=True)
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(UserError, match=message):
+        log("log")
+
+
+def test_links_are_followed(log: Make, tmp_path: Path) -> None:
+    good(tmp_path / "elsewhere" / "1.parquet", "v")
+    good(tmp_path / "one.parquet", "w")
+    good(tmp_path / "log" / "0.parquet", "u")
+    (tmp_path / "log" / "1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "log" / "2.parquet").symlink_to(tmp_path / "one.parquet")
+    assert log("log").interactions["user"].to_list() == ["u", "v", "w"]
+
+
+@pytest.mark.parametrize("to", ["nothing.parquet", "log", "log/0.parquet", "log/day=1", "."])
+def test_links_to_nothing_or_to_what_is_there_anyhow(log: Make, tmp_path: Path, to: str) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    good(tmp_path / "log" / "day=1" / "0.parquet", "u")
+    (tmp_path / "log" / "z.parquet").symlink_to(tmp_path / to)
+    with pytest.raises(UserError, match=r"log.*z.parquet.*: a link to .*give a folder without"):
+        log("log")
+
+
+def test_a_pipe_is_no_part(log: Make, tmp_path: Path) -> None:
+    good(tmp_path / "log" / "0.parquet", "u")
+    os.mkfifo(tmp_path / "log" / "1.parquet")
+    with pytest.raises(UserError, match=r"log/1.parquet: no plain file"):
+        log("log")
 
 
 def test_types_of_parts_are_united(log: Make, tmp_path: Path) -> None:

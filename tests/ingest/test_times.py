@@ -1,11 +1,12 @@
 """What a column of times means, and what is refused; the present is 1 January 2026 throughout."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iadsr.errors import UserError
@@ -70,6 +71,13 @@ def test_times(values: list, expected: list) -> None:
         (["1400000000123456789", "1400000000123456790"], [123_456_789, 123_456_790]),
         ([1400000000123456789, 1400000000123456790], [123_456_789, 123_456_790]),
         ([1400000000000001], [1000]),
+        (["1400000000.123456789", "1400000000.1"], [123_456_789, 100_000_000]),
+        (["1400000000.1234567891", "+1400000000.000000002", "1400000000"], [123_456_789, 2, 0]),
+        (["1400000000123.456789", "1400000000123.5"], [123_456_789, 123_500_000]),
+        (["1400000000123456.789", "1400000000123456."], [123_456_789, 123_456_000]),
+        (["1400000000123456789.9"], [123_456_789]),
+        (["2014-05-13T16:53:20.123456789Z", "2014-05-13 18:53:20,1234567+02:00"], [123_456_789, 123_456_700]),
+        (["2014-05-13 16:53:20.1234567891", "x", "2014-05-13", "20140513T165320.00000001"], [123_456_789, None, 0, 10]),
     ],
 )
 def test_fractions_of_a_second(values: list, expected: list) -> None:
@@ -91,6 +99,8 @@ def test_different_doubles_of_one_second_stay_different() -> None:
     st.booleans(),
 )
 def test_every_unit_is_recognised(unit: str, moments: list[int], kind: str, stated: bool) -> None:
+    """Nanoseconds of the first months of 1990 are ticks of .NET unless the unit is stated."""
+    assume(stated or unit != "nanoseconds" or max(moments) > LOW + 10_000_000)
     numbers = pl.Series([moment * UNITS[unit] for moment in moments], dtype=pl.Int64)
     given_as = numbers.cast({"text": pl.String, "int": pl.Int64, "float": pl.Float64}[kind])
     assert seconds(given_as, unit=unit if stated else "auto") == moments
@@ -213,6 +223,46 @@ def test_a_column_that_is_refused(values: list, rules: dict[str, Any], message: 
 
 @pytest.mark.parametrize("kind", [pl.String, pl.Int64, pl.Float64])
 @pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (635_658_051_000_000_000, "ticks of .NET"),
+        (130_746_171_000_000_000, "FILETIME"),
+        (13_074_617_100_000_000, "Chrome"),
+        (451_836_300, "Cocoa"),
+        (3_639_132_300, "NTP"),
+        (42_121, "spreadsheet"),
+        (2_457_140, "Julian"),
+        (16_552, "days since 1970"),
+        (397_262, "hours since 1970"),
+    ],
+)
+def test_numbers_of_other_clocks_are_named(number: int, name: str, kind: pl.DataType) -> None:
+    """The 27th of April 2015 by each of them, and a sentinel."""
+    with pytest.raises(UserError, match=rf"file, column 'when': .*{name}.*`unit"):
+        times(column(pl.Series([number, number + 1, 0]).cast(kind)))
+
+
+def test_nanoseconds_of_1990_are_believed_where_the_unit_is_stated() -> None:
+    """635,658,051 seconds after 1970 begins the 22nd of February 1990; with a later one no unit need be stated."""
+    ticks = 635_658_051_000_000_000
+    assert seconds([ticks], unit="nanoseconds") == [635_658_051]
+    assert seconds([ticks, T * 10**9]) == [635_658_051, T]
+
+
+@pytest.mark.parametrize("unit", ["auto", "seconds"])
+def test_seconds_that_may_count_from_2001_are_noted(unit: str) -> None:
+    """700,000,000 is a day of 1992, or of March 2023; the present in seconds since 2001 is a day of January 1995."""
+    asked = column([700_000_000, 700_000_001], unit=unit)._replace(notes=[])
+    assert times(asked)["timestamp"].to_list() == [700_000_000, 700_000_001]
+    said = ["file, column 'when': all times lie before 1995-01-02; if they are seconds since 2001 (Cocoa, Apple), "
+            "add 978307200 seconds to each, else state `unit: seconds`"]  # fmt: skip
+    assert asked.notes == (said if unit == "auto" else [])
+    times(late := column([T])._replace(notes=[]))
+    assert late.notes == []
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Int64, pl.Float64])
+@pytest.mark.parametrize(
     ("digits", "pattern"),
     [(20150427, "%Y%m%d"), (2015042714, "%Y%m%d%H"), (201504271405, "%Y%m%d%H%M"), (20150427140500, "%Y%m%d%H%M%S")],
 )
@@ -240,15 +290,23 @@ def test_numbers_near_dates_are_times() -> None:
         (["4/27/2015 2:05:09 PM"], "%m/%d/%Y %I:%M:%S %p"),
         (["2015/04/27 14:05:00"], "%Y/%m/%d %H:%M:%S"),
         (["27 Apr 2015"], "%d %b %Y"),
+        (["2015-04-27 9:05"], "%Y-%m-%d %H:%M"),
+        (["2015-04-27 9:05", "2015-04-27 14:05", "2015-04-28 15:05"], "%Y-%m-%d %H:%M"),
+        (["2015-04-27 9:05:01", "2015-04-27 14:05:07", "2015-04-28 15:05:00"], "%Y-%m-%d %H:%M:%S"),
+        (["2015-04-27T9:05"], "%Y-%m-%dT%H:%M"),
+        (["2015-4-7", "2015-04-27", "2015-12-27"], "%Y-%m-%d"),
+        (["2015-04-27 14:05:00 UTC"], "%Y-%m-%d %H:%M:%S UTC"),
+        (["Apr 27, 2015"], "%b %d, %Y"),
         (["April 27, 2015"], "%B %d, %Y"),
         (["27/Apr/2015:14:05:00 +0200"], "%d/%b/%Y:%H:%M:%S %z"),
         (["Mon Apr 27 14:05:00 +0000 2015"], "%a %b %d %H:%M:%S %z %Y"),
     ],
 )
-def test_dates_as_people_write_them(texts: list[str], pattern: str) -> None:
-    """Refused with the format to set, by which they are read."""
-    with pytest.raises(UserError, match="looks like a date; set `format: ") as error:
-        times(column(texts))
+@pytest.mark.parametrize("comma", [False, True])
+def test_dates_as_people_write_them(texts: list[str], pattern: str, comma: bool) -> None:
+    """Refused with the format to set, by which they are read; shown as they stand, also beside decimal commas."""
+    with pytest.raises(UserError, match=f"{re.escape(repr(texts[0]))} looks like a date; set `format: ") as error:
+        times(column(texts, comma=comma))
     assert f'`format: "{pattern}"`' in str(error.value)
     expected = [datetime.strptime(text, pattern) for text in texts]
     whole = [int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) for moment in expected]

@@ -406,7 +406,7 @@ def test_draws_do_not_depend_on_padding() -> None:
     ("key", "value", "said"),
     [
         ("heads", 0, "steam.heads: input should be greater than or equal to 1"),
-        ("keep", 0.5, "steam: value error, keep, delete and insert must sum to 1"),
+        ("keep", 0.5, "steam: keep, delete and insert must sum to 1"),
         ("keep", 0.0, "steam.keep: input should be greater than 0"),
         ("mask_share", 0.0, "steam.mask_share: input should be greater than 0"),
         ("most_inserted", 0, "steam.most_inserted: input should be greater than or equal to 1"),
