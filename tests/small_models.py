@@ -92,7 +92,7 @@ def small_config(denoiser: str, backbone: str, seed: int = 0, dropout: float = 0
         dim=DIM,
         max_length=LENGTH,
         seed=seed,
-        encodings={"dim": WIDTH} if DENOISERS[denoiser].traits.reads_texts else None,
+        encodings=SMALL_MANIFEST if DENOISERS[denoiser].traits.reads_texts else None,
     )
 
 

@@ -68,11 +68,12 @@ def test_a_link_takes_the_place_of_a_link_alone(tmp_path: Path) -> None:
 
 
 def test_a_table_without_the_usual_cutoff() -> None:
-    assert list(seeds.table({3: {"epochs": 4, "test_hr_5_filtered": 0.5}})) == [
-        "| seed | epochs |  |",
-        "|---|---|",
-        "| 3 | 4 |  |",
-        "| mean | 4.0 |  |",
+    names = ("hr_5_unfiltered", "ndcg_5_unfiltered", "hr_5_filtered", "ndcg_5_filtered")
+    assert list(seeds.table({3: {"epochs": 4, **{f"test_{name}": 0.5 for name in names}}})) == [
+        f"| seed | epochs | {' | '.join(names)} |",
+        "|---|---|---|---|---|---|",
+        "| 3 | 4 | 0.5000 | 0.5000 | 0.5000 | 0.5000 |",
+        "| mean | 4.0 | 0.5000 ± 0.0000 | 0.5000 ± 0.0000 | 0.5000 ± 0.0000 | 0.5000 ± 0.0000 |",
     ]
 
 

@@ -60,6 +60,8 @@ def load_model(folder: Path, device: torch.device) -> tuple[Recommender, ModelCo
     weights = _weights(folder / WEIGHTS, shapes(config))
     model = build(config)
     model.load_state_dict(weights)
+    if not all(value.isfinite().all() for value in model.parameters()):
+        raise UserError(f"{folder / WEIGHTS}: some weights are no numbers; {AGAIN}")
     return model.to(device).eval(), config
 
 
@@ -71,13 +73,11 @@ def require_own(config: ModelConfig, path: Path) -> None:
 
 
 def _weights(path: Path, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The tensors in `path`, which must have the `expected` shapes and hold numbers."""
+    """The tensors in `path`, which must have the `expected` shapes."""
     try:
         weights = load_file(path)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError):
         raise UserError(f"{path}: not a whole file of weights; {AGAIN}") from None
     if {name: value.shape for name, value in weights.items()} != expected:
         raise UserError(f"{path}: not the weights of the model that {CONFIG} describes; {AGAIN}")
-    if not all(value.isfinite().all() for value in weights.values()):
-        raise UserError(f"{path}: some weights are no numbers; {AGAIN}")
     return weights

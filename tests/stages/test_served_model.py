@@ -89,9 +89,15 @@ def served(model: Path, log: Path) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=output, stderr=output, start_new_session=True, cwd=log.parent
+            [*command, "--port", str(port)],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=log.parent,
+            env={**os.environ, "PATH": path},
         )
     try:
         for _ in range(240):
