@@ -21,15 +21,16 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # interactions.parquet of `ingest`: user str, item str, timestamp int64 (seconds since 1970);
 # if the source has them: rating float32, is_noise bool; if any time has a fraction of a second: nanosecond int32, what
-# the time is past its timestamp, by which `filter` sorts, and which goes no further
+# the time is past its timestamp, by which `filter` sorts
 RAW_INTERACTIONS = (USER, ITEM, TIMESTAMP)
 RAW_INTERACTIONS_OPTIONAL = (RATING, IS_NOISE)
 # items.parquet of `ingest`: item str, title str (never empty), categories str (`A > B > C`, may be empty)
 RAW_ITEMS = (ITEM, TITLE, CATEGORIES)
 
 # sequences.parquet of `filter`: user int32, item int32, position int32 (0-based), timestamp int64, split str;
-# if the source has it or noise was planted: is_noise bool
+# if the source has it or noise was planted: is_noise bool; if the source has them: nanosecond, rating (null if planted)
 SEQUENCES = (USER, ITEM, POSITION, TIMESTAMP, SPLIT)
+SEQUENCES_OPTIONAL = (IS_NOISE, NANOSECOND, RATING)
 # users.parquet of `filter`: user int32, raw_user str
 # items.parquet of `filter`: item int32, raw_item str, title str, categories str
 USERS = (USER, RAW_USER)

@@ -22,11 +22,11 @@ from iadsr.schemas import (
     ITEM,
     NANOSECOND,
     POSITION,
-    RATING,
     RAW_ITEM,
     RAW_ITEMS,
     RAW_USER,
     SEQUENCES,
+    SEQUENCES_OPTIONAL,
     SPLIT,
     TEST,
     TIMESTAMP,
@@ -55,11 +55,11 @@ class Core(NamedTuple):
 
 
 def read_raw(path: Path) -> pl.DataFrame:
-    """interactions.parquet of `ingest`, ids as categories, without the ratings, which no later stage reads.
+    """interactions.parquet of `ingest`, ids as categories.
 
     UserError where a column is missing, of another type than `ingest` writes, or has gaps.
     """
-    table = read_table(path, "ingest", categories=(USER, ITEM)).drop(RATING, strict=False)
+    table = read_table(path, "ingest", categories=(USER, ITEM))
     optional = {NANOSECOND: pl.Int32, IS_NOISE: pl.Boolean}
     present = {name: kind for name, kind in optional.items() if name in table.columns}
     _require(table, {USER: pl.Categorical, ITEM: pl.Categorical, TIMESTAMP: pl.Int64, **present}, path)
@@ -264,6 +264,6 @@ def leave_one_out(sequences: pl.DataFrame) -> pl.DataFrame:
 
 
 def arranged(sequences: pl.DataFrame) -> pl.DataFrame:
-    """The columns of sequences.parquet in their order, `is_noise` last where there is one."""
-    extra = [IS_NOISE] if IS_NOISE in sequences.columns else []
+    """The columns of sequences.parquet in their order, followed by those that not every source has."""
+    extra = [name for name in SEQUENCES_OPTIONAL if name in sequences.columns]
     return sequences.select(*SEQUENCES, *extra)

@@ -9,7 +9,7 @@ from pydantic import Field
 from iadsr.errors import UserError
 from iadsr.filter.interactions import beyond, codes, distinct, pair_keys, positions_of
 from iadsr.params import Group
-from iadsr.schemas import IS_NOISE, ITEM, POSITION, SPLIT, TRAIN, USER
+from iadsr.schemas import IS_NOISE, ITEM, POSITION, RATING, SPLIT, TRAIN, USER
 
 
 class NoiseParams(Group):
@@ -37,6 +37,8 @@ def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFram
     places = train[np.sort(generator.integers(len(train), size=round(ratio * len(train))))]
     foreign = _foreign_items(pair_keys(users, items)[train], users[places], beyond(items), generator)
     planted = sequences[places].with_columns(pl.Series(ITEM, foreign), pl.lit(True).alias(IS_NOISE))
+    if RATING in planted.columns:  # nobody has rated it
+        planted = planted.with_columns(pl.lit(None, planted.schema[RATING]).alias(RATING))
     rows = np.insert(np.arange(len(users)), places, np.arange(len(users), len(users) + len(places)))
     merged = pl.concat([sequences, planted])[rows]
     return merged.with_columns(pl.Series(POSITION, positions_of(codes(merged[USER]))))

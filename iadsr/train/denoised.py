@@ -15,10 +15,11 @@ from torch import Tensor
 from iadsr.artifacts import read_columns, replacing
 from iadsr.errors import UserError
 from iadsr.models.recommender import Verdicts
-from iadsr.schemas import IS_NOISE, ITEM, POSITION, RAW_ITEM, RAW_USER, SPLIT, TIMESTAMP, USER
+from iadsr.schemas import ITEM, RAW_ITEM, RAW_USER, SEQUENCES, SEQUENCES_OPTIONAL, USER
 from iadsr.seeds import derived_seed
 from iadsr.sequences.windows import Sequences
 
+SHOWN = tuple(name for name in (*SEQUENCES, *SEQUENCES_OPTIONAL) if name not in (USER, ITEM))
 # our name of a column: that of the verdict
 VERDICTS = {name: name for name in ("c1", "c2", "c3", "score")} | {"keep_probability": "probability", "kept": "kept"}
 
@@ -55,7 +56,7 @@ def write_denoised(
     columns = {
         USER: ids.users.take(table[USER]),
         ITEM: ids.items.take(pa.compute.subtract(table[ITEM], 1)),
-        **{name: table[name] for name in (POSITION, TIMESTAMP, SPLIT, IS_NOISE) if name in table.column_names},
+        **{name: table[name] for name in SHOWN if name in table.column_names},
         # NaN becomes null
         **{ours: pa.array(getattr(verdicts, name).numpy(), from_pandas=True) for ours, name in VERDICTS.items()},
         "kept_sampled": pa.array(sampled.numpy()),

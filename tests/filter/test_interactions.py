@@ -300,8 +300,8 @@ def test_every_user_has_one_validation_and_one_test_row_at_the_end(histories: li
 
 def test_columns_stand_in_the_schemas_order() -> None:
     split = sequences([1, 2, 3]).with_columns(rating=pl.lit(5.0))
-    assert arranged(split).columns == ["user", "item", "position", "timestamp", "split"]
-    assert arranged(split.with_columns(is_noise=pl.lit(False))).columns[-1] == "is_noise"
+    assert arranged(split).columns == ["user", "item", "position", "timestamp", "split", "rating"]
+    assert arranged(split.with_columns(is_noise=pl.lit(False))).columns[-2:] == ["is_noise", "rating"]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def test_noise_that_the_source_knows_stays_flagged() -> None:
     assert planted.filter(pl.col("is_noise") & (pl.col("user") == 0) & (pl.col("item") == 1)).height == 1
 
 
+def test_nobody_has_rated_what_is_planted() -> None:
+    split = sequences([1, 2, 3, 4], [5, 6, 7]).with_columns(rating=pl.lit(4.5, pl.Float32))
+    planted = plant_noise(split, 1.0, 0)
+    assert planted.filter("is_noise")["rating"].to_list() == [None] * 3
+    assert planted.filter(~pl.col("is_noise"))["rating"].to_list() == [4.5] * 7
+
+
 def test_a_user_who_trains_on_everything_leaves_nothing_to_plant() -> None:
     with pytest.raises(UserError, match=r"noise.ratio: a user has met every item of the catalogue"):
         plant_noise(sequences([1, 2, 3, 1, 2], [1, 2, 3]), 0.5, 0)

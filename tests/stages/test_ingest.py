@@ -173,19 +173,27 @@ def test_cells_that_a_spreadsheet_would_run_are_quoted(run: Run) -> None:
     assert texts == ["'=1+1,,1400000000", "'-1,,1400000000"]
 
 
-def test_own_times_keep_their_fractions_until_the_rows_are_sorted(run: Run) -> None:
-    """Three rows of one second, at 30, 10 and 20 ms, so the order is b, c, a; the sequences have whole seconds only."""
+def test_own_times_keep_their_fractions_and_rows_their_ratings(run: Run) -> None:
+    """Three rows of one second, at 30, 10 and 20 ms, so the order is b, c, a; a cleaned log can be joined with it."""
     from stages import filter as filter_stage
 
-    Path("i.csv").write_text("user,item,timestamp\nu,a,@.03\nu,b,@.01\nu,c,@.02\n".replace("@", "1400000000"))
+    Path("i.csv").write_text(
+        "user,item,timestamp,stars\nu,a,@.03,5\nu,b,@.01,\nu,c,@.02,2.5\n".replace("@", "1400000000")
+    )
     Path("items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
-    entry = {"core": 0, "max_length": 50, "source": OWN}
+    source: dict[str, Any] = {
+        **OWN,
+        "columns": {"user": "user", "item": "item", "timestamp": "timestamp", "rating": "stars"},
+    }
+    entry = {"core": 0, "max_length": 50, "source": source}
     settings = {"duplicates": "first", "ties": "shuffled", "ties_seed": 0}
     more = {"filter": settings, "noise": {"ratio": 0.0, "seed": 0}, "datasets": {"mine": entry}}
-    assert run(OWN, **more).exit_code == 0
+    assert run(source, **more).exit_code == 0
     assert CliRunner().invoke(filter_stage.app).exit_code == 0
     assert pl.read_parquet(paths.ITEMS)["raw_item"].to_list() == ["b", "c", "a"]
-    assert pl.read_parquet(paths.SEQUENCES).columns == ["user", "item", "position", "timestamp", "split"]
+    found = pl.read_parquet(paths.SEQUENCES)
+    assert found.columns == ["user", "item", "position", "timestamp", "split", "nanosecond", "rating"]
+    assert found.select("nanosecond", "rating").rows() == [(10_000_000, None), (20_000_000, 2.5), (30_000_000, 5.0)]
     assert json.loads(paths.DATASET_METRICS.read_text())["tied_last_two"] == 0.0
 
 

@@ -19,7 +19,8 @@ def test_inserted_items_by_hand(tmp_path: Path) -> None:
     """
     rows = {"user": [0] * 4, "item": [1, 2, 3, 1], "position": [0, 1, 2, 3], "timestamp": [5, 6, 7, 8]}
     splits, sequences = ["train", "train", "validation", "test"], tmp_path / "sequences.parquet"
-    pl.DataFrame({**rows, "split": splits}).write_parquet(sequences)
+    own = {"nanosecond": [0, 5, 0, 0], "rating": [1.5, None, 3.0, 4.0]}
+    pl.DataFrame({**rows, "split": splits, **own}).write_parquet(sequences)
     ones = torch.ones(4)
     verdicts = Verdicts(ones, ones, ones, ones, ones, ones.bool())
     inserted = torch.tensor([[0, 0], [2, 1], [3, 0], [0, 0]])
@@ -27,6 +28,7 @@ def test_inserted_items_by_hand(tmp_path: Path) -> None:
     write_denoised(tmp_path / "some.parquet", sequences, ids, verdicts, inserted, 0)
     found = pl.read_parquet(tmp_path / "some.parquet")
     assert found["item"].to_list() == ["a", "b", "c", "a"]
+    assert found.select("timestamp", "nanosecond", "rating").row(1) == (6, 5, None)
     assert found["inserted_before"].to_list() == [None, ["b", "a"], ["c"], None]
     write_denoised(tmp_path / "nothing.parquet", sequences, ids, verdicts, inserted * 0, 0)
     assert pl.read_parquet(tmp_path / "nothing.parquet")["inserted_before"].to_list() == [None] * 4
