@@ -21,6 +21,7 @@ from benchmarks.processes import Child
 from iadsr.device import set_threads
 from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.serving.server import ESTIMATED
 from stages import paths, recommend
 from stages.command import new_app, reports_errors
 
@@ -102,7 +103,7 @@ def answers(folder: str, histories: int, items: int, threads: int) -> Iterator[F
     server.recommend(drawn[:1], k)
     encoded = server.texts.encoded if server.texts else 0
     began = time.perf_counter()
-    server.recommend(drawn[1:], k)
+    found = server.recommend(drawn[1:], k, exact=False)
     seconds = time.perf_counter() - began
     texts = histories * min(size, server.config.max_length)
     yield {
@@ -113,6 +114,7 @@ def answers(folder: str, histories: int, items: int, threads: int) -> Iterator[F
         "seconds": round(seconds, 3),
         "ms_a_history": round(1000 * seconds / histories, 3),
         "encoded_share": round((server.texts.encoded - encoded) / texts, 4) if server.texts else 0,
+        "estimated_share": round(sum(answer.note == ESTIMATED for answer in found) / histories, 4),
         "start_seconds": round(start, 3),
         "peak_memory_bytes": machine.peak_memory(torch.device("cpu")),
         **machine.described(torch.device("cpu")),

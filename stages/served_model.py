@@ -34,12 +34,14 @@ SIGNATURE = ModelSignature(
             ParamSpec("k", DataType.long, 10),
             ParamSpec("exclude_seen", DataType.boolean, True),
             ParamSpec("unknown", DataType.string, "skip"),
+            ParamSpec("exact", DataType.boolean, False),
         ]
     ),
 )
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "k": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
     "exclude_seen": (lambda value: isinstance(value, bool), "true or false"),
+    "exact": (lambda value: isinstance(value, bool), "true or false"),
     "unknown": (lambda value: value in ("skip", "fail"), "'skip' or 'fail'"),
 }
 
@@ -60,7 +62,8 @@ class ServedModel(PythonModel):
     """`predict` takes a frame with a column `history` (raw item ids, oldest first) and, if wanted, `titles`.
 
     A row that cannot be answered has empty lists and a `note`. `unknown` tells what becomes of items that the model
-    does not know: "skip", or "fail", which refuses the request.
+    does not know: "skip", or "fail", which refuses the request. Unless `exact`, a request has a limited number of texts
+    encoded, and a note says where that left a verdict to an estimate.
     """
 
     def load_context(self, context: Any) -> None:

@@ -9,7 +9,9 @@ if that leaves it open, the whole history's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -63,16 +65,23 @@ class Screen:
         sizes: Int[Tensor, "batch time"],
         estimated: Float[Tensor, "batch time both"],
         exact: Exact,
-    ) -> Bool[Tensor, "batch time"]:
-        """The verdicts that exact vectors would give; `sizes` are the numbers of titles in each prefix."""
+        allowance: Allowance | None = None,
+    ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, " batch"]]:
+        """The verdicts that exact vectors would give; `sizes` are the numbers of titles in each prefix.
+
+        With an allowance of texts, estimates decide what is open when it is used up; the second result says whose
+        verdicts are sure. The first histories are served first.
+        """
+        allowance = allowance or Allowance()
         unit = F.normalize(model.prefix_states(batch.items), dim=-1)
         projected, known = estimated.clone(), torch.zeros_like(batch.valid)
         while True:
             score, gate = scores(model, batch, unit, projected, projected)
             bounds = self.bounds(model, batch, unit, sizes, known)
             wanted = self.wanted(model, batch, score, gate, bounds, known)
+            sure, wanted = ~wanted.any(1), allowance.granted(wanted)
             if not wanted.any():
-                return (gate < model.params.theta)[:, None] | masking.decided(score)
+                return (gate < model.params.theta)[:, None] | masking.decided(score), sure
             projected[wanted] = projections(model, exact(wanted))
             known |= wanted
 
@@ -100,6 +109,19 @@ class Screen:
         asks = open_sign & ((gate >= 0) & ~open_gate)[:, None]
         asks_whole = (open_gate & ~kept_anyway) | ((asks & known).any(1) & ~whole)
         return (asks & ~known) | (batch.newest & asks_whole[:, None])
+
+
+@dataclass
+class Allowance:
+    """How many texts may still be encoded for a request."""
+
+    left: int | float = math.inf
+
+    def granted(self, wanted: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+        """As many of the wanted ones as are left, which are counted off."""
+        granted = wanted & (wanted.flatten().cumsum(0) <= self.left).view_as(wanted)
+        self.left -= int(granted.sum())
+        return granted
 
 
 BOTH, LONG, SHORT = range(3)

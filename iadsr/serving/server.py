@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +18,12 @@ from iadsr.models.files import load_model
 from iadsr.sequences.windows import Batch
 from iadsr.serving.catalogue import read_catalogue
 from iadsr.serving.histories import KnownItems, ReadHistory
-from iadsr.serving.screen import Screen, estimates, features, projections
+from iadsr.serving.screen import Allowance, Screen, estimates, features, projections
 from iadsr.serving.texts import TextVectors, TitleRuns, reads_texts
 
 BATCH = 1024  # histories read at once
 SCORES = 2**22  # counted at once
+MOST_TEXTS = 150  # of histories that a request has encoded, unless it asks for exact answers: some 3 to 7 s of one core
 Unknown = Literal["skip", "fail"]
 
 
@@ -78,13 +80,15 @@ class Server:
         titles: Sequence[Any] | None = None,
         unknown: Unknown = "skip",
         names: Sequence[str] | None = None,
+        exact: bool = True,
     ) -> list[Answer]:
         """For each history (raw item ids, oldest first) the k best items, best first.
 
         `titles` may replace titles of the catalogue, and tell those of other items, in what the denoiser reads. Items
         that the model does not know are skipped; a history that is no list or of which nothing is left gets a note.
-        UserError for a k outside 1..catalogue, lists of titles for another number of histories and, where `unknown`
-        is "fail", an unknown item; `names` say whose history it is.
+        Unless `exact`, at most `MOST_TEXTS` texts of histories are encoded, and what they leave open is estimated,
+        which the note says. UserError for a k outside 1..catalogue, lists of titles for another number of histories
+        and, where `unknown` is "fail", an unknown item; `names` say whose history it is.
         """
         count = len(self.catalogue.ids)
         if not 1 <= k <= count:
@@ -97,17 +101,23 @@ class Server:
             names = names or [f"history {place}" for place in range(1, len(histories) + 1)]
             self.catalogue.refuse_unknown(readings, names)
         answers = [Answer([], reading.note, reading.unknown) for reading in readings]
+        allowance = Allowance() if exact else Allowance(MOST_TEXTS)
         good = [place for place, reading in enumerate(readings) if not reading.note]
         for start in range(0, len(good), BATCH):
             part = good[start : start + BATCH]
-            lists = self._best([readings[place] for place in part], k, exclude_seen)
-            for place, items in zip(part, lists, strict=True):
-                answers[place] = Answer(items, "" if items else SEEN_ALL, readings[place].unknown)
+            lists, sure = self._best([readings[place] for place in part], k, exclude_seen, allowance)
+            for place, items, exactly in zip(part, lists, sure, strict=True):
+                note = ("" if exactly else ESTIMATED) if items else SEEN_ALL
+                answers[place] = Answer(items, note, readings[place].unknown)
         return answers
 
-    def _best(self, readings: list[ReadHistory], k: int, exclude_seen: bool) -> list[list[Recommendation]]:
-        table, found = self.model.item_table()[1:].T, []
-        states = self._states(readings)
+    def _best(
+        self, readings: list[ReadHistory], k: int, exclude_seen: bool, allowance: Allowance
+    ) -> tuple[list[list[Recommendation]], list[bool]]:
+        """The lists, and whether each is as with exact texts."""
+        table: Tensor = self.model.item_table()[1:].T
+        found: list[list[Recommendation]] = []
+        states, sure = self._states(readings, allowance)
         for rows in torch.arange(len(readings)).split(max(1, SCORES // len(self.catalogue.ids))):
             scores = states[rows] @ table
             if exclude_seen:
@@ -116,27 +126,35 @@ class Server:
                     scores[row, torch.tensor(seen)] = float("-inf")
             values, places = scores.topk(k)
             found += [self._named(*pair) for pair in zip(values.tolist(), places.tolist(), strict=True)]
-        return found
+        return found, sure
 
     def _named(self, values: list[float], places: list[int]) -> list[Recommendation]:
         ids, titles = self.catalogue.ids, self.catalogue.titles
         pairs = zip(values, places, strict=True)
         return [Recommendation(ids[place], titles[place], value) for value, place in pairs if value > float("-inf")]
 
-    def _states(self, readings: list[ReadHistory]) -> Float[Tensor, "batch dim"]:
-        batch = self._batch(readings)
+    def _states(
+        self, readings: list[ReadHistory], allowance: Allowance
+    ) -> tuple[Float[Tensor, "batch dim"], list[bool]]:
+        batch, everybody = self._batch(readings), [True] * len(readings)
         if self.texts is None:
-            return self.model.states(batch)
+            return self.model.states(batch), everybody
         prefixes = TitleRuns.of([reading.numbers for reading in readings], self.config.max_length)
         if self.screen is None or self.texts.are_means:
             vectors = self.texts.of_prefixes(readings, prefixes)
-            return self.model.states(Batch(batch.rows, batch.items, batch.targets, batch.users, vectors))
+            return self.model.states(Batch(batch.rows, batch.items, batch.targets, batch.users, vectors)), everybody
         assert isinstance(self.model, IADSR)
-        return self.model.states_keeping(batch, self._screened(self.screen, readings, batch, prefixes))
+        kept, sure = self._screened(self.screen, readings, batch, prefixes, allowance)
+        return self.model.states_keeping(batch, kept), sure.tolist()
 
     def _screened(
-        self, screen: Screen, readings: list[ReadHistory], batch: Batch, prefixes: TitleRuns
-    ) -> Bool[Tensor, "batch time"]:
+        self,
+        screen: Screen,
+        readings: list[ReadHistory],
+        batch: Batch,
+        prefixes: TitleRuns,
+        allowance: Allowance,
+    ) -> tuple[Bool[Tensor, "batch time"], Bool[Tensor, " batch"]]:
         """The verdicts of the screen; it has the texts encoded that it is not sure without."""
         assert self.texts is not None and isinstance(self.model, IADSR)
         texts, model = self.texts, self.model
@@ -146,7 +164,8 @@ class Server:
         estimated = found.new_zeros(*batch.items.shape, found.shape[1])
         estimated[batch.valid] = found
         sizes = prefixes.ends - prefixes.starts
-        return screen.kept(model, batch, sizes, estimated, lambda where: texts.of_some(readings, prefixes, where))
+        exact = partial(texts.of_some, readings, prefixes)
+        return screen.kept(model, batch, sizes, estimated, exact, allowance)
 
     def _batch(self, readings: list[ReadHistory]) -> Batch:
         length = self.config.max_length
@@ -156,4 +175,7 @@ class Server:
         return Batch(torch.where(items > 0, 0, -1), items, torch.zeros_like(items), nobody)
 
 
+ESTIMATED = (
+    "some verdicts on this history are estimated; params exact: true has their texts encoded, which takes longer"
+)
 SEEN_ALL = "nothing left to recommend: every item of the catalogue is in the history"

@@ -14,7 +14,7 @@ from iadsr.errors import UserError
 from iadsr.models.denoisers.iadsr.model import IADSR
 from iadsr.sequences.windows import Batch
 from iadsr.serving import screen_fit
-from iadsr.serving.screen import Screen, bins, estimates, features, projections
+from iadsr.serving.screen import Allowance, Screen, bins, estimates, features, projections
 from iadsr.serving.screen_fit import fitted, largest, margins
 from iadsr.serving.texts import TitleRuns
 
@@ -53,7 +53,9 @@ class Asked:
 
 def screened(screen: Screen, model: IADSR, batch: Batch, estimated: Tensor) -> tuple[Tensor, int]:
     asked = Asked(batch)
-    return screen.kept(model, batch, sizes(batch), estimated, asked), int(asked.places.sum())
+    kept, sure = screen.kept(model, batch, sizes(batch), estimated, asked)
+    assert sure.all()
+    return kept, int(asked.places.sum())
 
 
 @pytest.mark.parametrize("changes", [{}, {"theta": 0.1}, {"theta": 1.0}, {"interests": "short"}, {"interests": "long"}])
@@ -82,6 +84,19 @@ def test_infinite_margins_ask_for_what_decides(theta: float) -> None:
     shut = (judged.probability == 1).masked_fill(~batch.valid, True).all(1)
     lengths = batch.valid.sum(1)
     assert count == int(torch.where(shut, 1, lengths).sum())
+
+
+@pytest.mark.parametrize("most", [0, 1, 50, 10**6])
+@torch.no_grad()
+def test_an_allowance_bounds_what_is_encoded(most: int) -> None:
+    """No more texts than allowed; whoever is sure has the exact verdicts, others those of the estimates."""
+    model, batch = iadsr("gru4rec", theta=-1.0), histories(0)
+    asked, estimated = Asked(batch), torch.randn_like(exact_projections(model, batch))
+    kept, sure = INFINITE.kept(model, batch, sizes(batch), estimated, asked, Allowance(most))
+    assert int(asked.places.sum()) <= most and bool(sure.all()) == (most == 10**6)
+    exact = model.judge(batch).kept
+    assert all(torch.equal(kept[row, batch.valid[row]], exact[row, batch.valid[row]]) for row in sure.nonzero()[:, 0])
+    assert most or not sure.any()
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ from iadsr.sequences.windows import Feed
 from iadsr.serving import server as module
 from iadsr.serving import texts
 from iadsr.serving.catalogue import CATALOGUE
+from iadsr.serving.screen import Screen
 from iadsr.serving.server import Answer, Server
 from iadsr.serving.texts import TextVectors, TitleRuns
 
@@ -280,6 +281,19 @@ def test_texts_seen_before_are_not_encoded_again(make: Make, monkeypatch: pytest
     first = server.recommend([["id1", "id2"]], 3)
     assert lists(server.recommend([["id1", "id2"], ["id1"]], 3))[0] == lists(first)[0]
     assert encoder.read == ["title 1", "title 1; title 2"]
+
+
+def test_a_request_has_a_limited_number_of_texts_encoded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With infinite margins every text is asked for: 2 of the first history, of which 1 is left for the second."""
+    monkeypatch.setattr(module, "MOST_TEXTS", 3)
+    screen = Screen(torch.zeros(LIMIT + 12, 2 * 6), torch.full((3, 8, 2), float("inf")), torch.tensor(float("inf")))
+    server, encoder = make(encodings={"prefixes": "joint"}, screen=screen, params={"theta": -1.0}), Lengths()
+    monkeypatch.setattr(TextVectors, "opened", lambda self: encoder)
+    monkeypatch.setattr(module, "estimates", lambda weights, found: torch.ones(len(found), 2 * 6))
+    histories = [["id1", "id2"], ["id3", "id4"]]
+    assert [answer.note for answer in server.recommend(histories, 3, exact=False)] == ["", module.ESTIMATED]
+    assert len(encoder.read) == 3
+    assert [answer.note for answer in server.recommend(histories, 3)] == ["", ""]
 
 
 @pytest.mark.parametrize("changes", [{"masks": "none"}, {"mask_at_test": False}])

@@ -167,7 +167,7 @@ def check_refusals(port: int, one: str) -> None:
         ({"params": {"k": True}}, "params: k: expected a whole number, found True"),
         ({"params": {"exclude_seen": 1}}, "params: exclude_seen: expected true or false, found 1"),
         ({"params": {"unknown": ["skip"]}}, "params: unknown: expected 'skip' or 'fail', found ['skip']"),
-        ({"params": {"top": 5}}, "params: no parameter 'top'; there are k, exclude_seen, unknown"),
+        ({"params": {"top": 5}}, "params: no parameter 'top'; there are k, exclude_seen, exact, unknown"),
         ({"params": [5]}, "params: expected an object, as {'k': 5}, found [5]"),
         ({"params": {"unknown": "fail"}}, "history 1: unknown item 'nope'; ids are those of the data set, as "),
         ({"dataframe_records": [{"histories": [one]}]}, "no column 'history'; give each row a list of item ids"),
