@@ -254,7 +254,7 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         read_reviews(path, Rejects())
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(REVIEWS.encode())[:-6] + b"\0" * 6])
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(REVIEWS.encode(), mtime=0)[:-6] + b"\0" * 6])
 def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "reviews.json.gz"
     path.write_bytes(content)
@@ -262,7 +262,7 @@ def test_a_corrupt_file(tmp_path: Path, content: bytes) -> None:
         read_reviews(path, Rejects())
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"", mtime=0)])
 @pytest.mark.parametrize("name", ["reviews_Few_5.json.gz", "meta_Few.json.gz"])
 def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
     """No bytes at all, which Python reads like a gzip file, and a gzip file of no bytes."""
