@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 MADE_WITH = ("dataset", "datasets.{dataset}.source")
+WRITTEN = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
 
 
 @app.command(epilog="Example: python -m stages.ingest --params params.yaml")
@@ -45,8 +46,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     metrics = _metrics(raw, rejects)
     own = {f"source/{name}": digest or "" for name, digest in digests_of_own(source, root / paths.WATCH_WORK).items()}
     _write(raw, rejects, metrics)
-    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
-    write_note(paths.RAW, own | digests_of(official), written, chosen(values, MADE_WITH))
+    write_note(paths.RAW, own | digests_of(official), WRITTEN, chosen(values, MADE_WITH))
     _summarise(lookup(values, "dataset"), metrics, raw)
 
 
@@ -96,8 +96,7 @@ def _summarise(dataset: str, metrics: dict[str, int], raw: Raw) -> None:
         + (f"; further rows of an item, left out: {raw.repeated_items:,}" if raw.repeated_items else "")
     )
     print(_order(raw))
-    written = (paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.INGEST_METRICS)
-    print(f"wrote {', '.join(map(str, written))}")
+    print(f"wrote {', '.join(map(str, WRITTEN))}")
 
 
 def _order(raw: Raw) -> str:

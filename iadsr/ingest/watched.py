@@ -34,26 +34,26 @@ def digests_of_own(source: SourceParams, memory: Path) -> dict[str, str | None]:
     """
     if not isinstance(source, Files):
         return {}
-    known = _remembered(memory)
-    found = {table: _digest(Path(getattr(source, table)), known) for table in TABLES}
-    write_json(memory, known)
+    before, now = _remembered(memory), dict[str, str]()
+    found = {table: _digest(Path(getattr(source, table)), before, now) for table in TABLES}
+    write_json(memory, now)
     return found
 
 
-def _digest(path: Path, known: dict[str, str]) -> str | None:
+def _digest(path: Path, before: dict[str, str], now: dict[str, str]) -> str | None:
     if path.is_dir():
         return text_digest(
-            *(part for file in all_files(path) for part in (str(file.relative_to(path)), _known(file, known)))
+            *(part for file in all_files(path) for part in (str(file.relative_to(path)), _known(file, before, now)))
         )
-    return _known(path, known) if path.is_file() else None
+    return _known(path, before, now) if path.is_file() else None
 
 
-def _known(path: Path, known: dict[str, str]) -> str:
-    """The file's digest, from `known` if it is as it was then."""
+def _known(path: Path, before: dict[str, str], now: dict[str, str]) -> str:
+    """The file's digest, from `before` if it is as it was then; also noted in `now`."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
-    known[key] = known.get(key) or file_digest(path)
-    return known[key]
+    now[key] = before.get(key) or file_digest(path)
+    return now[key]
 
 
 def _remembered(memory: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from iadsr.artifacts import read_json
 from iadsr.ingest.demo import Demo
 from iadsr.ingest.own_files import Columns, Files
 from iadsr.ingest.watched import digests_of_own, located
@@ -37,6 +38,14 @@ def test_the_digest_is_that_of_the_content(folder: Path) -> None:
     assert digests_of_own(source(folder), memory) == digests_of_own(source(folder), memory) == found
     (folder / "log.csv").write_text("aa")
     assert digests_of_own(source(folder), memory)["interactions"] != found["interactions"]
+
+
+def test_the_memory_does_not_grow(folder: Path) -> None:
+    """Two files, however often one of them changes."""
+    for text in ("a", "aa", "aaa"):
+        (folder / "log.csv").write_text(text)
+        digests_of_own(source(folder), folder / "memory.json")
+    assert len(read_json(folder / "memory.json")) == 2
 
 
 def test_a_folder_counts_with_all_its_parts(folder: Path) -> None:
