@@ -26,7 +26,7 @@ from iadsr.models.ranking import rank_targets
 from iadsr.models.recommender import Recommender
 from iadsr.params import group
 from iadsr.schemas import TEST, TRAIN
-from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.text_vectors import ItemVectors, PrefixVectors
 from iadsr.sequences.windows import Batch, Feed, Sequences, Windows, read_sequences
 from iadsr.train.checkpoint import Progress
 from iadsr.train.fit import TrainParams, start, train_epoch
@@ -139,12 +139,13 @@ class Workload:
 def opened(content: Item, folder: Path) -> Workload:
     """The workload that `content` asks for, on the data set that `prepared` has made in `folder`."""
     sequences = read_sequences(folder / paths.SEQUENCES)
-    reads_texts = DENOISERS[content["denoiser"]].traits.reads_texts
-    vectors = PrefixVectors(folder / paths.ENCODED) if reads_texts else None
+    traits = DENOISERS[content["denoiser"]].traits
+    kind = PrefixVectors if traits.reads_prefix_texts else ItemVectors
+    vectors = kind(folder / paths.ENCODED) if traits.reads_texts else None
     return assembled(content, sequences, sequences.item_count, vectors)
 
 
-def assembled(content: Item, sequences: Sequences, item_count: int, vectors: PrefixVectors | None = None) -> Workload:
+def assembled(content: Item, sequences: Sequences, item_count: int, vectors: ItemVectors | None = None) -> Workload:
     """A workload, put together as the stage `train` does it."""
     settings = group(content, "train", TrainParams)
     set_threads(settings.threads, "train.threads")
@@ -153,7 +154,7 @@ def assembled(content: Item, sequences: Sequences, item_count: int, vectors: Pre
     config = configured(content, settings.dim, sequences.users, item_count, manifest)
     model = build(config, Feed(sequences, vectors)).to(device)
     progress = start(model, settings, config.seed)
-    feed = Feed(sequences.to(device), vectors if model.traits.reads_prefix_texts else None)
+    feed = Feed(sequences.to(device), vectors)
     return Workload(model, feed, settings, config, progress)
 
 

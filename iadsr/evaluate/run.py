@@ -19,7 +19,7 @@ from iadsr.models.verdicts import judge_all
 from iadsr.params import Params, group
 from iadsr.provenance import checked, digests_of, read_note, require_params, require_same
 from iadsr.schemas import TEST, VALIDATION
-from iadsr.sequences.text_vectors import opened_encodings, require_encodings
+from iadsr.sequences.text_vectors import opened_prefixes, require_encodings
 from iadsr.sequences.windows import Feed, read_sequences
 from iadsr.serving.catalogue import read_catalogue, trained_encoder
 from iadsr.train.history import read_history
@@ -84,6 +84,6 @@ def opened(
         return Feed(sequences.to(device)), None
     encoder = trained_encoder(params, config.encodings)
     require_encodings(files.encoded, config.encodings)
-    vectors = opened_encodings(files.encoded, digests_of([files.sequences, files.items]), config.max_length)
+    vectors = opened_prefixes(files.encoded, digests_of([files.sequences, files.items]), config.max_length)
     vectors.require_rows(sequences.offsets.numpy(), sequences.item_count)
     return Feed(sequences.to(device), vectors), encoder

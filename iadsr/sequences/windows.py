@@ -21,7 +21,7 @@ from torch import Tensor
 from iadsr.artifacts import read_columns
 from iadsr.errors import UserError
 from iadsr.schemas import IS_NOISE, ITEM, POSITION, SEQUENCES, SPLIT, TEST, TRAIN, USER, VALIDATION
-from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.text_vectors import ItemVectors, PrefixVectors
 
 ROWS_AFTER_HISTORY = {
     TRAIN: 2,
@@ -176,10 +176,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Feed:
-    """Turns windows into batches on one device, with prefix vectors where the model asks for them."""
+    """Turns windows into batches on one device, with vectors of their prefixes where `vectors` has any."""
 
     sequences: Sequences
-    vectors: PrefixVectors | None = None
+    vectors: ItemVectors | None = None
 
     def batch(self, windows: Windows) -> Batch:
         offsets = torch.arange(int(windows.lengths.max()), device=windows.starts.device)
@@ -188,9 +188,11 @@ class Feed:
         items = torch.where(inside, self.sequences.items[rows.clamp(min=0)], 0)
         has_target = inside & (rows + 1 < windows.limits[:, None])
         targets = torch.where(has_target, self.sequences.items[(rows + 1).clamp(max=len(self.sequences.items) - 1)], 0)
-        text_vectors = None if self.vectors is None else self.vectors.rows(rows.cpu()).to(items.device)
         users = torch.searchsorted(self.sequences.offsets, windows.starts, right=True)
-        return Batch(rows, items, targets, users, text_vectors)
+        return Batch(rows, items, targets, users, self._of_prefixes(rows))
+
+    def _of_prefixes(self, rows: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time width"] | None:
+        return self.vectors.rows(rows.cpu()).to(rows.device) if isinstance(self.vectors, PrefixVectors) else None
 
     def shuffled(self, windows: Windows, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All windows once, in random order and in batches of even size, at most `size`.

@@ -16,7 +16,7 @@ from iadsr.models.denoisers.prefix_masks import seen
 from iadsr.models.recommender import Recommender
 from iadsr.provenance import digests_of
 from iadsr.schemas import TEST
-from iadsr.sequences.text_vectors import opened_encodings, require_encodings
+from iadsr.sequences.text_vectors import opened_prefixes, require_encodings
 from iadsr.sequences.windows import Batch, Feed, history_windows, read_sequences
 from iadsr.serving.screen import Screen, bins, estimates, features, levers, projections
 from iadsr.serving.texts import TitleRuns, reads_texts
@@ -42,7 +42,7 @@ def screen_of(model: Recommender, config: ModelConfig, sequences: Path, items: P
     require_encodings(encoded, config.encodings)
     data, vectors = (
         read_sequences(sequences),
-        opened_encodings(encoded, digests_of([sequences, items]), config.max_length),
+        opened_prefixes(encoded, digests_of([sequences, items]), config.max_length),
     )
     vectors.require_rows(data.offsets.numpy(), data.item_count)
     windows = history_windows(data, TEST, config.max_length)

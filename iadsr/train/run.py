@@ -24,7 +24,7 @@ from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import insertions, judge_all
 from iadsr.params import Params, chosen_dataset, group
 from iadsr.provenance import checked, chosen, digests_of, read_note, require_params
-from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings, require_recipe
+from iadsr.sequences.text_vectors import ItemVectors, opened_items, opened_prefixes, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
 from iadsr.train.fit import EpochReport, TrainParams, fit
@@ -70,7 +70,7 @@ class Training:
     device: torch.device
     config: ModelConfig
     sequences: Sequences
-    vectors: PrefixVectors | None
+    vectors: ItemVectors | None
     ids: RawIds
 
     @classmethod
@@ -87,12 +87,7 @@ class Training:
         require_params(filtered, read_note(filtered, "filter")["params"], params, "filter")
         sequences = read_sequences(files.sequences)
         ids = read_raw_ids(files.users, files.items, sequences)
-        vectors = None
-        if DENOISERS[chosen_denoiser(params)[0]].traits.reads_texts:
-            made_from = digests_of([files.sequences, files.items])
-            vectors = opened_encodings(files.encoded, made_from, dataset.max_length)
-            vectors.require_rows(sequences.offsets.numpy(), sequences.item_count)
-            require_recipe(files.encoded, vectors.manifest, params)
+        vectors = opened_vectors(params, files, sequences, dataset.max_length)
         manifest = vectors.manifest if vectors else None
         config = configured(params, settings.dim, sequences.users, sequences.item_count, manifest)
         config = config.model_copy(update={"inputs": inputs})
@@ -106,8 +101,7 @@ class Training:
 
     @cached_property
     def feed(self) -> Feed:
-        vectors = self.vectors if self.model.traits.reads_prefix_texts else None
-        return Feed(self.sequences.to(self.device), vectors)
+        return Feed(self.sequences.to(self.device), self.vectors)
 
     @property
     def work(self) -> Path:
@@ -141,6 +135,25 @@ class Training:
         shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
         remove_abandoned(self.files.work)
         return in_words(config, reports)
+
+
+def opened_vectors(params: Params, files: TrainFiles, sequences: Sequences, max_length: int) -> ItemVectors | None:
+    """The vectors that the chosen denoiser reads, with those of prefixes only where it reads these; None without any.
+
+    UserError for vectors that are missing, damaged, of other tables, or made otherwise than params.yaml says now.
+    """
+    traits = DENOISERS[chosen_denoiser(params)[0]].traits
+    if not traits.reads_texts:
+        return None
+    made_from = digests_of([files.sequences, files.items])
+    vectors = (
+        opened_prefixes(files.encoded, made_from, max_length)
+        if traits.reads_prefix_texts
+        else opened_items(files.encoded, made_from)
+    )
+    vectors.require_rows(sequences.offsets.numpy(), sequences.item_count)
+    require_recipe(files.encoded, vectors.manifest, params)
+    return vectors
 
 
 def machine_of(params: Params) -> tuple[TrainParams, torch.device]:

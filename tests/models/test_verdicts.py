@@ -23,6 +23,7 @@ from torch import Tensor
 from iadsr.models.denoisers.iadsr.model import IADSR
 from iadsr.models.recommender import Recommender, Verdicts
 from iadsr.models.verdicts import insertions, judge_all, training_rows
+from iadsr.sequences.text_vectors import PrefixVectors
 from iadsr.sequences.windows import Batch, Feed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +45,7 @@ def trained(**changes: Any) -> IADSR:
 
 def alone(model: IADSR, feed: Feed, rows: list[int]) -> Verdicts:
     """The verdicts of one window, by itself."""
-    assert feed.vectors is not None
+    assert isinstance(feed.vectors, PrefixVectors)
     index = torch.tensor([rows])
     items = feed.sequences.items[index]
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from small_models import SMALL_MANIFEST
 from iadsr.artifacts import write_array
 from iadsr.errors import UserError
 from iadsr.provenance import digest_of, write_sealed
-from iadsr.sequences.text_vectors import PrefixVectors, opened_encodings, read_manifest, require_recipe
+from iadsr.sequences.text_vectors import (
+    ItemVectors,
+    PrefixVectors,
+    opened_items,
+    opened_prefixes,
+    read_manifest,
+    require_recipe,
+)
 
 
 @pytest.fixture
@@ -27,6 +35,17 @@ def folder(tmp_path: Path) -> Path:
     content = {**SMALL_MANIFEST, "dim": 2, "max_length": 32, **made}
     write_sealed(tmp_path / "manifest.json", content)
     return tmp_path
+
+
+@pytest.fixture
+def items_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same item vectors, as they are written for a denoiser that reads no prefixes."""
+    alone = tmp_path_factory.mktemp("alone")
+    shutil.copy(folder / "items.npy", alone)
+    of_items = {"encoder": "small", "dim": 2, "computed_in": "float32", "item_template": "{title}", "prefixes": "none"}
+    made = {"sha256": {"items.npy": digest_of(alone / "items.npy")}, "inputs": {"filtered/sequences.parquet": "a"}}
+    write_sealed(alone / "manifest.json", {**of_items, **made, "texts": 1, "tokens": 5})
+    return alone
 
 
 def test_rows_and_padding(folder: Path) -> None:
@@ -69,6 +88,46 @@ def test_made_for_other_sequences(folder: Path) -> None:
         vectors.require_rows(np.array([0, 2, 4]), 1)
 
 
+def test_items_are_read_alike_with_prefixes_beside_them_and_without(folder: Path, items_alone: Path) -> None:
+    """To the last word of what a model keeps of their manifest: how many texts were encoded plays no part."""
+    beside, alone = (opened_items(each, {"filtered/sequences.parquet": "a"}) for each in (folder, items_alone))
+    assert beside.items.tolist() == alone.items.tolist() == [[0, 0], [5, 6]]
+    assert beside.manifest == alone.manifest and beside.manifest["sha256"].keys() == {"items.npy"}
+
+
+@pytest.mark.parametrize("name", ["prefixes.npy", "rows.npy"])
+def test_items_need_no_file_of_prefixes(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    opened_items(folder, {"filtered/sequences.parquet": "a"}).require_rows(np.array([0, 1000]), 1)
+
+
+def test_items_are_checked_as_prefixes_are(items_alone: Path) -> None:
+    with pytest.raises(UserError, match=r"items.npy: 2 rows, but the sequences need 4; run the stage `encode`"):
+        ItemVectors(items_alone).require_rows(np.array([0, 4]), 3)
+    with pytest.raises(UserError, match=r"made from another filtered/sequences.parquet"):
+        opened_items(items_alone, {"filtered/sequences.parquet": "b"})
+    write_array(items_alone / "items.npy", np.zeros((2, 2), dtype=np.float16))
+    with pytest.raises(UserError, match=r"items.npy: missing, or not as manifest.json describes it"):
+        opened_items(items_alone, {"filtered/sequences.parquet": "a"})
+
+
+def test_a_reader_of_prefixes_refuses_a_folder_without(items_alone: Path) -> None:
+    said = r"holds no vectors of prefixes, which this denoiser reads; run the stage `encode` again \(`dvc repro encode`"
+    with pytest.raises(UserError, match=said):
+        PrefixVectors(items_alone)
+    with pytest.raises(UserError, match=said):
+        opened_prefixes(items_alone, {"filtered/sequences.parquet": "a"}, 32)
+
+
+def test_a_reader_of_items_asks_nothing_of_prefixes(folder: Path) -> None:
+    """The folder has means and "; ": of the templates only that of items counts."""
+    encode = {"prefixes": "joint", "separator": "|", "prefix_template": "Seen: {titles}", "item_template": "{title}"}
+    manifest, given = ItemVectors(folder).manifest, {"encoder": "small", "encoders": {"small": {}}}
+    require_recipe(folder, manifest, {**given, "encode": encode})
+    with pytest.raises(UserError, match=r"made with encode\.item_template: '{title}', but"):
+        require_recipe(folder, manifest, {**given, "encode": {**encode, "item_template": "a {title}"}})
+
+
 @pytest.mark.parametrize(
     ("params", "key"),
     [
@@ -94,11 +153,11 @@ def test_made_for_prefixes_of_another_length(folder: Path) -> None:
 
 
 def test_made_from_other_tables(folder: Path) -> None:
-    opened_encodings(folder, {"filtered/sequences.parquet": "a"}, 32)
+    opened_prefixes(folder, {"filtered/sequences.parquet": "a"}, 32)
     with pytest.raises(
         UserError, match=r"made from another filtered/sequences.parquet than is there now; run `dvc rep"
     ):
-        opened_encodings(folder, {"filtered/sequences.parquet": "b"}, 32)
+        opened_prefixes(folder, {"filtered/sequences.parquet": "b"}, 32)
 
 
 @pytest.mark.parametrize("name", ["items.npy", "prefixes.npy", "rows.npy"])
@@ -106,7 +165,7 @@ def test_a_changed_array_is_named(folder: Path, name: str) -> None:
     """Of the same shape and type, so that nothing but its digest tells."""
     write_array(folder / name, np.zeros_like(np.load(folder / name)))
     with pytest.raises(UserError, match=rf"{name}: missing, or not as manifest.json describes it; run the stage"):
-        opened_encodings(folder, {"filtered/sequences.parquet": "a"}, 32)
+        opened_prefixes(folder, {"filtered/sequences.parquet": "a"}, 32)
 
 
 def test_parts_that_do_not_fit_each_other(folder: Path) -> None:

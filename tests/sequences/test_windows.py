@@ -15,6 +15,7 @@ from small_models import sequences_of, write_means
 
 from iadsr.errors import UserError
 from iadsr.schemas import TEST, TRAIN, VALIDATION
+from iadsr.sequences.text_vectors import ItemVectors
 from iadsr.sequences.windows import (
     Batch,
     Feed,
@@ -208,6 +209,12 @@ def test_text_encodings_by_row(tmp_path: Path) -> None:
     )
     with pytest.raises(IndexError, match="test target"):
         feed.batch(Windows(torch.tensor([3]), torch.tensor([1]), torch.tensor([4])))
+
+
+def test_item_vectors_are_no_part_of_a_batch(tmp_path: Path) -> None:
+    write_means(tmp_path, TWO_USERS)
+    batch = Feed(TWO_USERS, ItemVectors(tmp_path)).batch(history_windows(TWO_USERS, TEST, 2))
+    assert batch.text_vectors is None
 
 
 def test_shortest_first_covers_all_windows() -> None:
