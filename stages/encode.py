@@ -1,4 +1,4 @@
-"""Stage `encode`: item titles and histories -> text vectors of items and prefixes (Eq. 3-5)."""
+"""Stage `encode`: item titles and histories -> text vectors of items, and of prefixes if they are read (Eq. 3-5)."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Tflops = Annotated[
 @app.command(epilog=EXAMPLE)
 @reports_errors
 def main(params: ParamsFile = paths.PARAMS, estimate: Estimate = False, tflops: Tflops = None) -> None:
-    """Turn data/filtered into data/encoded: a vector for each item's title and for each prefix of a history.
+    """Turn data/filtered into data/encoded: a vector for each item's title and, if `denoiser` reads them, each prefix.
 
-    Reads `encoder`, `encoders.<encoder>`, `encode` and `datasets.<dataset>.max_length`. What was encoded stays in
-    .cache/encode: a run that was killed goes on when the same command is given again, and of other data only the new
-    texts are encoded. Under torchrun, srun or in a SLURM array each process encodes its share into the same folder, and
-    the first one writes data/encoded.
+    Reads `denoiser`, `encoder`, `encoders.<encoder>`, `encode` and `datasets.<dataset>.max_length`. What was encoded
+    stays in .cache/encode: a run that was killed goes on when the same command is given again, and of other data only
+    the new texts are encoded. Under torchrun, srun or in a SLURM array each process encodes its share into the same
+    folder, and the first one writes data/encoded.
     """
     from iadsr.encode.estimate import estimated
     from iadsr.encode.fill import RecipeEncoder

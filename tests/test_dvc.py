@@ -164,6 +164,11 @@ def test_a_knob_is_of_its_own_method(
     assert stale(command) == expected
 
 
+def test_a_denoiser_that_reads_no_prefixes_has_others_encoded(project: Path, command: Command) -> None:
+    set_params(project, {"denoiser": "text_rule"})
+    assert stale(command) == {"encode", "train"}
+
+
 def test_code_of_reports_makes_nothing_stale(project: Path, command: Command) -> None:
     with open(project / "stages" / "report.py", "a") as file:
         file.write("# a comment\n")

@@ -17,6 +17,8 @@ from dvc.utils.hydra import apply_overrides
 from import_closure import ROOT, import_closure, imported, running_nodes
 from ruamel.yaml import YAML
 
+from iadsr.encode.recipe import READ_PREFIXES
+from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.params import lookup, read_params
 from stages import paths
 
@@ -166,6 +168,11 @@ def test_encoding_does_not_depend_on_models_or_metrics() -> None:
     assert not [path for path in closure("encode") for room in far if path.startswith(f"iadsr/{room}/")]
 
 
+def test_encoding_knows_which_denoisers_read_prefixes() -> None:
+    assert {name for name, method in DENOISERS.items() if method.traits.reads_prefix_texts} == READ_PREFIXES
+    assert all(method.traits.reads_texts for name, method in DENOISERS.items() if name in READ_PREFIXES)
+
+
 def test_plots_are_drawn_from_outputs() -> None:
     outputs = [path for stage in STAGES for path in OUTPUTS[stage]]
     for plot in PIPELINE["plots"]:
@@ -223,7 +230,7 @@ def test_theta_is_of_train_alone() -> None:
 
 def test_seeds_and_settings_of_training_are_not_of_earlier_stages() -> None:
     for stage in ("ingest", "filter", "encode"):
-        own = {"noise"} if stage == "filter" else set()
+        own = {"filter": {"noise"}, "encode": {"denoiser"}}.get(stage, set())
         assert {key.split(".")[0] for key in PIPELINE["stages"][stage].get("params", [])} <= {
             "dataset",
             "datasets",

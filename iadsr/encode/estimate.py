@@ -33,11 +33,12 @@ def estimated(corpus: Corpus, recipe: Recipe, lazy: LazyEncoder, work: Path, tfl
     lengths[new], new_cut, padded = counted(encoder, [texts[number] for number in new], budget.tokens)
     lengths[held], held_cut, _ = counted(encoder, [texts[number] for number in np.flatnonzero(held)], budget.tokens)
     row = 2 * encoder.dim
-    asked = numbers[len(corpus.titles) :]
-    prefixes = len(np.unique(asked)) if recipe.prefixes_are_texts else np.count_nonzero(corpus.usable)
-    together = ", a history's prefixes computed together" if recipe.settings.sharing_separator else ""
+    means = np.count_nonzero(corpus.usable) if recipe.prefixes == "mean" else 0
+    prefixes = len(np.unique(numbers[len(corpus.titles) :])) + means
+    together = ", a history's prefixes computed together" if recipe.sharing_separator else ""
     lines = [
-        f"texts            {len(numbers):>15,}   distinct {len(texts):,}, not encoded yet {len(new):,}",
+        f"texts            {len(numbers):>15,}   distinct {len(texts):,}, not encoded yet {len(new):,}"
+        f"{recipe.why_no_prefixes}",
         f"tokens           {int(lengths[numbers].sum()):>15,}   of distinct texts {int(lengths.sum()):,}, "
         f"not encoded yet {int(lengths[new].sum()):,}",
         f"with padding     {padded:>15,}   in batches of at most {budget.tokens:,} tokens{together}",

@@ -58,8 +58,8 @@ class RecipeEncoder:
             "dtype": str(dtype).removeprefix("torch."),
             "device": device.type,
         }
-        if recipe.settings.sharing_separator:
-            self.identity[SHARED] = {"separator": recipe.settings.sharing_separator, "method": METHOD}
+        if recipe.sharing_separator:
+            self.identity[SHARED] = {"separator": recipe.sharing_separator, "method": METHOD}
         self._encoder: Encoder | None = None
         self._opening = threading.Lock()  # a shard is tokenized while another is computed
 
@@ -73,7 +73,7 @@ class RecipeEncoder:
     def open(self) -> Encoder:
         with self._opening:
             if self._encoder is None:
-                separator = self.recipe.settings.sharing_separator
+                separator = self.recipe.sharing_separator
                 self._encoder = registry.open_encoder(self.recipe.spec, self.device, self.dtype, separator)
             return self._encoder
 
@@ -90,7 +90,7 @@ def in_this_process(ranks: int = 1) -> Engine:
 
 
 def all_texts(corpus: Corpus, recipe: Recipe) -> Iterator[str]:
-    """The texts to encode: the titles, followed by the prefixes unless these are means."""
+    """The texts to encode: the titles, followed by the prefixes unless these are means, or not read."""
     wording = recipe.settings.wording
     yield from map(wording.of_item, corpus.titles)
     if recipe.prefixes_are_texts:

@@ -13,6 +13,11 @@ from iadsr.encode.texts import TITLE_MARK, TITLES_MARK, Wording
 from iadsr.errors import UserError
 from iadsr.params import Group, Params, choice, chosen_dataset, group
 
+# The denoisers that read the text of prefixes. The models say so themselves, but are not imported here: a change of
+# their code must not encode anything again.
+READ_PREFIXES = frozenset({"iadsr"})
+NO_PREFIXES = "none"  # what a manifest says of prefixes where there are vectors of items alone
+
 
 class EncodeParams(Group):
     """`encode` of params.yaml."""
@@ -52,11 +57,6 @@ class EncodeParams(Group):
     def wording(self) -> Wording:
         return wording_of(self.templates)
 
-    @property
-    def sharing_separator(self) -> str:
-        """The separator behind which texts computed together go on; empty: each text is computed alone."""
-        return separator_of({"prefixes": self.prefixes, **self.templates})
-
     def budget(self, device: str) -> int:
         """Tokens in a batch; chosen here, a CPU's batch stays within its caches (1024: 1.4 times 8192's speed)."""
         return self.batch_tokens or (1024 if device == "cpu" else 16384)
@@ -74,40 +74,55 @@ def separator_of(manifest: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that params.yaml says about the vectors: the encoder's name and parameters, and how prefixes are cut."""
+    """All that params.yaml says about the vectors: the encoder, how prefixes are cut, and who is to read them."""
 
     name: str
     spec: EncoderParams
     settings: EncodeParams
     max_length: int
+    denoiser: str
 
     @classmethod
     def of(cls, params: Params) -> Recipe:
         """The recipe in params.yaml; UserError for wrong parameters."""
         name = choice(params, "encoder", "encoders")
         settings, dataset = group(params, "encode", EncodeParams), chosen_dataset(params)[1]
-        return cls(name, encoder_params(params, name), settings, dataset.max_length)
+        denoiser = choice(params, "denoiser", "denoisers")
+        return cls(name, encoder_params(params, name), settings, dataset.max_length, denoiser)
 
     def __post_init__(self) -> None:
-        if self.settings.sharing_separator and self.spec.pooling == "cls":
+        if self.sharing_separator and self.spec.pooling == "cls":
             raise UserError(
                 f"params.yaml: encode.prefixes: shared, but encoders.{self.name}.pooling is cls, and the first token "
                 "sees the first item alone; use pooling: mean, or prefixes: joint"
             )
 
     @property
+    def prefixes(self) -> str:
+        """`encode.prefixes`; none, whatever that is, where the denoiser reads no prefixes."""
+        return self.settings.prefixes if self.denoiser in READ_PREFIXES else NO_PREFIXES
+
+    @property
     def prefixes_are_texts(self) -> bool:
-        return self.settings.prefixes != "mean"
+        return self.prefixes in ("joint", "shared")
+
+    @property
+    def sharing_separator(self) -> str:
+        """The separator behind which texts computed together go on; empty: each text is computed alone."""
+        return separator_of({**self.settings.templates, "prefixes": self.prefixes})
+
+    @property
+    def why_no_prefixes(self) -> str:
+        """What a person is told where no prefixes are encoded; else nothing."""
+        return f"; no prefixes, as denoiser {self.denoiser} reads none" if self.prefixes == NO_PREFIXES else ""
 
 
 def manifest(recipe: Recipe) -> dict[str, Any]:
     """How the arrays were made, as far as params.yaml says; nothing in it names this machine or this day."""
-    return {
-        **described(recipe.name, recipe.spec),
-        **recipe.settings.templates,
-        "prefixes": recipe.settings.prefixes,
-        "max_length": recipe.max_length,
-    }
+    texts = {**recipe.settings.templates, "max_length": recipe.max_length}
+    if recipe.prefixes == NO_PREFIXES:
+        texts = {"item_template": recipe.settings.item_template}
+    return {**described(recipe.name, recipe.spec), **texts, "prefixes": recipe.prefixes}
 
 
 def described(name: str, spec: EncoderParams) -> dict[str, Any]:

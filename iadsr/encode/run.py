@@ -22,7 +22,7 @@ def encode_all(folder: Path, corpus: Corpus, lazy: RecipeEncoder, recipe: Recipe
         f"{recipe.name} on {lazy.device.type} ({lazy.identity['dtype']}): {counts.texts:,} texts, "
         f"{counts.distinct_texts:,} distinct, {new:,} of them new, {counts.tokens:,} tokens, "
         f"{counts.truncated_texts:,} cut to their newest {recipe.spec.max_tokens} tokens, {dim} dimensions, "
-        f"{time.perf_counter() - began:.0f} s"
+        f"{time.perf_counter() - began:.0f} s{recipe.why_no_prefixes}"
     )
 
 

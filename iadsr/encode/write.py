@@ -43,11 +43,12 @@ class Written(NamedTuple):
 def write_encoded(
     folder: Path, corpus: Corpus, lazy: LazyEncoder, recipe: Recipe, work: Path, engine: Engine | None = None
 ) -> Written:
-    """Encode all titles and prefixes of `corpus` into `folder`, which appears whole or not at all.
+    """Encode the titles of `corpus`, and prefixes if they are read, into `folder`, which appears whole or not at all.
 
     items.npy [items + 1, dim] float16: row i is item i's title (Eq. 3), row 0 is zeros.
     prefixes.npy [distinct, dim] float16: the prefixes (Eq. 4-5), in the order of their first row.
     rows.npy [rows] int32: the row of prefixes.npy for each row of the sequences, -1 where no split may use it.
+        Where the denoiser reads no prefixes, neither of the two is there, not even from before.
     manifest.json: how they were made, and the checksums of the arrays; these agree in two runs whose batches held the
     same texts, that is where the store held the same before, on equal hardware.
 
@@ -89,7 +90,7 @@ def write_arrays(
         _write_items(into, found.vectors, of_item)
         if recipe.prefixes_are_texts:
             _write_prefixes(into, corpus, found.vectors, of_prefix)
-        else:
+        elif recipe.prefixes == "mean":
             _write_means(into, corpus, recipe.max_length)
         sums = {path.name: digest_of(path) for path in sorted(into.iterdir())}
         shape = {"dim": found.vectors.shape[1], "dtype": "float16", "sha256": sums, "inputs": corpus.made_from}

@@ -134,8 +134,8 @@ def require_noted(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def require_encodings(folder: Path, trained_with: dict[str, Any]) -> None:
-    """UserError unless `folder` holds the encodings of the manifest that a model was trained with."""
-    if read_manifest(folder) != trained_with:
+    """UserError unless `folder` holds the encodings, also of prefixes, with whose manifest a model was trained."""
+    if read_manifest_of_prefixes(folder) != trained_with:
         raise UserError(f"{folder}: made anew since the model was trained; run `dvc repro train` again")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def weights(model: str) -> tuple[Recipe, RecipeEncoder]:
             "threads": 1, "engine": "ray", "actors": 2,
         }
     )  # fmt: skip
-    recipe = Recipe("tiny", TransformerEncoderParams(kind="transformer", model=model, max_tokens=48), settings, 4)
+    spec = TransformerEncoderParams(kind="transformer", model=model, max_tokens=48)
+    recipe = Recipe("tiny", spec, settings, 4, "iadsr")
     return recipe, RecipeEncoder(recipe, torch.device("cpu"), torch.float32)
 
 
@@ -131,7 +133,7 @@ def test_more_actors_than_the_cluster_has_room_for(
 ) -> None:
     monkeypatch.setattr(cache, "SHARD", 8)
     recipe, source = weights(tiny_bert)
-    many = Recipe(recipe.name, recipe.spec, recipe.settings.model_copy(update={"actors": 3}), recipe.max_length)
+    many = replace(recipe, settings=recipe.settings.model_copy(update={"actors": 3}))
     with pytest.raises(UserError, match=r"encode.actors: 3, but the cluster has 2 CPUs"):
         write_encoded(tmp_path / "out", corpus, source, many, tmp_path / "work", RayEngine(many))
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,23 @@ from iadsr.encode.encoders.interface import Tokens, TransformerEncoderParams
 from iadsr.encode.fill import distinct
 from iadsr.encode.recipe import EncodeParams, Recipe
 from iadsr.encode.texts import Corpus
-from iadsr.encode.write import write_encoded
+from iadsr.encode.write import TextCounts, write_encoded
 from iadsr.errors import UserError
 from iadsr.provenance import read_sealed
 
 
-def recipe(prefixes: str = "joint", batch_tokens: int = 8, max_length: int = 2, model: str = "letters") -> Recipe:
+def recipe(
+    prefixes: str = "joint",
+    batch_tokens: int = 8,
+    max_length: int = 2,
+    model: str = "letters",
+    denoiser: str = "iadsr",
+) -> Recipe:
     settings = EncodeParams.model_validate(
         {"prefixes": prefixes, "separator": "-", "batch_tokens": batch_tokens, "dtype": "float32"}
     )
     spec = TransformerEncoderParams(kind="transformer", model=model, max_tokens=8)
-    return Recipe("tiny", spec, settings, max_length)
+    return Recipe("tiny", spec, settings, max_length, denoiser)
 
 
 @pytest.fixture
@@ -63,6 +70,37 @@ def test_mean_by_hand(tmp_path: Path, corpus: Corpus) -> None:
     prefixes, rows = np.load(tmp_path / "out/prefixes.npy"), np.load(tmp_path / "out/rows.npy")
     assert prefixes.tolist() == [[1, 1], [1.5, 2.5], [1.5, 2.5], [1, 1], [1.5, 2.5]]
     assert rows.tolist() == [0, 1, 2, -1, 3, 4, -1]
+
+
+@pytest.mark.parametrize("prefixes", ["joint", "shared", "mean"])
+def test_items_alone_by_hand(tmp_path: Path, corpus: Corpus, prefixes: str) -> None:
+    """A denoiser that reads no prefixes has none encoded: of the titles a, bb, a, ccc three are distinct."""
+    encoder, made = Letters(), recipe(prefixes, denoiser="text_rule")
+    counts = write_encoded(tmp_path / "out", corpus, encoder, made, tmp_path / "work").counts
+    assert sorted(encoder.encoded) == ["a", "bb", "ccc"] and counts == TextCounts(4, 3, 6, 0)
+    assert sorted(digests(tmp_path / "out")) == ["items.npy", "manifest.json"]
+    assert np.load(tmp_path / "out/items.npy").tolist() == [[0, 0], [1, 1], [2, 4], [1, 1], [3, 9]]
+
+
+@pytest.mark.parametrize("prefixes", ["joint", "mean"])
+def test_prefixes_of_an_earlier_encoding_do_not_stay(tmp_path: Path, corpus: Corpus, prefixes: str) -> None:
+    """Without them the folder is as if they had never been there; nor do they change the vectors of items."""
+    made, alone = recipe(prefixes), recipe(prefixes, denoiser="none")
+    write_encoded(tmp_path / "out", corpus, Letters(), made, tmp_path / "work")
+    before = digests(tmp_path / "out")
+    assert write_encoded(tmp_path / "out", corpus, Letters(), alone, tmp_path / "work").new_texts == 0
+    write_encoded(tmp_path / "fresh", corpus, Letters(), alone, tmp_path / "elsewhere")
+    assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
+    assert digests(tmp_path / "out")["items.npy"] == before["items.npy"]
+
+
+def test_how_prefixes_would_be_made_is_not_noted_where_there_are_none(tmp_path: Path, corpus: Corpus) -> None:
+    """So another separator or max_length trains nothing again that reads items alone."""
+    for name, made in {"one": recipe("mean", denoiser="none"), "other": recipe(max_length=9, denoiser="none")}.items():
+        write_encoded(tmp_path / name, corpus, Letters(), made, tmp_path / "work")
+    assert digests(tmp_path / "one") == digests(tmp_path / "other")
+    found = read_sealed(tmp_path / "one/manifest.json", "encode")
+    assert found["prefixes"] == "none" and not {"prefix_template", "separator", "max_length"} & set(found)
 
 
 def test_each_distinct_text_is_encoded_once(tmp_path: Path, corpus: Corpus) -> None:
@@ -120,20 +158,20 @@ def test_manifest_is_the_same_everywhere(tmp_path: Path, corpus: Corpus) -> None
     }
 
 
-@pytest.mark.parametrize("prefixes", ["joint", "mean"])
+@pytest.mark.parametrize(("prefixes", "denoiser"), [("joint", "iadsr"), ("mean", "iadsr"), ("joint", "none")])
 @pytest.mark.parametrize("lived", [0, 1, 2])
 def test_a_killed_run_goes_on(
-    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, prefixes: str, lived: int
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, prefixes: str, denoiser: str, lived: int
 ) -> None:
     """Shards of one text and one batch each: after k batches, k texts need not be encoded again."""
     monkeypatch.setattr(cache, "SHARD", 1)
-    whole = Letters()
-    write_encoded(tmp_path / "whole", corpus, whole, recipe(prefixes), tmp_path / "elsewhere")
+    whole, made = Letters(), recipe(prefixes, denoiser=denoiser)
+    write_encoded(tmp_path / "whole", corpus, whole, made, tmp_path / "elsewhere")
     with pytest.raises(KeyboardInterrupt):
-        write_encoded(tmp_path / "out", corpus, Letters(lived), recipe(prefixes), tmp_path / "work")
+        write_encoded(tmp_path / "out", corpus, Letters(lived), made, tmp_path / "work")
     assert not (tmp_path / "out").exists()
     rest = Letters()
-    write_encoded(tmp_path / "out", corpus, rest, recipe(prefixes), tmp_path / "work")
+    write_encoded(tmp_path / "out", corpus, rest, made, tmp_path / "work")
     assert rest.encoded == whole.encoded[lived:]
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
@@ -146,7 +184,7 @@ def test_templates(tmp_path: Path, corpus: Corpus) -> None:
     made = recipe()
     settings = made.settings.model_copy(update={"item_template": "{}z{title}", "prefix_template": "y{titles}"})
     encoder = Letters()
-    made = Recipe(made.name, made.spec, settings, made.max_length)
+    made = replace(made, settings=settings)
     write_encoded(tmp_path / "out", corpus, encoder, made, tmp_path / "work")
     assert sorted(encoder.encoded) == sorted(["za", "zbb", "zccc", "ya", "yabb", "ybba"])
     assert read_sealed(tmp_path / "out/manifest.json", "encode")["item_template"] == "{}z{title}"

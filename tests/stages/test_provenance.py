@@ -64,6 +64,32 @@ def test_encodings_of_another_recipe(copy: Path, stage: str) -> None:
     refused(stage, "data/encoded: made anew since the model was trained; run `dvc repro train` again")
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate", "recommend"])
+def test_prefixes_that_were_not_encoded(copy: Path, stage: str) -> None:
+    """As after `encode` by hand for another denoiser; encoded again they are as the model was trained with them."""
+    before = digests(paths.ENCODED)
+    change(denoiser="text_rule")
+    run("encode")
+    change(denoiser="iadsr")
+    refused(
+        stage,
+        "data/encoded: holds no vectors of prefixes, which this denoiser reads; run the stage `encode` again (`dvc rep",
+    )
+    run("encode")
+    assert digests(paths.ENCODED) == before
+
+
+def test_items_are_the_same_training_beside_prefixes_and_alone(copy: Path) -> None:
+    """However prefixes would be made, as params.yaml has it, plays no part; nor does it for the report."""
+    change(denoiser="text_rule", train__max_epochs=1, encode__prefixes="joint", encode__separator=" | ")
+    run("train", "evaluate")
+    before = digests(paths.MODEL, paths.HISTORY, paths.DENOISED)
+    assert "has changed" not in invoke("report").stdout
+    run("encode", "train", "evaluate")
+    assert digests(paths.MODEL, paths.HISTORY, paths.DENOISED) == before
+    assert "has changed" not in invoke("report").stdout
+
+
 def test_metrics_of_another_model(copy: Path) -> None:
     change(seed=1)
     run("train")

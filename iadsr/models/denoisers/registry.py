@@ -1,7 +1,7 @@
 """Which denoisers there are.
 
 To add one: its file, a line here and its import, its entry in `denoisers` of params.yaml, a test, a row in
-docs/rivals.md.
+docs/rivals.md; if it reads the text of prefixes, its name in `READ_PREFIXES` of iadsr/encode/recipe.py.
 """
 
 from __future__ import annotations
