@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from iadsr.artifacts import file_digest, replacing_folder, text_digest
+from iadsr.encode.recipe import Recipe
 from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.params import ParamsError, choice, lookup, read_params, read_yaml
@@ -64,7 +65,7 @@ def change(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def prepared(content: dict[str, Any]) -> Path:
-    """A folder with data/filtered, and with data/encoded where the denoiser reads texts; made at the first call.
+    """A folder with data/filtered, and with as much of data/encoded as the denoiser reads; made at the first call.
 
     It is made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
     """
@@ -83,7 +84,7 @@ def key(content: dict[str, Any], stages: list[str]) -> str:
         raise UserError("--dataset: your own files cannot be measured, only generated and official data sets")
     read: list[Any] = [dataset, *(content[name] for name in ("ingest", "filter", "noise"))]
     if "encode" in stages:
-        read += [content["encode"], content["encoder"], content["encoders"]]
+        read += [content["encode"], content["encoder"], content["encoders"], Recipe.of(content).prefixes]
     listed = read_yaml(ROOT / "dvc.yaml")["stages"]
     places = {
         ROOT / place for stage in stages for place in listed[stage]["deps"] if place.startswith(("iadsr", "stages"))

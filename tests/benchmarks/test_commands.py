@@ -161,6 +161,15 @@ def test_data_sets_are_made_once(quick: None, monkeypatch: pytest.MonkeyPatch) -
     assert prepared.key(content, ["ingest", "filter"])[:12] not in folder.name
 
 
+def test_the_denoiser_decides_whether_prefixes_are_there() -> None:
+    """IADSR must not find the vectors of the text rule, whose items another such denoiser may share."""
+    content = prepared.parameters({"dataset": "demo", "denoiser": "text_rule"}, [])
+    alone, beside, shared = (
+        prepared.key({**content, "denoiser": name}, ["filter", "encode"]) for name in ("text_rule", "iadsr", "adt")
+    )
+    assert alone == shared != beside
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
