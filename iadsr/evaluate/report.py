@@ -41,8 +41,9 @@ class EvaluateParams(Group):
 
 
 Table = list[dict[str, Any]]
-OF_NOISE = ("noise_auc", "noise_precision", "noise_recall")
-BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch", "epochs")
+OF_BUCKETS = ("noise_auc", "noise_precision", "noise_recall")
+OF_NOISE = ("noise_auc", "noise_precision", "noise_precision_at_share", "noise_calibration_error")
+BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch")
 
 
 def evaluated(
@@ -74,7 +75,7 @@ def evaluated(
         for name in (metric_name("ndcg", settings.cutoffs[0], "unfiltered"), "drop_ratio", "drop_ratio_expected"):
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     for row in tables.get("noise_equal_interactions", ()):
-        for name in OF_NOISE:
+        for name in OF_BUCKETS:
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     return metrics, tables
 

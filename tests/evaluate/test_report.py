@@ -44,8 +44,9 @@ def test_what_people_compare_is_at_one_cutoff(cutoffs: list[int], shown: int) ->
     numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings)
     accuracies = {f"test_{name}_{shown}_{protocol}" for name in ("hr", "ndcg") for protocol in PROTOCOLS}
     accuracies |= {f"validation_ndcg_{shown}_unfiltered"}
-    others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_recall"}
-    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3, "epochs": 13}
+    others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_precision_at_share"}
+    others |= {"noise_calibration_error"}
+    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3}
     assert compared({**numbers, "best_epoch": 3, "epochs": 13}) == expected
 
 
