@@ -71,19 +71,19 @@ def by_popularity(rows: list[dict[str, Any]], cutoff: int, name: str) -> alt.Lay
         y=alt.Y(f"{metric}:Q", title=f"test NDCG@{cutoff}, unfiltered", axis=alt.Axis(titleColor=ORANGE, grid=False))
     )
     layers = alt.layer(bars, line).resolve_scale(y="independent")
-    return layers.properties(width=WIDTH, height=HEIGHT, title=bucket_title(name))
+    return layers.properties(width=WIDTH, height=HEIGHT, title=f"Popularity buckets with equal {read_as(name)}")
 
 
 def noise_by_popularity(rows: list[dict[str, Any]], name: str) -> alt.LayerChart:
     """`noise_by` popularity bucket of the item."""
-    return noise_by(alt.X("bucket:O", title=HOTTEST), rows, bucket_title(name))
+    return noise_by(alt.X("bucket:O", title=HOTTEST), rows, f"Known noise by popularity, equal {read_as(name)}")
 
 
 def noise_by_length(rows: list[dict[str, Any]]) -> alt.LayerChart:
     """`noise_by` length of the training part of the history."""
     spans = [row | {"span": "-".join(str(end) for end in sorted({row["shortest"], row["longest"]}))} for row in rows]
     x = alt.X("span:O", title="length of the training history", sort=None)
-    return noise_by(x, spans, "Histories of like length")
+    return noise_by(x, spans, "Known noise by length of history")
 
 
 def noise_by(x: alt.X, rows: list[dict[str, Any]], title: str) -> alt.LayerChart:
@@ -130,5 +130,6 @@ def scores(rows: list[dict[str, Any]]) -> alt.Chart:
     return areas.properties(width=WIDTH, height=HEIGHT, title="Scores of known noise and of the rest")
 
 
-def bucket_title(name: str) -> str:
-    return f"Popularity buckets with equal {name.rsplit('_', 1)[1]}"
+def read_as(name: str) -> str:
+    """The reading of "equal-frequency" in the name of a table of buckets."""
+    return name.rsplit("_", 1)[1]

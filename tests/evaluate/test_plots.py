@@ -46,8 +46,8 @@ def test_pictures_say_what_they_are_of() -> None:
         "noise_scores": [{"score": 0.5, "noise": 1.0, "real": 0.0}, {"score": 1.5, "noise": 0.0, "real": 1.0}],
     }
     assert [spec(name, rows)["title"] for name, rows in tables.items()] == [
-        "Popularity buckets with equal items",
-        "Histories of like length",
+        "Known noise by popularity, equal items",
+        "Known noise by length of history",
         "Is noise as frequent as predicted?",
         "Scores of known noise and of the rest",
     ]
