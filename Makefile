@@ -19,7 +19,7 @@ test: .venv/dev
 	@$(BIN)/python -m pytest -q
 
 # `dvc exp show`, which has 200 columns, by what people look for: HR@10 and the parameters that differ
-HIDDEN := \w+_|.*/|own|users|items|interactions|sparsity|epochs|Created|Executor
+HIDDEN := \w+_|.*/|own|users|items|interactions|sparsity|Created|Executor
 
 experiments: .venv/ready
 	@$(BIN)/dvc exp show --only-changed --hide-workspace --keep 'test_hr_.*_unfiltered' --drop '$(HIDDEN)'

@@ -20,7 +20,7 @@ app = new_app()
 @app.command(epilog="Example: python -m stages.report")
 @reports_errors
 def main(params: ParamsFile = paths.PARAMS) -> None:
-    """Print data set statistics, HR and NDCG, what was dropped, and where the files and plots are."""
+    """Print data set statistics, HR and NDCG, what was dropped, how noise was found, and where files and plots are."""
     from iadsr.models.files import load_config
     from iadsr.params import read_params
     from iadsr.params_check import differs
@@ -79,6 +79,7 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         *(row(metrics, split, protocol, cutoffs) for split in ("validation", "test") for protocol in PROTOCOLS),
         "",
         *dropped(metrics),
+        *noise_found(metrics),
         "",
         "Files   metrics/metrics.json, data/evaluated/ranks.parquet (rank of every user's target),",
         "        models/denoised.parquet (a verdict on every interaction), models/model (weights, configuration)",
@@ -110,18 +111,34 @@ def row(metrics: dict[str, Any], split: str, protocol: str, cutoffs: list[int]) 
 
 
 def dropped(metrics: dict[str, Any]) -> list[str]:
-    """What share of the judged interactions (training and validation) the denoiser drops, and how right it is."""
-    result = [
+    """What share of the judged interactions (training and validation) the denoiser drops."""
+    return [
         f"Dropped {metrics['drop_ratio']:.2%} of interactions by the deterministic rule, "
         f"{metrics['drop_ratio_expected']:.2%} in expectation of sampled masks"
     ]
-    if "noise_auc" in metrics:
-        result.append(
-            f"  known noise is {metrics['noise_share']:.1%} of training interactions: AUC of the drop score "
-            f"{metrics['noise_auc']:.3f}, "
-            f"precision {metrics['noise_precision']:.3f}, recall {metrics['noise_recall']:.3f}"
-        )
-    return result
+
+
+def noise_found(metrics: dict[str, Any]) -> list[str]:
+    """How known noise among training interactions was found; nothing where none is known or the model has no scores."""
+    if "noise_calibration_error" not in metrics:
+        return []
+    areas = {
+        "noise_auc": "",
+        "noise_auc_stratified": "among histories of like length ",
+        "noise_auc_cold": "cold items ",
+    }
+    share = f"{metrics['noise_share']:.1%}"
+    parts = {
+        "AUC of the drop score": [f"{which}{metrics[name]:.3f}" for name, which in areas.items() if name in metrics],
+        "dropped by the rule": [f"{name} {metrics[f'noise_{name}']:.3f}" for name in ("precision", "recall")],
+        f"lowest {share} of scores": [f"precision {metrics['noise_precision_at_share']:.3f}"],
+        "probability of noise": [
+            f"mean {metrics['noise_rate_estimated']:.1%}",
+            f"calibration error {metrics['noise_calibration_error']:.3f}",
+        ],
+    }
+    said = [f"  {name:24}{', '.join(figures)}" for name, figures in parts.items()]
+    return ["", f"Known noise, {share} of training interactions, and how it was found", *said]
 
 
 if __name__ == "__main__":

@@ -9,16 +9,27 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
+from jaxtyping import Bool, Int
 from pydantic import Field, PositiveInt
 
 from iadsr.artifacts import replacing
-from iadsr.evaluate.noise_detection import detection_by_bucket, detection_metrics
+from iadsr.evaluate.calibration import reliability
+from iadsr.evaluate.noise_detection import (
+    Judged,
+    cold_auc,
+    detection_by,
+    detection_by_length,
+    detection_metrics,
+    score_distribution,
+    stratified_auc,
+)
 from iadsr.evaluate.popularity import Equal, bucket_table, popularity_buckets
 from iadsr.models.ranking import Ranks, cutoffs_of, headline_cutoff, headlines, metric_name, summarise
 from iadsr.models.recommender import Verdicts
 from iadsr.models.verdicts import training_rows
 from iadsr.params import Group
-from iadsr.schemas import SPLIT, TEST, USER, VALIDATION
+from iadsr.schemas import SPLIT, TEST, TRAIN, USER, VALIDATION
 from iadsr.sequences.windows import Feed, Sequences
 
 
@@ -30,8 +41,9 @@ class EvaluateParams(Group):
 
 
 Table = list[dict[str, Any]]
-OF_NOISE = ("noise_auc", "noise_precision", "noise_recall")
-BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch", "epochs")
+OF_BUCKETS = ("noise_auc", "noise_precision", "noise_recall")
+OF_NOISE = ("noise_auc", "noise_precision", "noise_precision_at_share", "noise_calibration_error")
+BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch")
 
 
 def evaluated(
@@ -50,18 +62,20 @@ def evaluated(
     metrics["drop_ratio"] = float(1 - kept[judged].mean())
     metrics["drop_ratio_expected"] = float(1 - probability[judged].mean())
 
-    tables: dict[str, Table] = {}
-    for equal in get_args(Equal):
-        buckets = popularity_buckets(item_counts(feed.sequences), settings.buckets, equal)
-        items = feed.sequences.items.cpu().numpy()[judged]
-        drops = (~kept[judged], 1 - probability[judged])
-        tables[f"buckets_equal_{equal}"] = bucket_table(buckets, ranks[TEST], items, *drops, settings.cutoffs[0])
-        tables |= _detection(feed, verdicts, buckets, equal, metrics)
+    counts = item_counts(feed.sequences)
+    buckets = {equal: popularity_buckets(counts, settings.buckets, equal) for equal in get_args(Equal)}
+    items, drops = feed.sequences.items.cpu().numpy()[judged], (~kept[judged], 1 - probability[judged])
+    tables = {
+        f"buckets_equal_{equal}": bucket_table(own, ranks[TEST], items, *drops, settings.cutoffs[0])
+        for equal, own in buckets.items()
+    }
+    of_noise, noise_tables = noise_detection(feed, verdicts, buckets)
+    metrics, tables = metrics | of_noise, tables | noise_tables
     for row in tables["buckets_equal_interactions"]:
         for name in (metric_name("ndcg", settings.cutoffs[0], "unfiltered"), "drop_ratio", "drop_ratio_expected"):
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     for row in tables.get("noise_equal_interactions", ()):
-        for name in OF_NOISE:
+        for name in OF_BUCKETS:
             metrics[f"bucket_{row['bucket']}_{name}"] = row[name]
     return metrics, tables
 
@@ -72,18 +86,36 @@ def compared(numbers: dict[str, float]) -> dict[str, float]:
     return {name: numbers[name] for name in (*headlines(numbers), validation, *BESIDE_ACCURACY) if name in numbers}
 
 
-def _detection(
-    feed: Feed, verdicts: Verdicts, buckets: np.ndarray, equal: str, metrics: dict[str, float]
-) -> dict[str, Table]:
+def noise_detection(
+    feed: Feed, verdicts: Verdicts, buckets: dict[Equal, Int[np.ndarray, " items"]]
+) -> tuple[dict[str, float], dict[str, Table]]:
+    """How known noise was found among the training rows; empty where it is not known, or the model has no scores."""
     if feed.sequences.noise is None:
-        return {}
+        return {}, {}
     rows = training_rows(feed).numpy()
+    judged = judged_rows(feed.sequences.noise.cpu().numpy(), verdicts)[rows]
+    if not (metrics := detection_metrics(judged)):
+        return {}, {}
+    items, lengths = feed.sequences.items.cpu().numpy()[rows], history_lengths(feed.sequences)[rows]
+    tables = {f"noise_equal_{equal}": detection_by("bucket", own[items - 1], judged) for equal, own in buckets.items()}
+    tables["noise_by_length"] = detection_by_length(lengths, judged)
+    tables["noise_calibration"] = reliability(judged.noise, judged.drop_probability)
+    tables["noise_scores"] = score_distribution(judged)
+    counts = np.bincount(items[~judged.noise], minlength=feed.sequences.item_count + 1)
+    metrics |= stratified_auc(tables["noise_by_length"]) | cold_auc(counts[items], judged)
+    return metrics, {name: table for name, table in tables.items() if table}
+
+
+def judged_rows(noise: Bool[np.ndarray, " rows"], verdicts: Verdicts) -> Judged:
+    """All rows; one minus the probability that a row is kept stands for the probability that it is noise."""
     probability = verdicts.probability.numpy().astype(np.float64)
-    noise = feed.sequences.noise.cpu().numpy()[rows]
-    judged = (verdicts.score.numpy()[rows], ~verdicts.kept.numpy()[rows], 1 - probability[rows])
-    metrics |= detection_metrics(noise, *judged)
-    table = detection_by_bucket(buckets[feed.sequences.items.cpu().numpy()[rows] - 1], noise, *judged)
-    return {f"noise_equal_{equal}": table} if table else {}
+    return Judged(noise, verdicts.score.numpy(), ~verdicts.kept.numpy(), 1 - probability)
+
+
+def history_lengths(sequences: Sequences) -> Int[np.ndarray, " rows"]:
+    """How many training rows the user of each row has."""
+    lengths = sequences.history_ends(TRAIN) - sequences.offsets[:-1]
+    return torch.repeat_interleave(lengths, sequences.offsets.diff()).cpu().numpy()
 
 
 def item_counts(sequences: Sequences) -> np.ndarray:

@@ -44,8 +44,9 @@ def test_what_people_compare_is_at_one_cutoff(cutoffs: list[int], shown: int) ->
     numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings)
     accuracies = {f"test_{name}_{shown}_{protocol}" for name in ("hr", "ndcg") for protocol in PROTOCOLS}
     accuracies |= {f"validation_ndcg_{shown}_unfiltered"}
-    others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_recall"}
-    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3, "epochs": 13}
+    others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_precision_at_share"}
+    others |= {"noise_calibration_error"}
+    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3}
     assert compared({**numbers, "best_epoch": 3, "epochs": 13}) == expected
 
 
@@ -54,7 +55,9 @@ def test_metrics_by_hand() -> None:
 
     Real interactions of items 1, 2, 3: 4, 1, 1 (the noise is not counted), so item 1 is alone in bucket 1 of 2.
     Judged there: rows 0, 2, 4, 5, of which one is dropped, expected (0 + .25 + .25 + .75) / 4. Both test targets are
-    cold. The noise has the lowest of the three training scores: AUC 1; its expected drop is .75 of 1.0 in all.
+    cold. The noise has the lowest of the three training scores: AUC 1; its expected drop is .75 of 1.0 in all, which
+    is 1/3 a row. Each of the three is a bin: they are 0, .25 and .25 off. The histories of rows 0 and 1 have 2 training
+    rows, the other has 1 and no noise. The coldest row, which is a fifth of three, is the noise alone.
     """
     metrics, tables = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), SETTINGS)
     assert metrics == pytest.approx(
@@ -70,7 +73,11 @@ def test_metrics_by_hand() -> None:
             "drop_ratio": 0.4,
             "drop_ratio_expected": 0.4,
             "noise_share": 1 / 3,
+            "noise_rate_estimated": 1 / 3,
             "noise_auc": 1,
+            "noise_auc_stratified": 1,
+            "noise_average_precision": 1,
+            "noise_calibration_error": 1 / 6,
             "noise_precision": 1,
             "noise_recall": 1,
             "noise_precision_expected": 0.75,
@@ -84,13 +91,31 @@ def test_metrics_by_hand() -> None:
             "bucket_2_drop_ratio_expected": 0.75,
         }
     )
-    assert {"buckets_equal_interactions", "buckets_equal_items"} <= set(tables)
+    assert set(tables) == {
+        *("buckets_equal_interactions", "buckets_equal_items"),
+        *("noise_by_length", "noise_calibration", "noise_scores"),
+    }
+    assert [(row["longest"], row["rows"]) for row in tables["noise_by_length"]] == [(2, 2)]
     assert [row["judged"] for row in tables["buckets_equal_interactions"]] == [4, 1]
 
 
 def test_without_known_noise_nothing_is_detected() -> None:
     metrics, tables = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS)
     assert not any(name.startswith("noise") for name in [*metrics, *tables])
+
+
+def test_cold_items_are_rare_among_real_training_rows() -> None:
+    """Of ten training rows four are of item 4, three of them noise: it occurs once, items 1 and 2 three times each.
+
+    Those four are the coldest fifth; the noise, at 1, scores above the real one, at 0.
+    """
+    histories, planted = ([1, 1, 1, 4, 4, 4, 4], [2, 2, 2, 4, 4, 4, 4]), (3, 4, 10)
+    score = torch.full((14,), 2.0)
+    score[list(planted)], score[11] = 1, 0
+    found = Verdicts.without_cosines(score, torch.ones(14), torch.ones(14).bool())
+    sequences = sequences_of(*histories, noise=[row in planted for row in range(14)])
+    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS)
+    assert (metrics["noise_auc"], metrics["noise_auc_cold"]) == (pytest.approx(6 / 7), 0)
 
 
 def test_real_interactions_by_item() -> None:

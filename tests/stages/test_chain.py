@@ -14,6 +14,8 @@ from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import load_config
 from stages import paths
 
+ON_NOISE = ("by_length", "calibration", "equal_interactions", "equal_items", "scores")
+
 
 def test_every_artifact_is_there(chain: Path) -> None:
     for path in (*BEFORE_TRAINING, *TRAINED, *EVALUATED):
@@ -24,8 +26,7 @@ def test_every_artifact_is_there(chain: Path) -> None:
         "buckets_equal_interactions.png",
         "buckets_equal_items.csv",
         "buckets_equal_items.png",
-        "noise_equal_interactions.csv",
-        "noise_equal_items.csv",
+        *(f"noise_{name}.{kind}" for name in ON_NOISE for kind in ("csv", "png")),
         "training.png",
     ]
 

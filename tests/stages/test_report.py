@@ -11,6 +11,7 @@ import pytest
 from small_project import change, invoke
 
 from stages import paths
+from stages.report import noise_found
 
 
 def test_the_report_is_a_table(copy: Path) -> None:
@@ -24,9 +25,25 @@ def test_the_report_is_a_table(copy: Path) -> None:
         "NDCG@20",
         f"{metrics['test_hr_10_unfiltered']:.4f}",
         "Dropped ",
+        f"AUC of the drop score   {metrics['noise_auc']:.3f}, ",
+        f"calibration error {metrics['noise_calibration_error']:.3f}",
     ):
         assert part in said
-    assert f"AUC of the drop score {metrics['noise_auc']:.3f}" in said
+
+
+def test_how_known_noise_was_found() -> None:
+    """Without such numbers nothing is said; without noise on cold items only their part is left out."""
+    numbers = {"noise_share": 0.2, "noise_auc": 0.61, "noise_precision": 0.5, "noise_recall": 0.25}
+    numbers |= {"noise_precision_at_share": 0.4, "noise_rate_estimated": 0.101, "noise_calibration_error": 0.099}
+    assert noise_found(numbers | {"noise_auc_stratified": 0.6, "noise_auc_cold": 0.7})[1:] == [
+        "Known noise, 20.0% of training interactions, and how it was found",
+        "  AUC of the drop score   0.610, among histories of like length 0.600, cold items 0.700",
+        "  dropped by the rule     precision 0.500, recall 0.250",
+        "  lowest 20.0% of scores  precision 0.400",
+        "  probability of noise    mean 10.1%, calibration error 0.099",
+    ]
+    assert noise_found(numbers)[2] == "  AUC of the drop score   0.610"
+    assert noise_found({"drop_ratio": 0.0}) == []
 
 
 def test_commands_of_the_report_work_as_they_stand(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
