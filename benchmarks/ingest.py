@@ -121,7 +121,7 @@ def write_params(work: Path, format: Format, core: int, duplicates: str) -> None
         "datasets": {"generated": {"core": core, "max_length": 50, "source": SOURCES[format]}},
         "ingest": {"max_rejects": 0},
         "filter": {"duplicates": duplicates, "ties": "raw", "ties_seed": 0},
-        "noise": {"ratio": 0.0, "seed": 0},
+        "noise": {"kind": "uniform", "ratio": 0.0, "seed": 0},
     }
     (work / "params.yaml").write_text(json.dumps(content))
 

@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "theta": -0.9,
     "encoder": "minilm",
     "seed": 0,
+    "noise.kind": "uniform",
     "noise.ratio": 0.0,
     "denoisers.iadsr.masks": "prefix",
     "denoisers.iadsr.mask_at_test": True,

@@ -41,6 +41,7 @@ def test_nothing_is_wrong_with_the_committed_file() -> None:
         ("seed", -1, "seed: expected a whole number of at least 0, found -1"),
         ("theta", 5, "theta: input should be less than or equal to 1, found 5"),
         ("denoisers.iadsr.theta", 0.5, "denoisers.iadsr.theta: unknown parameter; theta stands at top level"),
+        ("noise.kind", None, "noise.kind: input should be 'uniform', 'popularity', "),
         ("noise.ratio", float("inf"), "noise.ratio: input should be a finite number, found inf"),
         ("ingest.max_rejects", -1, "ingest.max_rejects: input should be greater than or equal to 0, found -1"),
         ("filter", None, "filter: expected a mapping, found None"),

@@ -18,8 +18,8 @@ from iadsr.filter.interactions import (
     reindex,
     time_order,
 )
-from iadsr.filter.planted_noise import NoiseParams, plant_noise
-from iadsr.filter.table_1 import describe, equals_paper
+from iadsr.filter.planted_noise import NoiseParams, hold_out_donors, plant_noise
+from iadsr.filter.table_1 import describe, equals_paper, noise_rows
 from iadsr.params import Params, chosen_dataset, group
 
 
@@ -38,13 +38,15 @@ def filtered(params: Params, interactions: Callable[[], pl.DataFrame], items: Ca
     dataset, asked = chosen_dataset(params)
     core, settings = Core(asked.core, f"datasets.{dataset}.core"), group(params, "filter", FilterParams)
     noise = group(params, "noise", NoiseParams)
-    sequences, users, titled = reindex(unique_rows(interactions, core, settings), items())
+    stay, donors = hold_out_donors(unique_rows(interactions, core, settings), noise)
+    sequences, users, titled = reindex(stay, items())
+    del stay  # memory
     split = leave_one_out(sequences)
     described = describe(split)
-    same = equals_paper(dataset, described)
-    planted = plant_noise(split, noise.ratio, noise.seed)
+    same = equals_paper(dataset, described) if donors.is_empty() else None  # the paper's data is not without users
+    planted = plant_noise(split, titled, noise, donors)
     verdict = {} if same is None else {"equals_paper_table_1": same}
-    metrics = {**described, **verdict, "planted_interactions": planted.height - split.height}
+    metrics = {**described, **verdict, "planted_interactions": noise_rows(planted) - noise_rows(split)}
     return Filtered(arranged(planted), users, titled, metrics)
 
 

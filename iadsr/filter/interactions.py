@@ -95,7 +95,7 @@ def pair_keys(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 def distinct(keys: np.ndarray) -> np.ndarray:
     """Each of the keys once, ascending; `keys` is sorted in place."""
     keys.sort()
-    return keys[_starts(keys)]
+    return keys[starts(keys)]
 
 
 def core_rows(interactions: pl.DataFrame, duplicates: str, core: Core) -> pl.DataFrame:
@@ -164,7 +164,7 @@ def _halves(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (numbers & 0xFFFF).astype(np.uint16), (numbers >> 16).astype(np.uint16)
 
 
-def _starts(values: np.ndarray) -> np.ndarray:
+def starts(values: np.ndarray) -> np.ndarray:
     """Where each run of equal values begins."""
     return np.flatnonzero(np.concatenate(([len(values) > 0], values[1:] != values[:-1])))
 
@@ -178,9 +178,9 @@ def _last(users: np.ndarray, count: int) -> np.ndarray:
 
 def positions_of(users: np.ndarray) -> np.ndarray:
     """The place of each row among those of its user, from 0; the rows of a user stand together."""
-    starts = _starts(users)
-    lengths = np.diff(starts, append=len(users))
-    return np.arange(len(users), dtype=np.int32) - np.repeat(starts.astype(np.int32), lengths)
+    begins = starts(users)
+    lengths = np.diff(begins, append=len(users))
+    return np.arange(len(users), dtype=np.int32) - np.repeat(begins.astype(np.int32), lengths)
 
 
 def time_keys(interactions: pl.DataFrame) -> list[str]:

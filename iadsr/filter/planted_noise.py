@@ -1,62 +1,170 @@
-"""Interactions that are known to be noise, put into the training parts of histories; the flag is never an input."""
+"""Interactions that are known to be noise, put into the training parts of histories; the flag is never an input.
+
+Nothing but the item tells a plant from a real row. Its place is any, and times are dealt out by place: a history gets a
+time more for each plant, spread as its own are, and all are put in order. What tells a little is how many interactions
+a history has, and how close together, since plants make it longer and denser.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
 from iadsr.errors import UserError
-from iadsr.filter.interactions import beyond, codes, distinct, pair_keys, positions_of
+from iadsr.filter import noise_kinds
+from iadsr.filter.interactions import HELD_OUT_ROWS, codes, pair_keys, positions_of, starts, time_keys
+from iadsr.filter.noise_kinds import Plants, TrainingHistories
 from iadsr.params import Group
-from iadsr.schemas import IS_NOISE, ITEM, POSITION, RATING, SPLIT, TRAIN, USER
+from iadsr.schemas import CATEGORIES, IS_NOISE, ITEM, POSITION, RATING, RAW_ITEM, SPLIT, TRAIN, USER
+
+Kind = Literal["uniform", "popularity", "near_miss", "boundary", "burst", "duplicates", "swaps"]
+ITEMS_OF = {"uniform": noise_kinds.uniform, "popularity": noise_kinds.popularity, "boundary": noise_kinds.boundary}
 
 
 class NoiseParams(Group):
-    """`noise` of params.yaml: planted items per real training interaction, and the seed of their draw."""
+    """`noise` of params.yaml: what is planted, how much for each real training interaction, and the draw's seed."""
 
+    kind: Kind
     ratio: float = Field(ge=0, le=10)
     seed: int = Field(ge=0)
 
 
-def plant_noise(sequences: pl.DataFrame, ratio: float, seed: int) -> pl.DataFrame:
-    """Insert round(ratio * training rows) random items into the training parts, flagged in `is_noise`.
+def hold_out_donors(interactions: pl.DataFrame, noise: NoiseParams) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The data without the users whose histories are planted into others', and the rows of these: none but for `burst`.
 
-    Each is put before a uniformly drawn training row, so it never follows a user's last training row and never
-    touches validation or test. The item is uniform over the catalogue without the items of that user's training rows;
-    by chance it may be one that is held out, because leaving those out would tell which they are. The time is that of
-    the row it precedes. Positions are numbered anew.
+    Users drawn at random leave the data, until their rows are `ratio` for each training row of those who stay: what is
+    planted should not stand in the data twice. Rows stand together by user. UserError where nobody would stay.
     """
-    if ratio == 0:
+    if noise.kind != "burst" or noise.ratio == 0:
+        return interactions, interactions.clear()
+    lengths = np.diff(starts(codes(interactions[USER])), append=interactions.height)
+    order = np.random.default_rng([noise.seed, 1]).permutation(len(lengths))
+    given = lengths[order].cumsum()
+    trained = (lengths - HELD_OUT_ROWS).sum() - (lengths[order] - HELD_OUT_ROWS).cumsum()
+    count = 1 + int(np.argmax(given >= noise.ratio * trained))  # true at the latest where nobody stays
+    if count == len(order):
+        raise UserError(
+            "noise.ratio: bursts are taken from users who leave the data, and here nobody would stay; lower it, or "
+            "choose another noise.kind"
+        )
+    donates = np.zeros(len(order), dtype=bool)
+    donates[order[:count]] = True
+    rows = pl.Series(np.repeat(donates, lengths))
+    return interactions.filter(~rows), interactions.filter(rows)
+
+
+def plant_noise(sequences: pl.DataFrame, items: pl.DataFrame, noise: NoiseParams, donors: pl.DataFrame) -> pl.DataFrame:
+    """Plant round(ratio * training rows) rows of a kind into the training parts, flagged in `is_noise`.
+
+    `swaps` plants nothing and flags the rows that have changed places; `burst` plants what `donors`, users who are not
+    among these, have of the catalogue. Validation and test stay as they are, and no draw depends on them: by chance a
+    plant may be an item that is held out, because leaving those out would tell which they are.
+    """
+    if noise.ratio == 0:
         return sequences
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(noise.seed)
     if IS_NOISE not in sequences.columns:
         sequences = sequences.with_columns(pl.lit(False).alias(IS_NOISE))
-    users, items = codes(sequences[USER]), codes(sequences[ITEM])
     train = np.flatnonzero(sequences[SPLIT] == TRAIN)
-    places = train[np.sort(generator.integers(len(train), size=round(ratio * len(train))))]
-    foreign = _foreign_items(pair_keys(users, items)[train], users[places], beyond(items), generator)
-    planted = sequences[places].with_columns(pl.Series(ITEM, foreign), pl.lit(True).alias(IS_NOISE))
+    histories = _histories(sequences, train)
+    count = round(noise.ratio * len(train))
+    if noise.kind == "swaps":
+        return _swapped(sequences, train, noise_kinds.swaps(histories, count, generator))
+    if noise.kind == "burst":
+        plants = noise_kinds.burst(histories, noise_kinds.as_runs(*_known_items(donors, items), generator), generator)
+    elif noise.kind == "duplicates":
+        plants = noise_kinds.duplicates(histories, count, generator)
+    else:
+        plants = _foreign_items(noise.kind, histories, count, items, generator)
+    return _with_plants(sequences, train, histories, plants, generator)
+
+
+def _histories(sequences: pl.DataFrame, train: np.ndarray) -> TrainingHistories:
+    users, items = codes(sequences[USER]), codes(sequences[ITEM])
+    offsets = np.searchsorted(users[train], np.arange(int(users[-1]) + 2))
+    return TrainingHistories(items[train].astype(np.int64), offsets, int(items.max()))
+
+
+def _foreign_items(
+    kind: str, histories: TrainingHistories, count: int, items: pl.DataFrame, generator: np.random.Generator
+) -> Plants:
+    users = noise_kinds.drawn_users(histories, count, generator)
+    if kind == "near_miss":
+        found = noise_kinds.near_miss(histories, users, category_numbers(items), generator)
+    else:
+        found = ITEMS_OF[kind](histories, users, generator)
+    return Plants(users, noise_kinds.drawn_places(histories, users, generator), found)
+
+
+def category_numbers(items: pl.DataFrame) -> np.ndarray:
+    """A number from 0 for the category of each item, item 0 being padding; -1 for none."""
+    names = pl.col(CATEGORIES)
+    numbers = items.select(pl.when(names == "").then(-1).otherwise(names.rank("dense").cast(pl.Int64)))
+    return np.append(-1, numbers.to_series().to_numpy())
+
+
+def _known_items(donors: pl.DataFrame, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the donors' items that are in the catalogue, and the bounds of pieces without a gap in between."""
+    numbers = items.select(pl.col(RAW_ITEM).alias(ITEM), pl.col(ITEM).alias("number"))
+    named = donors.select(USER, pl.col(ITEM).cast(pl.String)).with_row_index("row")
+    known = named.join(numbers, on=ITEM, how="inner", maintain_order="left")
+    missing = known["row"].to_numpy().astype(np.int64) - np.arange(known.height)  # before each
+    begins = starts(pair_keys(codes(known[USER]), missing))
+    return known["number"].to_numpy().astype(np.int64), np.append(begins, known.height)
+
+
+def _with_plants(
+    sequences: pl.DataFrame,
+    train: np.ndarray,
+    histories: TrainingHistories,
+    plants: Plants,
+    generator: np.random.Generator,
+) -> pl.DataFrame:
+    """The table with the plants in their places, the last of which is before the validation row."""
+    begins = np.searchsorted(codes(sequences[USER]), plants.users)
+    planted = sequences[begins].with_columns(
+        pl.Series(ITEM, plants.items, dtype=sequences.schema[ITEM]), pl.lit(True).alias(IS_NOISE)
+    )
     if RATING in planted.columns:  # nobody has rated it
         planted = planted.with_columns(pl.lit(None, planted.schema[RATING]).alias(RATING))
-    rows = np.insert(np.arange(len(users)), places, np.arange(len(users), len(users) + len(places)))
-    merged = pl.concat([sequences, planted])[rows]
-    return merged.with_columns(pl.Series(POSITION, positions_of(codes(merged[USER]))))
+    rows = np.arange(sequences.height)
+    order = np.insert(rows, begins + plants.places, sequences.height + np.arange(len(begins)))
+    together = pl.concat([sequences, planted])[order]
+    timed = order.copy()  # the rows whose times these get; validation and test keep theirs
+    timed[together[SPLIT] == TRAIN] = train[_dealt_times(sequences[train], histories, plants.users, generator)]
+    return together.with_columns(
+        pl.Series(POSITION, positions_of(codes(together[USER]))),
+        *(sequences[name][timed] for name in time_keys(sequences)),
+    )
 
 
-def _foreign_items(met: np.ndarray, users: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """One item from 1 to below `count` for each entry of `users`, uniform over those that this user has not `met`.
+def _dealt_times(
+    real: pl.DataFrame, histories: TrainingHistories, planted: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """For each training row, planted ones included, the real one whose time it gets: all of a user's times in order.
 
-    `met` has the keys of pairs, `user * count + item`.
+    For each plant, of the users `planted`, comes a time from between two neighbours in its history, at which somebody
+    has trained; where there is none, as in a tie, the time of the first of these.
     """
-    met = distinct(met)
-    if np.bincount(met // count).max() >= count - 1:
-        raise UserError("noise.ratio: a user has met every item of the catalogue, so none is left to plant")
-    items = np.zeros(len(users), dtype=np.int64)
-    open_draws = np.arange(len(users))
-    while len(open_draws):
-        items[open_draws] = generator.integers(1, count, size=len(open_draws))
-        keys = users[open_draws].astype(np.int64) * count + items[open_draws]
-        place = np.minimum(np.searchsorted(met, keys), len(met) - 1)
-        open_draws = open_draws[met[place] == keys]
-    return items.astype(np.int32)
+    moments = real.select(pl.struct(time_keys(real)).rank("dense")).to_series().to_numpy()
+    ordered = np.argsort(moments, kind="stable")
+    begins, lengths = histories.offsets[planted], np.diff(histories.offsets)[planted]
+    first = begins + generator.integers(np.maximum(lengths - 1, 1))
+    second = np.minimum(first + 1, begins + lengths - 1)
+    low = np.searchsorted(moments[ordered], moments[first], side="right")
+    high = np.searchsorted(moments[ordered], moments[second], side="left")
+    between = ordered[(low + generator.integers(np.maximum(high - low, 1))).clip(max=len(ordered) - 1)]
+    rows = np.append(np.arange(real.height), np.where(high > low, between, first))
+    owners = np.append(histories.owner, planted)
+    return rows[np.lexsort((moments[rows], owners))]
+
+
+def _swapped(sequences: pl.DataFrame, train: np.ndarray, order: np.ndarray) -> pl.DataFrame:
+    """The table with the items (and ratings) of the training rows in this order; those that have moved are flagged."""
+    rows = np.arange(sequences.height)
+    rows[train] = train[order]
+    table = sequences.with_columns(sequences[name][rows] for name in (ITEM, RATING) if name in sequences.columns)
+    return table.with_columns(pl.col(IS_NOISE) | pl.Series(rows != np.arange(len(rows))))

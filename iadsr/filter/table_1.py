@@ -18,7 +18,6 @@ def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
     `tied_last_two` is the share of users whose last two rows have the same time, fractions of a second included where
     the source has them: there the tie rule chooses the test item.
     """
-    planted = int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
     users, items, rows = sequences[USER].n_unique(), sequences[ITEM].n_unique(), sequences.height
     lengths = sequences.group_by(USER).len()["len"]
     last_two = sequences.filter(pl.col(SPLIT) != TRAIN).group_by(USER)
@@ -36,10 +35,15 @@ def describe(sequences: pl.DataFrame) -> dict[str, int | float]:
         "longest": int(lengths.max()),  # type: ignore[arg-type]
         "train_interactions": sequences.filter(pl.col(SPLIT) == TRAIN).height,
         "test_interactions": sequences.filter(pl.col(SPLIT) == TEST).height,
-        "noise_interactions": planted,
+        "noise_interactions": noise_rows(sequences),
         "repeated_pairs": rows - len(distinct(keys)),
         "tied_last_two": float(tied.mean()),  # type: ignore[arg-type]
     }
+
+
+def noise_rows(sequences: pl.DataFrame) -> int:
+    """The number of rows that are flagged as noise."""
+    return int(sequences[IS_NOISE].sum()) if IS_NOISE in sequences.columns else 0
 
 
 def compared(described: dict[str, int | float]) -> dict[str, int | float]:

@@ -38,7 +38,7 @@ def run(rows: list[tuple[str, str, int]] = ROWS, core: Any = 0) -> Result:
         "dataset": "mine",
         "datasets": {"mine": {"core": core, "max_length": 50, "source": {}}},
         "filter": {"duplicates": "keep", "ties": "raw", "ties_seed": 0},
-        "noise": {"ratio": 0.0, "seed": 0},
+        "noise": {"kind": "uniform", "ratio": 0.0, "seed": 0},
     }
     with open("params.yaml", "w") as file:
         YAML(typ="safe", pure=True).dump(content, file)

@@ -187,7 +187,7 @@ def test_own_times_keep_their_fractions_and_rows_their_ratings(run: Run) -> None
     }
     entry = {"core": 0, "max_length": 50, "source": source}
     settings = {"duplicates": "first", "ties": "shuffled", "ties_seed": 0}
-    more = {"filter": settings, "noise": {"ratio": 0.0, "seed": 0}, "datasets": {"mine": entry}}
+    more = {"filter": settings, "noise": {"kind": "uniform", "ratio": 0.0, "seed": 0}, "datasets": {"mine": entry}}
     assert run(source, **more).exit_code == 0
     assert CliRunner().invoke(filter_stage.app).exit_code == 0
     assert pl.read_parquet(paths.ITEMS)["raw_item"].to_list() == ["b", "c", "a"]

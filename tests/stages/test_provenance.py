@@ -120,7 +120,7 @@ OTHER_PARAMETERS = [
         {"dataset": "ml-100k"},
         "data/filtered: made with dataset: 'demo', but params.yaml has 'ml-100k'; run `dvc",
     ),
-    ("train", {"noise.ratio": 0.2}, "data/filtered: made with noise: {'ratio': 0"),
+    ("train", {"noise.ratio": 0.2}, "data/filtered: made with noise: {'kind': 'uniform', 'ratio': 0"),
     (
         "train",
         {"encode.prefixes": "joint"},

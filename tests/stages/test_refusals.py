@@ -30,6 +30,7 @@ from stages import paths
         ("filter", "datasets.demo.core", "5", "datasets.demo.core: "),
         ("filter", "filter.ties", "random", "filter.ties: input should be 'raw' or 'shuffled', found 'random'"),
         ("filter", "filter.duplicate", "keep", "filter.duplicate: unknown parameter"),
+        ("filter", "noise.kind", "odd", "noise.kind: input should be 'uniform', 'popularity', "),
         ("filter", "noise.ratio", -0.5, "noise.ratio: input should be greater than or equal to 0, found -0.5"),
         ("filter", "noise.seed", 1.5, "noise.seed: "),
         ("filter", "typo", 1, "unknown parameter 'typo'"),
