@@ -309,7 +309,7 @@ def test_the_committed_denoisers(denoiser: str) -> None:
     content = read_params(COMMITTED)
     above = DENOISERS[denoiser].traits.top_level
     assert set(denoiser_params(content, denoiser).model_dump()) == {*content["denoisers"][denoiser], *above}
-    assert above == (("theta",) if denoiser == "iadsr" else ())
+    assert above == (("theta",) if denoiser in ("iadsr", "cloze") else ())
 
 
 def test_every_denoiser_has_an_entry() -> None:

@@ -67,7 +67,7 @@ BESIDE = {
     *("iadsr/ingest/histories.py", "iadsr/params_check.py"),
     *("stages/check.py", "stages/recommend.py", "stages/report.py"),
 }
-MOST_DEPS = 90  # lines; the file is a table of contents
+MOST_DEPS = 92  # lines; the file is a table of contents
 
 
 def names(entries: list[Any] | None) -> list[str]:

@@ -14,14 +14,13 @@ import polars as pl
 from pydantic import Field
 
 from iadsr.errors import UserError
-from iadsr.filter import noise_kinds
 from iadsr.filter.interactions import HELD_OUT_ROWS, codes, pair_keys, positions_of, starts, time_keys
-from iadsr.filter.noise_kinds import Plants, TrainingHistories
 from iadsr.params import Group
 from iadsr.schemas import CATEGORIES, IS_NOISE, ITEM, POSITION, RATING, RAW_ITEM, SPLIT, TRAIN, USER
+from iadsr.sequences import noise_kinds
+from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 
 Kind = Literal["uniform", "popularity", "near_miss", "boundary", "burst", "duplicates", "swaps"]
-ITEMS_OF = {"uniform": noise_kinds.uniform, "popularity": noise_kinds.popularity, "boundary": noise_kinds.boundary}
 
 
 class NoiseParams(Group):
@@ -78,7 +77,7 @@ def plant_noise(sequences: pl.DataFrame, items: pl.DataFrame, noise: NoiseParams
     elif noise.kind == "duplicates":
         plants = noise_kinds.duplicates(histories, count, generator)
     else:
-        plants = _foreign_items(noise.kind, histories, count, items, generator)
+        plants = noise_kinds.foreign(noise.kind, histories, count, category_numbers(items), generator)
     return _with_plants(sequences, train, histories, plants, generator)
 
 
@@ -86,17 +85,6 @@ def _histories(sequences: pl.DataFrame, train: np.ndarray) -> TrainingHistories:
     users, items = codes(sequences[USER]), codes(sequences[ITEM])
     offsets = np.searchsorted(users[train], np.arange(int(users[-1]) + 2))
     return TrainingHistories(items[train].astype(np.int64), offsets, int(items.max()))
-
-
-def _foreign_items(
-    kind: str, histories: TrainingHistories, count: int, items: pl.DataFrame, generator: np.random.Generator
-) -> Plants:
-    users = noise_kinds.drawn_users(histories, count, generator)
-    if kind == "near_miss":
-        found = noise_kinds.near_miss(histories, users, category_numbers(items), generator)
-    else:
-        found = ITEMS_OF[kind](histories, users, generator)
-    return Plants(users, noise_kinds.drawn_places(histories, users, generator), found)
 
 
 def category_numbers(items: pl.DataFrame) -> np.ndarray:

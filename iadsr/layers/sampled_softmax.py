@@ -22,11 +22,13 @@ def sampled_cross_entropy(
     targets: Int[Tensor, " positions"],
     negatives: Int[Tensor, " negatives"],
     dtype: torch.dtype,
+    weights: Float[Tensor, " positions"] | None = None,
 ) -> Float[Tensor, ""]:
     """Sum over positions of -log(e^s / (e^s + (V - 1) / n * sum of e^s')), s' being the scores of the n negatives.
 
     A negative that is a position's own target does not count for it, nor in n. V is the number of rows without row 0,
-    which is padding. Products are computed in `dtype`. The gradient of `table` is sparse. 0 for no positions.
+    which is padding. Each position's loss is multiplied by its entry of `weights`, if given. Products are computed in
+    `dtype`. The gradient of `table` is sparse. 0 for no positions.
     """
     own = (states * F.embedding(targets, table, sparse=True)).sum(1, keepdim=True)
     others = linear(states, F.embedding(negatives, table, sparse=True), None, dtype)
@@ -34,4 +36,5 @@ def sampled_cross_entropy(
     counted = (len(negatives) - hits.sum(1, keepdim=True)).clamp(min=1)
     corrected = others + (math.log(max(1, len(table) - 2)) - counted.log())
     logits = torch.cat([own, corrected.masked_fill(hits, float("-inf"))], dim=1)
-    return (torch.logsumexp(logits, dim=1) - own[:, 0]).sum()
+    losses = torch.logsumexp(logits, dim=1) - own[:, 0]
+    return (losses if weights is None else losses * weights).sum()

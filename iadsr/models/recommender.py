@@ -119,12 +119,12 @@ class Recommender(nn.Module):
     def prefix_states(
         self,
         items: Int[Tensor, "batch time"],
-        keep: Bool[Tensor, "batch time"] | None = None,
+        keep: Bool[Tensor, "batch time"] | Float[Tensor, "batch time"] | None = None,
         positions: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
         """The backbone's state of every prefix, or at least of those that end at `positions`.
 
-        Embeddings of items not kept are zero (Eq. 19).
+        Embeddings are multiplied by `keep`, so that those of items not kept are zero (Eq. 19).
         """
         inputs, real = self.items(items), items > 0
         if keep is not None:
@@ -132,16 +132,20 @@ class Recommender(nn.Module):
         return self.backbone(inputs, real, positions)
 
     def cross_entropy(
-        self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]
+        self,
+        states: Float[Tensor, "batch time hidden"],
+        targets: Int[Tensor, "batch time"],
+        weights: Float[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean over all positions with a target of the cross-entropy (Eq. 1); 0 if there are none."""
+        """Mean over all positions with a target, by `weights` if given, of the cross-entropy (Eq. 1); 0 for none."""
         (found, own), table = self.with_target(states, targets), self.item_table()
+        scale = None if weights is None else weights[targets > 0]
         if self.settings.negatives is None:
-            total = catalogue_cross_entropy(found, table, own, self.settings.matmul_dtype)
+            total = catalogue_cross_entropy(found, table, own, self.settings.matmul_dtype, scale)
         else:
             drawn = torch.randint(1, len(table), (self.settings.negatives,)).to(table.device)
-            total = sampled_cross_entropy(found, table, own, drawn, self.settings.matmul_dtype)
-        return total / max(1, len(own))
+            total = sampled_cross_entropy(found, table, own, drawn, self.settings.matmul_dtype, scale)
+        return total / (max(1, len(own)) if scale is None else scale.sum().clamp(min=1e-9))
 
     def with_target(
         self, states: Float[Tensor, "batch time hidden"], targets: Int[Tensor, "batch time"]

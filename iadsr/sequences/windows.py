@@ -109,13 +109,23 @@ def training_windows(
     """
     if kind == "newest":
         return history_windows(sequences, TRAIN, max_length)
-    begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
-    return _tiles(begins, ends, max_length, _random_heads(ends - begins, max_length, generator))
+    return moving_tiles(sequences.offsets[:-1], sequences.history_ends(TRAIN), max_length, generator)
 
 
 def training_tail_windows(sequences: Sequences, max_length: int) -> Windows:
     """Tile every training history from its end backwards: all windows but a user's first are full."""
-    begins, ends = sequences.offsets[:-1], sequences.history_ends(TRAIN)
+    return tail_tiles(sequences.offsets[:-1], sequences.history_ends(TRAIN), max_length)
+
+
+def moving_tiles(
+    begins: Int[Tensor, " runs"], ends: Int[Tensor, " runs"], max_length: int, generator: torch.Generator
+) -> Windows:
+    """Tile runs of rows by windows, the first of which has a random length where there are several."""
+    return _tiles(begins, ends, max_length, _random_heads(ends - begins, max_length, generator))
+
+
+def tail_tiles(begins: Int[Tensor, " runs"], ends: Int[Tensor, " runs"], max_length: int) -> Windows:
+    """Tile runs of rows from their ends backwards."""
     return _tiles(begins, ends, max_length, (ends - begins - 1) % max_length + 1)
 
 

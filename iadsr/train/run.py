@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from iadsr.device import fastest_threads, pick_device, pick_dtype, set_threads
 from iadsr.errors import UserError
 from iadsr.models.assembly import build, chosen_denoiser, configured
 from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import CONFIG, WEIGHTS, load_config, require_own, save_model
 from iadsr.models.recommender import Recommender
@@ -27,6 +29,7 @@ from iadsr.provenance import checked, chosen, digests_of, read_note, require_par
 from iadsr.sequences.text_vectors import ItemVectors, opened_items, opened_prefixes, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
+from iadsr.train.detector import Source, read_categories, train_detector, training_histories
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
 
@@ -97,7 +100,18 @@ class Training:
 
     @cached_property
     def model(self) -> Recommender:
-        return build(self.config, Feed(self.sequences, self.vectors)).to(self.device)
+        """With fresh weights; the detector of one that has it is trained, and has judged the data."""
+        model = build(self.config, Feed(self.sequences, self.vectors)).to(self.device)
+        if isinstance(model, Cloze):
+            self.detect(model)
+        return model
+
+    def detect(self, model: Cloze) -> None:
+        """Train the detector, or take it from an earlier training that had the same, whatever its backbone."""
+        config, work = self.config, self.files.work / f"detector-{detector_digest(self.config, self.device)}"
+        source = Source(training_histories(self.sequences), read_categories(self.files.items))
+        train_detector(model.detector, source, model.params.detector, config.max_length, config.seed, work)
+        model.weigh(self.feed, config.max_length)
 
     @cached_property
     def feed(self) -> Feed:
@@ -169,11 +183,22 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
 
     The number of threads decides only the last digits and is left out: a run goes on with the number it began with.
     """
-    root = Path(iadsr.__file__).parent
-    code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
     chosen = {"device": device.type, "dtype": str(pick_dtype(settings.dtype, device))}
     decided = settings.model_copy(update=chosen).model_dump_json(exclude={"threads"})
-    return text_digest(config.model_dump_json(), decided, torch.__version__, *map(file_digest, sorted(code)))[:16]
+    return text_digest(config.model_dump_json(), decided, torch.__version__, *code_digests())[:16]
+
+
+def detector_digest(config: ModelConfig, device: torch.device) -> str:
+    """Name a detector by what decides it: data, text vectors, its parameters and seed, code; not by the backbone."""
+    made_of = [config.inputs, config.encodings, config.denoiser_params["detector"], config.max_length, config.seed]
+    return text_digest(json.dumps(made_of), device.type, torch.__version__, *code_digests())[:16]
+
+
+def code_digests() -> list[str]:
+    """Of the files that decide a result."""
+    root = Path(iadsr.__file__).parent
+    code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
+    return [file_digest(path) for path in sorted(code)]
 
 
 @contextmanager

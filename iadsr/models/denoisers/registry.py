@@ -7,6 +7,7 @@ docs/rivals.md; if it reads the text of prefixes, its name in `READ_PREFIXES` of
 from __future__ import annotations
 
 from iadsr.models.denoisers.adt import ADT
+from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.dcrec import DCRec
 from iadsr.models.denoisers.hsd import HSD
 from iadsr.models.denoisers.iadsr.model import IADSR
@@ -24,4 +25,5 @@ DENOISERS: dict[str, type[Recommender]] = {
     "steam": STEAM,
     "adt": ADT,
     "text_rule": TextRule,
+    "cloze": Cloze,
 }

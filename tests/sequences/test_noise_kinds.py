@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iadsr.errors import UserError
-from iadsr.filter import noise_kinds
-from iadsr.filter.noise_kinds import TrainingHistories, as_runs, drawn_places, drawn_users
+from iadsr.sequences import noise_kinds
+from iadsr.sequences.noise_kinds import TrainingHistories, as_runs, drawn_places, drawn_users
 
 lists = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=9), min_size=1, max_size=5)
 seeds = st.integers(0, 99)

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from iadsr.errors import UserError
-from iadsr.filter.interactions import distinct
 
 FACTORS, BEST = 64, 100  # of the recommender behind `boundary`: its size, and its best items, from which one is drawn
 SCORED, PRECISION = 1024, 1e-6  # users at once; scores that differ by less are equal
@@ -74,6 +73,25 @@ def drawn_places(
     rank = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths)
     chosen = np.sort(shuffled[rank < plants[owner]])  # among all items and plants, so n plants stand before the n-th
     return chosen - np.arange(len(users)) - histories.offsets[users]
+
+
+def foreign(
+    kind: str,
+    histories: TrainingHistories,
+    count: int,
+    categories: Int[np.ndarray, " catalogue"],
+    generator: np.random.Generator,
+) -> Plants:
+    """So many plants of a kind that brings items of its own: uniform, popularity, near_miss or boundary.
+
+    `categories` has a number from 0 for each item, item 0 being padding, and -1 for none.
+    """
+    users = drawn_users(histories, count, generator)
+    if kind == "near_miss":
+        found = near_miss(histories, users, categories, generator)
+    else:
+        found = {"uniform": uniform, "popularity": popularity, "boundary": boundary}[kind](histories, users, generator)
+    return Plants(users, drawn_places(histories, users, generator), found)
 
 
 def uniform(
@@ -259,7 +277,7 @@ class Met:
 
     def __init__(self, histories: TrainingHistories) -> None:
         self.width = histories.last_item + 1
-        self.keys = distinct(histories.owner * self.width + histories.items)
+        self.keys = np.unique(histories.owner * self.width + histories.items)
         self.most = int(np.bincount(self.keys // self.width).max())
         if self.most == histories.last_item:
             raise UserError(

@@ -1,0 +1,83 @@
+"""`python -m benchmarks.noise`: how well the detector finds planted noise of a kind that it was not trained on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks import machine, options
+from benchmarks.prepared import parameters, prepared
+from iadsr.errors import UserError
+from iadsr.evaluate.report import noise_detection
+from iadsr.models.verdicts import judge_all
+from iadsr.train.run import TrainFiles, Training
+from stages import paths
+from stages.command import new_app, reports_errors
+
+app = new_app()
+KINDS = "denoisers.cloze.detector.kinds"
+SHOWN = {  # our name: that of metrics/details.json
+    "auc": "noise_auc",
+    "auc_stratified": "noise_auc_stratified",
+    "auc_cold": "noise_auc_cold",
+    "average_precision": "noise_average_precision",
+    "precision_at_rate": "noise_precision_at_share",
+    "ece": "noise_calibration_error",
+    "rate": "noise_share",
+    "rate_estimated": "noise_rate_estimated",
+    "precision": "noise_precision",
+    "recall": "noise_recall",
+}
+
+
+@app.command(epilog="Example: python -m benchmarks.noise --dataset beauty --kind uniform --ratio 0.2 --seed 0 --json")
+@reports_errors
+def main(
+    dataset: options.Dataset = "demo",
+    kind: Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")] = "uniform",
+    ratio: Annotated[float, typer.Option(help="Plants for each real training interaction.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of planting, of the folds and of training.")] = 0,
+    all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Train on the planted kind, too.")] = False,
+    changes: options.Changes = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Plant noise, train the detector on all other kinds, and compare its verdicts with the truth."""
+    planted = {"noise.ratio": 0.0} if kind == "none" else {"noise.kind": kind, "noise.ratio": ratio}
+    chosen = {"dataset": dataset, "denoiser": "cloze", "seed": seed, "noise.seed": seed, **planted}
+    content = parameters(chosen, changes or [])
+    kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
+    if not all_kinds:
+        kinds[:] = [name for name in kinds if name != kind]
+    result = {"dataset": dataset, "kind": kind, "ratio": ratio, "seed": seed, "trained_on": kinds, **measured(content)}
+    print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+
+
+def measured(content: dict[str, Any]) -> dict[str, Any]:
+    """Metrics over training rows, and the seconds of training the detector and judging all rows."""
+    folder = prepared(content)
+    with TemporaryDirectory() as work:
+        training = Training.of(content, files(folder, Path(work)))
+        began = time.perf_counter()
+        model = training.model
+        verdicts = judge_all(model, training.feed, training.config.max_length)
+        seconds = time.perf_counter() - began
+    found = noise_detection(training.feed, verdicts, {})[0]
+    if not found:
+        raise UserError("--kind: no noise is known of this data set, so there is nothing to find; plant some")
+    shown = {ours: round(found[name], 4) for ours, name in SHOWN.items() if name in found}
+    return {**shown, "seconds": round(seconds, 1), **machine.described(training.device)}
+
+
+def files(folder: Path, work: Path) -> TrainFiles:
+    """Inputs of a prepared folder; what is trained lies in `work`."""
+    inputs = (folder / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
+    return TrainFiles(*inputs, *(work / name for name in ("model", "history.csv", "denoised.parquet", "unfinished")))
+
+
+if __name__ == "__main__":
+    app()

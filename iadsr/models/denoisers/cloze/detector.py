@@ -1,0 +1,85 @@
+"""The whole detector: gap models, none of which has seen the users whom it judges, and what weighs their signals."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float16, Int8
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iadsr.device import pick_dtype
+from iadsr.models.denoisers.cloze.gap_model import GapModel
+from iadsr.models.denoisers.cloze.signals import BEHAVIOUR, NAMES, TEXT, signals_of
+from iadsr.models.denoisers.cloze.weighing import Weighing
+from iadsr.params import Group
+from iadsr.sequences.windows import Batch
+
+Kind = Literal["uniform", "popularity", "near_miss", "boundary", "burst"]
+
+
+class DetectorParams(Group):
+    """`denoisers.cloze.detector` of params.yaml."""
+
+    folds: int = Field(ge=2, le=100)  # of users; each is judged by a model trained on the others
+    dim: int = Field(ge=2, multiple_of=2)
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    own_decay: float = Field(ge=0)  # how strongly an item is held to what its text says
+    negatives: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # windows
+    kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from
+
+
+class Detector(nn.Module):
+    """Probabilities of noise for any history: a known user's from the model of his fold, a stranger's from all."""
+
+    texts: Float16[Tensor, "catalogue width"]
+    fold_of_user: Int8[Tensor, " strangers_and_users"]
+
+    def __init__(self, users: int, items: int, width: int, max_length: int, params: DetectorParams) -> None:
+        super().__init__()
+        self.sizes = items, width, params.dim, max_length, params.dropout
+        self.models = nn.ModuleList(GapModel(*self.sizes) for _ in range(params.folds))
+        self.weighing = Weighing(len(NAMES))
+        self.register_buffer("texts", torch.zeros(items + 1, width, dtype=torch.float16))
+        self.register_buffer("fold_of_user", torch.full((users + 1,), -1, dtype=torch.int8))
+
+    def model(self, fold: int) -> GapModel:
+        """Which judges this fold's users."""
+        found = self.models[fold]
+        assert isinstance(found, GapModel)
+        return found
+
+    @torch.no_grad()
+    def read(self, vectors: Float[Tensor, "catalogue width"]) -> None:
+        """Take the items' text vectors, centred and of unit length; zero where there is no text."""
+        known = vectors.any(1)
+        centred = F.normalize(vectors, dim=1) - F.normalize(vectors[known], dim=1).mean(0)
+        self.texts.copy_(F.normalize(centred, dim=1) * known[:, None])
+
+    @torch.no_grad()
+    def judge(self, batch: Batch) -> tuple[Float[Tensor, "batch time"], Float[Tensor, " batch"]]:
+        """The probability that each item is noise, and how far each window's two views agree (-1 to 1)."""
+        probability = torch.zeros(batch.items.shape, device=batch.items.device)
+        agreement = torch.zeros(len(batch.items), device=batch.items.device)
+        folds, texts = self.fold_of_user[batch.users], self.texts.float()
+        dtype = pick_dtype("auto", texts.device)
+        for number in range(len(self.models)):
+            for asked, share in ((folds == number, 1.0), (folds < 0, 1 / len(self.models))):
+                if asked.any():
+                    signals = signals_of(self.model(number), batch.items[asked], texts, dtype)
+                    probability[asked] += share * self.weighing.noise_probability(signals)
+                    agreement[asked] += share * self.agreement(signals, batch.valid[asked])
+        return probability * batch.valid, agreement
+
+    def agreement(
+        self, signals: Float[Tensor, "windows time signals"], valid: Bool[Tensor, "windows time"]
+    ) -> Float[Tensor, " windows"]:
+        """The cosine, over a window's items, of what behaviour says of them with what their texts say."""
+        parts = self.weighing.parts(signals) * valid[..., None]
+        behaviour, text = (parts[..., [NAMES.index(name) for name in view]].sum(-1) for view in (BEHAVIOUR, TEXT))
+        return F.cosine_similarity(behaviour, text, dim=1)

@@ -1,0 +1,226 @@
+"""Training of the detector: gap models of all folds, noise that it plants itself, and what its signals are worth.
+
+A gap model never sees its fold's users. So noise that is planted into their histories is to it what their own noise is,
+and it need not be trained again for it. The rows of those histories are the examples: planted ones are noise, real ones
+are noise by an unknown share, which is estimated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from iadsr.artifacts import read_columns, replacing
+from iadsr.device import pick_dtype
+from iadsr.errors import UserError
+from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
+from iadsr.models.denoisers.cloze.gap_model import GapModel
+from iadsr.models.denoisers.cloze.signals import signals_of
+from iadsr.schemas import CATEGORIES, TRAIN
+from iadsr.seeds import derived_seed
+from iadsr.sequences import noise_kinds
+from iadsr.sequences.noise_kinds import Plants, TrainingHistories
+from iadsr.sequences.windows import Feed, Sequences, moving_tiles, shortest_first, tail_tiles
+from iadsr.train.weighing import fit_weighing
+
+RATIO = 0.2  # of planted to real rows
+MOST_USERS = 2000  # of a fold, for each kind
+DONORS = 0.25  # for each user who gets a burst
+JUDGED = 512  # windows at once
+
+
+class Source(NamedTuple):
+    """What a detector is trained on: training histories, and the category of each item; -1: none, item 0: padding."""
+
+    histories: TrainingHistories
+    categories: Int[np.ndarray, " catalogue"]
+
+
+def training_histories(sequences: Sequences) -> TrainingHistories:
+    """The training parts of all histories, on the CPU."""
+    begins, ends = (each.cpu().numpy() for each in (sequences.offsets[:-1], sequences.history_ends(TRAIN)))
+    whole = TrainingHistories(sequences.items.cpu().numpy(), np.append(begins, ends[-1:]), sequences.item_count)
+    return _parts(whole, begins, ends)
+
+
+def of_users(histories: TrainingHistories, users: Int[np.ndarray, " some"]) -> TrainingHistories:
+    """Their histories alone, in this order."""
+    return _parts(histories, histories.offsets[users], histories.offsets[users + 1])
+
+
+def _parts(histories: TrainingHistories, begins: np.ndarray, ends: np.ndarray) -> TrainingHistories:
+    bounds = np.concatenate([[0], (ends - begins).cumsum()])
+    rows = np.arange(bounds[-1]) + np.repeat(begins - bounds[:-1], ends - begins)
+    return TrainingHistories(histories.items[rows], bounds, histories.last_item)
+
+
+def read_categories(items: Path) -> Int[np.ndarray, " catalogue"]:
+    """A number from 0 for the category of each item of items.parquet, item 0 being padding; -1 for none."""
+    names = read_columns(items, (CATEGORIES,), "filter")[CATEGORIES].to_numpy()
+    known, numbers = np.unique(names, return_inverse=True)
+    return np.append(-1, np.where(known[numbers] == "", -1, numbers))
+
+
+class Examples(NamedTuple):
+    """Signals of rows of histories with planted noise, and the number of the kind that each was planted as; -1: real."""
+
+    signals: Float[Tensor, "rows signals"]
+    kinds: Int[Tensor, " rows"]
+
+
+def train_detector(
+    detector: Detector, source: Source, params: DetectorParams, max_length: int, seed: int, work: Path
+) -> None:
+    """Train all parts in place; what is finished lies in `work`, from where an interrupted training goes on."""
+    whole = work / "detector.safetensors"
+    if not whole.exists():
+        users = len(source.histories.offsets) - 1
+        fold = np.random.default_rng([seed, 0]).permutation(users) % params.folds
+        detector.fold_of_user[1:] = torch.from_numpy(fold).to(detector.fold_of_user)
+        examples = []
+        for number in tqdm(range(params.folds), desc="detector", unit="fold"):
+            gap_model(
+                detector,
+                number,
+                of_users(source.histories, np.flatnonzero(fold != number)),
+                params,
+                max_length,
+                seed,
+                work,
+            )
+            judged = of_users(source.histories, np.flatnonzero(fold == number))
+            examples.append(examples_of(detector, number, judged, source.categories, params, max_length, seed))
+        fit_weighing(detector.weighing, *(torch.cat(parts) for parts in zip(*examples, strict=True)))
+        save(whole, detector)
+    detector.load_state_dict(load_file(whole))
+
+
+def gap_model(
+    detector: Detector,
+    number: int,
+    others: TrainingHistories,
+    params: DetectorParams,
+    max_length: int,
+    seed: int,
+    work: Path,
+) -> None:
+    """Train the model of a fold on the histories of all others, or take it from `work`."""
+    path = work / f"fold-{number}.safetensors"
+    if not path.exists():
+        texts = detector.texts.float()
+        torch.manual_seed(derived_seed(seed, f"fold {number}"))
+        model = GapModel(*detector.sizes).to(texts.device)
+        model.start_from(texts)
+        fit_gap_model(model, others, texts, params, max_length)
+        save(path, model)
+    detector.models[number].load_state_dict(load_file(path))
+    detector.models[number].eval()
+
+
+def save(path: Path, part: nn.Module) -> None:
+    """Write its weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({name: value.cpu().contiguous() for name, value in part.state_dict().items()}, temporary)
+
+
+def fit_gap_model(
+    model: GapModel, histories: TrainingHistories, texts: Tensor, params: DetectorParams, max_length: int
+) -> None:
+    """Every item of every history is predicted from the rest, `epochs` times; draws come from torch's generator."""
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    model.train()
+    sparse = [model.own.weight, model.bias.weight]
+    dense = [each for each in model.parameters() if all(each is not other for other in sparse)]
+    optimizers = [
+        torch.optim.Adam(dense, lr=params.learning_rate, fused=True),
+        torch.optim.SparseAdam(sparse, lr=params.learning_rate),
+    ]
+    feed, (begins, ends) = feed_of(histories, texts.device)
+    for _ in range(params.epochs):
+        windows = moving_tiles(begins, ends, max_length, generator)
+        for batch in feed.shuffled(windows, params.batch_size, generator):
+            drawn = torch.randint(1, len(texts), (params.negatives,), generator=generator).to(texts.device)
+            held = model.own(drawn).square().sum(1).mean()
+            loss = model.loss(batch.items, texts, drawn) + params.own_decay * held
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    if not all(each.isfinite().all() for each in model.parameters()):
+        raise UserError("denoisers.cloze.detector.learning_rate: weights have become infinite; lower it")
+
+
+def feed_of(histories: TrainingHistories, device: torch.device) -> tuple[Feed, tuple[Tensor, Tensor]]:
+    """A feed over these histories, and the bounds of each."""
+    offsets = torch.from_numpy(histories.offsets).to(device)
+    return Feed(Sequences(torch.from_numpy(histories.items).to(device), offsets)), (offsets[:-1], offsets[1:])
+
+
+def examples_of(
+    detector: Detector,
+    number: int,
+    fold: TrainingHistories,
+    categories: np.ndarray,
+    params: DetectorParams,
+    max_length: int,
+    seed: int,
+) -> Examples:
+    """Noise of every kind, each planted into histories of some of the fold's users, in the eyes of the fold's model."""
+    generator = np.random.default_rng([seed, 1, number])
+    found = []
+    for place, kind in enumerate(params.kinds):
+        plants = planted(fold, kind, categories, generator)
+        if plants is not None:
+            signals, flags = signals_with(detector, number, *plants, max_length)
+            found.append(Examples(signals, torch.where(flags, place, -1)))
+    if not found:
+        raise UserError(
+            "denoisers.cloze.detector.kinds: none of these kinds of noise can be planted into this data set"
+        )
+    return Examples(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def planted(
+    fold: TrainingHistories, kind: str, categories: Int[np.ndarray, " catalogue"], generator: np.random.Generator
+) -> tuple[TrainingHistories, Plants] | None:
+    """TrainingHistories of some users and what is planted into them; None where they offer nothing of this kind."""
+    everybody = generator.permutation(len(fold.offsets) - 1)
+    some = min(MOST_USERS, -(-len(everybody) // 2))
+    chosen = of_users(fold, np.sort(everybody[:some]))
+    try:
+        if kind == "burst":
+            donors = of_users(fold, everybody[some : some + round(DONORS * some)])
+            return chosen, noise_kinds.burst(
+                chosen, noise_kinds.as_runs(donors.items, donors.offsets, generator), generator
+            )
+        return chosen, noise_kinds.foreign(kind, chosen, round(RATIO * len(chosen.items)), categories, generator)
+    except UserError:  # no categories; a catalogue of few items
+        return None
+
+
+def signals_with(
+    detector: Detector, number: int, histories: TrainingHistories, plants: Plants, max_length: int
+) -> tuple[Tensor, Tensor]:
+    """The signals of all rows once the plants stand in the histories, and which of the rows are plants."""
+    rows = np.arange(len(histories.items))
+    order = np.insert(rows, histories.offsets[plants.users] + plants.places, len(rows) + np.arange(len(plants.users)))
+    items = np.concatenate([histories.items, plants.items])[order]
+    more = np.bincount(plants.users, minlength=len(histories.offsets) - 1).cumsum()
+    together = TrainingHistories(items, histories.offsets + np.concatenate([[0], more]), histories.last_item)
+    feed, bounds = feed_of(together, detector.texts.device)
+    texts, flags = detector.texts.float(), torch.from_numpy(order >= len(rows))
+    model, dtype, found, where = detector.model(number), pick_dtype("auto", texts.device), [], []
+    for numbers in shortest_first(windows := tail_tiles(*bounds, max_length), JUDGED):
+        batch = feed.batch(windows[numbers])
+        found.append(signals_of(model, batch.items, texts, dtype)[batch.valid].cpu())
+        where.append(batch.rows[batch.valid].cpu())
+    return torch.cat(found), flags[torch.cat(where)]
