@@ -69,7 +69,7 @@ def read_categories(items: Path) -> Int[np.ndarray, " catalogue"]:
 
 
 class Examples(NamedTuple):
-    """Signals of rows of histories with planted noise, and the number of the kind that each was planted as; -1: real."""
+    """Signals of rows of histories with planted noise, and which kind each was planted as, by number; -1: real."""
 
     signals: Float[Tensor, "rows signals"]
     kinds: Int[Tensor, " rows"]
