@@ -96,10 +96,10 @@ def key(content: dict[str, Any], stages: list[str]) -> str:
 def make(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
     """Run the stages in `folder`; what they print goes to stderr, because stdout is the measurement's."""
     YAML().dump(content, folder / "params.yaml")
-    downloads = folder / paths.DOWNLOADS
-    downloads.parent.mkdir(parents=True)
-    (ROOT / paths.DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    downloads.symlink_to(ROOT / paths.DOWNLOADS)  # so that no official file is downloaded twice
+    for cache in (paths.DOWNLOADS, paths.ENCODE_WORK):  # so that no file is downloaded, and no text encoded, twice
+        (folder / cache).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / cache).mkdir(parents=True, exist_ok=True)
+        (folder / cache).symlink_to(ROOT / cache)
     for stage in stages:
         command = [sys.executable, "-m", f"stages.{stage}"]
         done = subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
