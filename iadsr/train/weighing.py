@@ -85,7 +85,9 @@ def noise_rate(real: Float[Tensor, " real"], planted: Float[Tensor, " planted"])
 def noise_at(points: np.ndarray, fit: np.ndarray, planted: np.ndarray, rate: float) -> Tensor:
     """The probability of noise at each point: the rate times how much denser planted rows are there than real ones."""
     order = np.argsort(fit, kind="stable")
-    falling = isotonic_regression(planted[order].astype(np.float64), increasing=False).x
-    share = np.interp(points, fit[order], falling)
+    falling = isotonic_regression(planted[order].astype(np.float64), increasing=False)
+    sizes = np.diff(falling.blocks)
+    centres = np.add.reduceat(fit[order], falling.blocks[:-1]) / sizes  # between them it falls, as in Oron and Flournoy
+    share = np.interp(points, centres, falling.x[falling.blocks[:-1]])
     odds = share / np.maximum(1 - share, 1e-9) * (~planted).sum() / max(1, planted.sum())
     return torch.from_numpy(np.clip(rate * odds, 0, LIKELIEST))

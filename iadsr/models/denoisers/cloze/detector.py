@@ -79,7 +79,13 @@ class Detector(nn.Module):
     def agreement(
         self, signals: Float[Tensor, "windows time signals"], valid: Bool[Tensor, "windows time"]
     ) -> Float[Tensor, " windows"]:
-        """The cosine, over a window's items, of what behaviour says of them with what their texts say."""
+        """The cosine, over a window's items, of what behaviour says of them with what their texts say, in log-odds.
+
+        To both an item is added of which they agree, so that views that say next to nothing do not contradict.
+        """
         parts = self.weighing.parts(signals) * valid[..., None]
-        behaviour, text = (parts[..., [NAMES.index(name) for name in view]].sum(-1) for view in (BEHAVIOUR, TEXT))
-        return F.cosine_similarity(behaviour, text, dim=1)
+        behaviour, text = (
+            F.pad(parts[..., [NAMES.index(name) for name in view]].sum(-1), (0, 1), value=1.0)
+            for view in (BEHAVIOUR, TEXT)
+        )
+        return F.cosine_similarity(behaviour, text, dim=1).clamp(-1, 1)
