@@ -24,6 +24,7 @@ from stages.command import new_app, reports_errors
 from stages.seeds import link, parsed
 
 app = new_app()
+OF_NOISE = ("drop_ratio", "noise_auc", "noise_precision", "noise_recall")  # where it is known
 Fields = dict[str, Any]
 
 
@@ -86,8 +87,10 @@ def side_by_side(content: Fields, folder: Path, seeds: list[int]) -> Fields:
         workspace = opened(content, folder, Path(scratch))
         seconds = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
         found = read_json(workspace / paths.SEEDS / "summary.json")
-    names = ("epochs", *headlines(found["mean"]))
-    shown = {name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in names}
+    names = ("epochs", *headlines(found["mean"]), *OF_NOISE)
+    shown = {
+        name: {kind: round(found[kind][name], 5) for kind in ("mean", "std")} for name in names if name in found["mean"]
+    }
     return {"seeds": seeds, "seconds": round(seconds, 2), **shown}
 
 
