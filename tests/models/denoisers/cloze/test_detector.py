@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_detectors import detector, random_texts
 from small_models import ITEMS, WIDTH, batch_of
 from torch import Tensor
 from torch.nn import functional as F
 
+from iadsr.device import pick_dtype
 from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
-from iadsr.sequences.windows import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BATCH = batch_of([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8])  # users 1 to 4
@@ -24,7 +22,7 @@ STRANGERS = replace(BATCH, users=torch.zeros(4, dtype=torch.long))
 
 def by_fold(judge: Detector, number: int) -> tuple[Tensor, Tensor]:
     """What one fold's model says of everybody."""
-    signals = signals_of(judge.model(number), BATCH.items, judge.texts.float(), torch.float32)
+    signals = signals_of(judge.model(number), BATCH.items, judge.texts.float(), pick_dtype("auto", torch.device("cpu")))
     return judge.weighing.noise_probability(signals) * BATCH.valid, judge.agreement(signals, BATCH.valid)
 
 
@@ -72,26 +70,11 @@ def test_agreement_by_hand() -> None:
     assert agreement([3, 4, 7], [4, 3, -7], 2) == pytest.approx(24 / 25)
 
 
-@pytest.mark.parametrize("folds", [2, 3, 6, 7])
-@given(seed=st.integers(0, 99))
-def test_agreement_is_a_cosine(folds: int, seed: int) -> None:
-    """Between -1 and 1, to the last bit, for at theta -1 everybody is denoised: also of one item, for a stranger."""
-    judge = DETECTORS[folds]
-    judge.weighing.heights.copy_(torch.rand(judge.weighing.heights.shape, generator=generator(seed)).cumsum(1) - 3)
-    agreed = judge.judge(ONE_ITEM)[1]
-    assert (agreed >= -1).all() and (agreed <= 1).all()
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def alone(users: list[int]) -> Batch:
-    return replace(batch_of(*([item] for item in range(1, len(users) + 1))), users=torch.tensor(users))
-
-
-ONE_ITEM = alone([0, 1, 2, 0, 3, 0, 4, 0, 5, 0])
-DETECTORS = {folds: detector(folds) for folds in (2, 3, 6, 7)}
+def test_agreement_is_never_less_than_the_lowest_theta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At theta -1 everybody is denoised, also a stranger of whom ten models say -1, or a hair less, by rounding."""
+    monkeypatch.setattr(Detector, "agreement", lambda self, signals, valid: torch.full((len(valid),), -1.0000001))
+    for batch in (BATCH, STRANGERS):
+        assert detector(10).judge(batch)[1].tolist() == [-1, -1, -1, -1]
 
 
 def test_texts_are_centred_and_of_unit_length() -> None:
