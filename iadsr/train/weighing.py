@@ -84,8 +84,8 @@ def noise_rate(real: Float[Tensor, " real"], planted: Float[Tensor, " planted"])
 
 def noise_at(points: np.ndarray, fit: np.ndarray, planted: np.ndarray, rate: float) -> Tensor:
     """The probability of noise at each point: the rate times how much denser planted rows are there than real ones."""
-    order = np.argsort(fit, kind="stable")
-    falling = isotonic_regression(planted[order].astype(np.float64), increasing=False).x
-    share = np.interp(points, fit[order], falling)
+    values, where, rows = np.unique(fit, return_inverse=True, return_counts=True)  # equal fits are one
+    falling = isotonic_regression(np.bincount(where, planted) / rows, weights=rows, increasing=False).x
+    share = np.interp(points, values, falling)
     odds = share / np.maximum(1 - share, 1e-9) * (~planted).sum() / max(1, planted.sum())
     return torch.from_numpy(np.clip(rate * odds, 0, LIKELIEST))
