@@ -26,7 +26,9 @@ def of(*windows: list[int], width: int = LENGTH) -> Tensor:
 
 def beside(items: list[int]) -> list[list[float]]:
     """Of each item of a window, from ROWS: cosine with the mean of the rest, with the nearest."""
-    found: list[list[float]] = beside_the_rest(ROWS[torch.tensor([items])], others_of(torch.tensor([items])))[0].tolist()
+    found: list[list[float]] = beside_the_rest(ROWS[torch.tensor([items])], others_of(torch.tensor([items])))[
+        0
+    ].tolist()
     return found
 
 
