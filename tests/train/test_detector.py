@@ -173,6 +173,12 @@ def test_weights_that_become_infinite_are_an_error(tmp_path: Path) -> None:
         trained(tmp_path, detector_params(learning_rate=1e38))
 
 
+def test_a_fold_needs_a_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.folds: 25, but there are 24 users; lower it"):
+        trained(tmp_path, detector_params(folds=25))
+    trained(tmp_path, detector_params(folds=24))
+
+
 # --- noise that it plants ---
 
 
