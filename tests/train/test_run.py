@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import save
-from small_detectors import detector_params, write_item_vectors
+from small_detectors import counted, detector_params, write_item_vectors
 from small_project import TINY, noted_again, set_params, succeed
 
 from iadsr.errors import UserError
@@ -58,8 +58,7 @@ def training(project: Path, **changes: Any) -> Training:
 def test_backbones_share_a_detector(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second, at another theta, trains none; another seed trains its own."""
     fits: list[int] = []
-    fit = detector.fit_gap_model
-    monkeypatch.setattr(detector, "fit_gap_model", lambda *arguments: (fits.append(1), fit(*arguments)))
+    monkeypatch.setattr(detector, "fit_gap_model", counted(detector.fit_gap_model, fits))
     found = [training(project, backbone=name, theta=theta).model for name, theta in (("gru4rec", 0.1), ("sasrec", -1))]
     assert len(fits) == 2
     first, second = (save(model.detector.state_dict()) for model in found if isinstance(model, Cloze))

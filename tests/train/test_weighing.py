@@ -68,7 +68,7 @@ def test_equal_fits_are_equally_likely_noise(planted: list[bool]) -> None:
 def test_probability_of_noise_falls(rows: list[tuple[int, bool]], rate: float) -> None:
     fit, planted = (np.array(column) for column in zip(*rows, strict=True))
     found = noise_at(np.linspace(-4, 4, 33), fit.astype(np.float64), planted, rate)
-    assert (found.diff() <= 0).all() and 0 <= found.min() and found.max() <= LIKELIEST
+    assert (found.diff() <= 0).all() and found.min() >= 0 and found.max() <= LIKELIEST
 
 
 # --- points, knots and heights ---
