@@ -78,10 +78,15 @@ class Examples(NamedTuple):
 def train_detector(
     detector: Detector, source: Source, params: DetectorParams, max_length: int, seed: int, work: Path
 ) -> None:
-    """Train all parts in place; what is finished lies in `work`, from where an interrupted training goes on."""
+    """Train all parts in place; what is finished lies in `work`, from where an interrupted training goes on.
+
+    UserError for more folds than users, for weights that become infinite, and where no kind of noise can be planted.
+    """
     whole = work / "detector.safetensors"
     if not whole.exists():
         users = len(source.histories.offsets) - 1
+        if users < params.folds:
+            raise UserError(f"denoisers.cloze.detector.folds: {params.folds}, but there are {users} users; lower it")
         fold = np.random.default_rng([seed, 0]).permutation(users) % params.folds
         detector.fold_of_user[1:] = torch.from_numpy(fold).to(detector.fold_of_user)
         examples = []

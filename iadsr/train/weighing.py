@@ -25,7 +25,7 @@ def fit_weighing(weighing: Weighing, signals: Float[Tensor, "rows signals"], kin
     weighing.knots.copy_(knots)
     weighing.heights.copy_(fitted_heights(signals, planted, knots))
     fit = weighing.parts(signals.to(weighing.knots.device)).sum(-1).cpu().double()
-    rate = min(noise_rate(fit[~planted], fit[kinds == kind]) for kind in kinds[planted].unique())
+    rate = noise_rate(fit[~planted], fit[planted], kinds[planted])
     weighing.points.copy_(points_of(fit, len(weighing.points)))
     weighing.noise.copy_(noise_at(weighing.points.cpu().double().numpy(), fit.numpy(), planted.numpy(), rate))
     weighing.rate.fill_(rate)
@@ -69,25 +69,35 @@ def fitted_heights(
     return F.pad(rises.view(len(knots), -1).cumsum(1), (1, 0)) - below
 
 
-def noise_rate(real: Float[Tensor, " real"], planted: Float[Tensor, " planted"]) -> float:
-    """The share of noise among real rows, if noise fits as badly as what was planted: best-bin estimation.
+def noise_rate(
+    real: Float[Tensor, " real"], planted: Float[Tensor, " planted"], kinds: Int[Tensor, " planted"]
+) -> float:
+    """The share of noise among real rows, if noise fits as badly as one of the planted kinds.
 
-    Garg et al. (2021), https://arxiv.org/abs/2111.00980: below any fit, the share of real rows is at least the rate
-    times that of planted ones; the rate is what this allows where the bound, with its error, is tightest.
+    Best-bin estimation (Garg et al. 2021, https://arxiv.org/abs/2111.00980): below any fit, the share of real rows is
+    at least the rate times that of planted ones; the rate is what this allows where the bound, with its error, is
+    lowest.
     """
+    bounds = [rate_and_bound(real, planted[kinds == kind]) for kind in kinds.unique()]
+    return min(bounds, key=lambda found: found[1])[0]
+
+
+def rate_and_bound(real: Float[Tensor, " real"], planted: Float[Tensor, " planted"]) -> tuple[float, float]:
+    """The rate where the bound of the rate is lowest, and that bound."""
     cuts = torch.quantile(planted, torch.linspace(0.01, 1, 100, dtype=planted.dtype))
     below = [torch.searchsorted(part.sort().values, cuts, right=True) / len(part) for part in (real, planted)]
     error = sum(math.sqrt(math.log(4 / CONFIDENCE) / 2 / len(part)) for part in (real, planted))
-    best = ((below[0] + error) / below[1]).argmin()
-    return float((below[0] / below[1])[best].clamp(max=1))
+    bounds = (below[0] + error) / below[1]
+    best = bounds.argmin()
+    return float((below[0] / below[1])[best].clamp(max=1)), float(bounds[best])
 
 
 def noise_at(points: np.ndarray, fit: np.ndarray, planted: np.ndarray, rate: float) -> Tensor:
     """The probability of noise at each point: the rate times how much denser planted rows are there than real ones."""
-    order = np.argsort(fit, kind="stable")
-    falling = isotonic_regression(planted[order].astype(np.float64), increasing=False)
-    sizes = np.diff(falling.blocks)
-    centres = np.add.reduceat(fit[order], falling.blocks[:-1]) / sizes  # between them it falls, as in Oron and Flournoy
-    share = np.interp(points, centres, falling.x[falling.blocks[:-1]])
+    values, where, rows = np.unique(fit, return_inverse=True, return_counts=True)  # equal fits are one
+    falling = isotonic_regression(np.bincount(where, planted) / rows, weights=rows, increasing=False)
+    begins = falling.blocks[:-1]
+    centres = np.add.reduceat(values * rows, begins) / np.add.reduceat(rows, begins)
+    share = np.interp(points, centres, falling.x[begins])  # it falls between blocks, as in Oron and Flournoy (2017)
     odds = share / np.maximum(1 - share, 1e-9) * (~planted).sum() / max(1, planted.sum())
     return torch.from_numpy(np.clip(rate * odds, 0, LIKELIEST))

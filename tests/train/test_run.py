@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import save
+from small_detectors import counted, detector_params, write_item_vectors
+from small_project import TINY, noted_again, set_params, succeed
 
 from iadsr.errors import UserError
+from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.params import read_params
+from iadsr.schemas import IS_NOISE
+from iadsr.train import detector
+from iadsr.train.run import TrainFiles, Training, detector_digest
+from stages import paths
 
 
 def test_a_training_is_done_by_one_process(tmp_path: Path) -> None:
@@ -22,3 +35,51 @@ def test_a_training_is_done_by_one_process(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with alone_in(work):
         pass
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
+    """The current folder: a tiny demo, filtered, with vectors of its items."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
+    own = {f"denoisers.cloze.detector.{name}": value for name, value in detector_params().model_dump().items()}
+    set_params(tmp_path, {**TINY, **own, "denoiser": "cloze", "train.device": "cpu"})
+    succeed("ingest", "filter")
+    write_item_vectors(tmp_path, read_params(tmp_path / "params.yaml"))
+    return tmp_path
+
+
+def training(project: Path, **changes: Any) -> Training:
+    files = (project / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
+    made = (project / name for name in ("model", "history.csv", "denoised.parquet", "unfinished"))
+    return Training.of({**read_params(project / "params.yaml"), **changes}, TrainFiles(*files, *made))
+
+
+def test_backbones_share_a_detector(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second, at another theta, trains none; another seed trains its own."""
+    fits: list[int] = []
+    monkeypatch.setattr(detector, "fit_gap_model", counted(detector.fit_gap_model, fits))
+    found = [training(project, backbone=name, theta=theta).model for name, theta in (("gru4rec", 0.1), ("sasrec", -1))]
+    assert len(fits) == 2
+    first, second = (save(model.detector.state_dict()) for model in found if isinstance(model, Cloze))
+    assert first == second
+    training(project, seed=1)
+    assert len(fits) == 2 and training(project, seed=1).model is not None and len(fits) == 4
+
+
+def test_known_noise_is_never_an_input(project: Path) -> None:
+    """Of flags that are turned round nothing is seen but their digest: detector and judgements are the same bytes."""
+    before = training(project)
+    one = before.model
+    table = pq.read_table(project / paths.SEQUENCES)
+    flags = pc.invert(table[IS_NOISE])
+    table = table.set_column(table.column_names.index(IS_NOISE), IS_NOISE, flags)
+    assert isinstance(table, pa.Table)
+    pq.write_table(table, project / paths.SEQUENCES)
+    noted_again(project / paths.FILTERED)
+    write_item_vectors(project, read_params(project / "params.yaml"))
+    after = training(project)
+    other = after.model
+    assert detector_digest(before.config, before.device) != detector_digest(after.config, after.device)
+    assert isinstance(one, Cloze) and isinstance(other, Cloze)
+    assert save(one.state_dict()) == save(other.state_dict()) and one.clean.equal(other.clean)

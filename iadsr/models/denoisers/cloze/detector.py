@@ -74,7 +74,7 @@ class Detector(nn.Module):
                     signals = signals_of(self.model(number), batch.items[asked], texts, dtype)
                     probability[asked] += share * self.weighing.noise_probability(signals)
                     agreement[asked] += share * self.agreement(signals, batch.valid[asked])
-        return probability * batch.valid, agreement
+        return probability * batch.valid, agreement.clamp(-1, 1)  # rounded cosines may lie outside
 
     def agreement(
         self, signals: Float[Tensor, "windows time signals"], valid: Bool[Tensor, "windows time"]

@@ -52,10 +52,12 @@ class GapModel(nn.Module):
 
     @torch.no_grad()
     def start_from(self, texts: Float[Tensor, "catalogue width"]) -> None:
-        """Map texts to their principal components, each divided by the root of its deviation."""
+        """Map texts to their principal components, each divided by the root of its deviation; to 0 if all are alike."""
         _, sizes, axes = torch.linalg.svd(texts[1:] - texts[1:].mean(0), full_matrices=False)
-        found = min(len(axes), self.of_text.out_features, int((sizes > 1e-4 * sizes[0]).sum()))
+        found = min(len(axes), self.of_text.out_features, int((sizes > max(1e-4 * float(sizes[0]), 1e-6)).sum()))
         nn.init.zeros_(self.of_text.weight)
+        if not found:
+            return
         self.of_text.weight[:found] = axes[:found] / sizes[:found, None].sqrt()
         spread = (texts[1:] @ self.of_text.weight[:found].T).std().clamp(min=1e-9)
         self.of_text.weight.mul_(TEXT_SCALE / spread)

@@ -1,0 +1,141 @@
+"""The states of gaps against prefixes and suffixes that are encoded one by one, and losses against loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small_detectors import gap_model, random_texts
+from small_models import ITEMS, LENGTH, WIDTH
+from torch import Tensor
+
+from iadsr.layers.attention import Transformer
+from iadsr.models.denoisers.cloze.gap_model import TEXT_SCALE, GapModel, reversed_places
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8, 9, 7])
+TEXTS = random_texts()
+BEFORE, AFTER, BOTH = range(3)
+
+
+def padded(*windows: list[int], width: int = LENGTH) -> Tensor:
+    return torch.tensor([window + [0] * (width - len(window)) for window in windows])
+
+
+def states_of(model: GapModel, items: list[int]) -> Tensor:
+    """The states of one window: side, place, dim."""
+    with torch.no_grad():
+        return model.states(model.rows(torch.tensor(items), TEXTS), torch.ones(1, len(items), dtype=torch.bool))
+
+
+def last_state(side: Transformer, rows: Tensor, edge: Tensor) -> Tensor:
+    """Of a history that is encoded by itself."""
+    return side(rows[None], torch.ones(1, len(rows), dtype=torch.bool))[0, -1] if len(rows) else edge
+
+
+@torch.no_grad()
+def literal_states(model: GapModel, items: list[int]) -> Tensor:
+    rows, found = model.rows(torch.tensor(items), TEXTS), []
+    for place in range(len(items)):
+        before = last_state(model.before, rows[:place], model.edges[0])
+        after = last_state(model.after, rows[place + 1 :].flip(0), model.edges[1])
+        found.append(torch.stack([before, after, model.head(torch.cat([before, after]))]))
+    return torch.stack(found, 1)
+
+
+def changed(items: list[int], place: int) -> list[int]:
+    """With another item in one place."""
+    return [item % ITEMS + 1 if number == place else item for number, item in enumerate(items)]
+
+
+# --- states ---
+
+
+def test_states_are_those_of_prefixes_and_suffixes() -> None:
+    model, items = gap_model(), padded(*WINDOWS)
+    with torch.no_grad():
+        found = model.states(model.rows(items[items > 0], TEXTS), items > 0)
+    torch.testing.assert_close(found, torch.cat([literal_states(model, window) for window in WINDOWS], 1))
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_what_a_gap_sees(place: int) -> None:
+    """Another item in one place leaves the gap there as it is, earlier ones from before, later ones from after."""
+    model, items = gap_model(), WINDOWS[3]
+    same = torch.isclose(states_of(model, items), states_of(model, changed(items, place)), atol=1e-6).all(2)
+    others = torch.arange(6)
+    assert same[:, place].all()
+    assert same[BEFORE].equal(others <= place) and same[AFTER].equal(others >= place)
+    assert same[BOTH].equal(others == place)
+
+
+def test_reversed_places_by_hand() -> None:
+    """Windows of 3, 1 and 2 items in 3 places: each run is turned round, padding stays."""
+    valid = padded([1, 1, 1], [1], [1, 1], width=3) > 0
+    assert reversed_places(valid).tolist() == [2, 1, 0, 3, 4, 5, 7, 6, 8]
+
+
+# --- losses ---
+
+
+def test_loss_is_that_of_a_loop() -> None:
+    """Of 4 negatives each stands for 3 of 12 items; one that is the item itself is none."""
+    model, negatives = gap_model(), [1, 5, 5, 7]
+    found = model.loss(padded(*WINDOWS), TEXTS, torch.tensor(negatives))
+    table, bias, sides = model.table(TEXTS), model.bias.weight[:, 0], torch.zeros(3)
+    for window in WINDOWS:
+        for place, item in enumerate(window):
+            others = [other for other in negatives if other != item]
+            logits = literal_states(model, window)[:, place] @ table[[item, *others]].T + bias[[item, *others]]
+            logits[:, 1:] += math.log(3)
+            sides -= torch.log_softmax(logits, 1)[:, 0]
+    torch.testing.assert_close(found, sides.sum() / sum(map(len, WINDOWS)))
+
+
+def test_fits_are_log_probabilities_over_the_catalogue() -> None:
+    """Padding, row 0, is no item."""
+    model, items = gap_model(), padded(*WINDOWS)
+    table = model.table(TEXTS)
+    found = model.fits(items, table, torch.float32)
+    states, own = torch.cat([literal_states(model, window) for window in WINDOWS], 1), items[items > 0]
+    logits = states @ table[1:].T + model.bias.weight[1:, 0]
+    expected = torch.log_softmax(logits, 2)[:, torch.arange(len(own)), own - 1]
+    torch.testing.assert_close(torch.stack([found.before, found.after, found.both]), expected)
+    torch.testing.assert_close(found.at_all, torch.log_softmax(model.bias.weight[1:, 0], 0)[own - 1])
+
+
+def test_table_is_made_of_the_rows() -> None:
+    model = gap_model()
+    torch.testing.assert_close(model.table(TEXTS), model.rows(torch.arange(ITEMS + 1), TEXTS))
+
+
+# --- the first weights ---
+
+
+def begun(texts: Tensor, dim: int = 4) -> Tensor:
+    """The rows of all items of a model that starts from these texts."""
+    model = GapModel(len(texts) - 1, texts.shape[1], dim, LENGTH, 0.0)
+    model.start_from(texts)
+    return model.table(texts)[1:].detach()
+
+
+def test_starts_from_principal_components() -> None:
+    """Uncorrelated but for their means, so many that all of the texts' dimensions are there, and of one size."""
+    rows = begun(random_texts(), WIDTH + 1)
+    covariance = torch.cov(rows.T)
+    assert rows.std().item() == pytest.approx(TEXT_SCALE * (WIDTH / (WIDTH + 1)) ** 0.5, rel=0.5)
+    torch.testing.assert_close(covariance, covariance.diag().diag(), atol=1e-7, rtol=0)
+    assert (covariance.diag()[:WIDTH] > 0).all() and covariance[WIDTH, WIDTH] == 0
+
+
+def test_starts_from_few_components() -> None:
+    """Texts on one line have one component, and all others are 0."""
+    texts = torch.linspace(-1, 1, ITEMS + 1)[:, None] * torch.ones(WIDTH)
+    rows = begun(texts)
+    assert (rows[:, 0].diff().abs() > 1e-3).all() and not rows[:, 1:].any()
+
+
+@pytest.mark.parametrize("items", [1, 2, ITEMS])
+def test_texts_that_are_all_alike_say_nothing(items: int) -> None:
+    assert not begun(torch.ones(items + 1, WIDTH)).any()

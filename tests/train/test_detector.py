@@ -1,0 +1,229 @@
+"""Training of the detector: who is trained on whom, what it cannot know, kills, seeds, and noise that it plants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import save
+from small_detectors import counted, detector_params, random_texts
+from small_models import ITEMS, LENGTH, WIDTH, random_histories, sequences_of
+
+from iadsr.errors import UserError
+from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
+from iadsr.sequences.noise_kinds import Plants, TrainingHistories
+from iadsr.train import detector as training
+from iadsr.train.detector import (
+    Source,
+    examples_of,
+    of_users,
+    planted,
+    read_categories,
+    signals_with,
+    train_detector,
+    training_histories,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+HISTORIES = random_histories(24, 8)
+NO_CATEGORIES = np.full(ITEMS + 1, -1)
+PARAMS = detector_params()
+
+
+def source(histories: list[list[int]] | None = None) -> Source:
+    return Source(training_histories(sequences_of(*(histories or HISTORIES))), NO_CATEGORIES)
+
+
+def fresh(params: DetectorParams = PARAMS, users: int = len(HISTORIES)) -> Detector:
+    torch.manual_seed(0)
+    found = Detector(users, ITEMS, WIDTH, LENGTH, params)
+    found.read(random_texts())
+    return found
+
+
+def trained(
+    work: Path, params: DetectorParams = PARAMS, seed: int = 3, histories: list[list[int]] | None = None
+) -> Detector:
+    found = fresh(params)
+    train_detector(found, source(histories), params, LENGTH, seed, work)
+    return found
+
+
+def lists(histories: TrainingHistories) -> list[list[int]]:
+    return [part.tolist() for part in np.split(histories.items, histories.offsets[1:-1])]
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def dying(function: Any, at: int) -> Any:
+    """The function, but that its call of this number, from 0, is the end."""
+    calls = iter(range(at + 1))
+
+    def replacement(*arguments: Any) -> Any:
+        if next(calls) == at:
+            raise Killed
+        return function(*arguments)
+
+    return replacement
+
+
+# --- histories ---
+
+
+def test_training_histories_by_hand() -> None:
+    """The last two of each are held out; the catalogue has 9 items all the same."""
+    found = training_histories(sequences_of([1, 2, 3, 4], [5, 6, 9], [7, 8, 1, 2, 3]))
+    assert lists(found) == [[1, 2], [5], [7, 8, 1]] and found.last_item == 9
+
+
+def test_histories_of_some_users_by_hand() -> None:
+    whole = TrainingHistories(np.array([1, 2, 5, 7, 8, 1]), np.array([0, 2, 3, 6]), 9)
+    assert lists(of_users(whole, np.array([2, 0]))) == [[7, 8, 1], [1, 2]]
+    nobody = of_users(whole, np.array([], dtype=np.int64))
+    assert nobody.offsets.tolist() == [0] and not len(nobody.items) and nobody.last_item == 9
+
+
+def test_categories_by_hand(tmp_path: Path) -> None:
+    """Items 1 and 4 share one, item 3 has another, item 2 none; nor has padding."""
+    pl.DataFrame({"categories": ["B > C", "", "A", "B > C"]}).write_parquet(tmp_path / "items.parquet")
+    padding, one, two, three, four = read_categories(tmp_path / "items.parquet").tolist()
+    assert padding == two == -1 and one == four != three and min(one, three) >= 0
+
+
+def test_a_data_set_without_categories(tmp_path: Path) -> None:
+    pl.DataFrame({"categories": ["", ""]}).write_parquet(tmp_path / "items.parquet")
+    assert read_categories(tmp_path / "items.parquet").tolist() == [-1, -1, -1]
+
+
+# --- what it is trained on ---
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_no_model_has_seen_the_users_whom_it_judges(
+    folds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seen the training histories of all others, and folds are as even as can be."""
+    seen: list[list[list[int]]] = []
+    monkeypatch.setattr(training, "fit_gap_model", lambda model, histories, *_: seen.append(lists(histories)))
+    found = trained(tmp_path, detector_params(folds=folds))
+    fold_of = found.fold_of_user[1:].tolist()
+    for number, own in enumerate(seen):
+        assert own == [HISTORIES[user][:-2] for user, fold in enumerate(fold_of) if fold != number]
+    assert len(seen) == folds and set(np.bincount(fold_of)) == {len(HISTORIES) // folds}
+    assert found.fold_of_user[0] == -1
+
+
+def test_held_out_items_change_nothing(tmp_path: Path) -> None:
+    """Other validation and test items give the same detector, to the last bit."""
+    others = [[*history[:-2], history[-2] % ITEMS + 1, history[-1] % ITEMS + 1] for history in HISTORIES]
+    assert max(map(max, others)) == ITEMS
+    found = [
+        save(trained(tmp_path / str(n), histories=each).state_dict()) for n, each in enumerate((HISTORIES, others))
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever torch has drawn before, and another seed gives others."""
+    found = [save(trained(tmp_path / str(n), seed=seed).state_dict()) for n, seed in enumerate((3, 3, 4))]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("what", ["fit_gap_model", "save", "examples_of"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_killed_anywhere_it_ends_the_same(
+    what: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fold's training, before or after it is written, another process goes on with the folds that are left."""
+    whole = save(trained(tmp_path / "whole").state_dict())
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, what, dying(getattr(training, what), after))
+        trained(tmp_path / "killed")
+    torch.manual_seed(99)  # a new process has drawn other numbers
+    fits: list[int] = []
+    monkeypatch.setattr(training, "fit_gap_model", counted(training.fit_gap_model, fits))
+    assert save(trained(tmp_path / "killed").state_dict()) == whole
+    assert len(fits) == 2 - after - (what == "examples_of")
+
+
+def test_a_trained_detector_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = save(trained(tmp_path).state_dict())
+    monkeypatch.setattr(training, "gap_model", lambda *_: pytest.fail("trained again"))
+    assert save(trained(tmp_path).state_dict()) == expected
+
+
+def test_every_part_is_trained(tmp_path: Path) -> None:
+    """Tables, rates and knots are no longer those of a fresh detector; signals of noise are worth something."""
+    found, before = trained(tmp_path), fresh().state_dict()
+    same = {name for name, value in found.state_dict().items() if torch.equal(value, before[name])}
+    assert same == {"texts"}
+    assert 0 <= found.weighing.rate <= 1 and (found.weighing.noise.diff() <= 0).all()
+
+
+def test_weights_that_become_infinite_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.learning_rate: .* lower it"):
+        trained(tmp_path, detector_params(learning_rate=1e38))
+
+
+def test_a_fold_needs_a_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.folds: 25, but there are 24 users; lower it"):
+        trained(tmp_path, detector_params(folds=25))
+
+
+# --- noise that it plants ---
+
+
+def examples(*kinds: str, number: int = 0, seed: int = 0) -> training.Examples:
+    params = detector_params(kinds=list(kinds))
+    return examples_of(fresh(params), number, source().histories, NO_CATEGORIES, params, LENGTH, seed)
+
+
+def test_kinds_that_cannot_be_planted_are_skipped() -> None:
+    """No item has a category, and 12 items are too few for a user's best 100: all plants are of the last kind, 2."""
+    kinds = examples("near_miss", "boundary", "uniform").kinds
+    assert set(kinds.tolist()) == {-1, 2}
+
+
+def test_no_kind_that_can_be_planted_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.kinds: none of these kinds"):
+        examples("near_miss", "boundary")
+
+
+def test_how_much_is_planted() -> None:
+    """A fifth of the real rows, for each kind, in half of the users; a row of signals each."""
+    found = examples("uniform", "popularity")
+    for kind in (0, 1):
+        plants, real = (found.kinds == kind).sum().item(), (found.kinds == -1).sum().item() / 2
+        assert plants == pytest.approx(0.2 * real, rel=0.2)
+    assert len(found.signals) == len(found.kinds) and found.signals.isfinite().all()
+
+
+def test_bursts_come_from_others_who_get_none() -> None:
+    """24 histories without a common item: 12 get runs, which 3 of the others had in a row."""
+    apart = TrainingHistories(np.arange(1, 97), np.arange(0, 97, 4), 96)
+    plants = planted(apart, "burst", np.full(97, -1), np.random.default_rng(0))
+    assert plants is not None
+    histories, (_, _, items) = plants
+    assert len(histories.offsets) == 13 and len(items) == 3 * 4
+    assert not set(items.tolist()) & set(histories.items.tolist())
+
+
+def test_plants_stand_where_they_were_planted() -> None:
+    """[1, 2] and [3] get 7 before all, 8 between, 9 at the end, and 5 before 3: [7, 1, 8, 2, 9] and [5, 3].
+
+    Their signals are those of these histories, shortest first.
+    """
+    judge, real = fresh().eval(), TrainingHistories(np.array([1, 2, 3]), np.array([0, 2, 3]), ITEMS)
+    plants = Plants(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([7, 8, 9, 5]))
+    signals, flags = signals_with(judge, 0, real, plants, LENGTH)
+    assert flags.tolist() == [True, False, True, False, True, False, True]
+    nothing = Plants(*(np.array([], dtype=np.int64),) * 3)
+    whole = TrainingHistories(np.array([7, 1, 8, 2, 9, 5, 3]), np.array([0, 5, 7]), ITEMS)
+    expected, none = signals_with(judge, 0, whole, nothing, LENGTH)
+    assert torch.equal(signals, expected) and not none.any()
