@@ -47,7 +47,8 @@ def main(
     as_json: options.AsJson = False,
 ) -> None:
     """Plant noise, train the detector on all other kinds, and compare its verdicts with the truth."""
-    planted = {"noise.ratio": 0.0} if kind == "none" else {"noise.kind": kind, "noise.ratio": ratio}
+    ratio = 0.0 if kind == "none" else ratio
+    planted = {"noise.ratio": ratio} | ({"noise.kind": kind} if ratio else {})
     chosen = {"dataset": dataset, "denoiser": "cloze", "seed": seed, "noise.seed": seed, **planted}
     content = parameters(chosen, changes or [])
     kinds = content["denoisers"]["cloze"]["detector"]["kinds"]

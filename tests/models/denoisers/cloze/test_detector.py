@@ -63,8 +63,8 @@ def agreement(behaviour: list[float], texts: list[float], real: int) -> float:
 
 
 def test_agreement_by_hand() -> None:
-    """With a third item of which both say 1: (3, 4, 1) and (4, 3, 1) have 25 / 26, (1, 0, 1) and (0, 2, 1) 1 / sqrt(10),
-    (1, -2, 1) and (-2, 4, 1) -9 / sqrt(126), and views that say nothing agree."""
+    """With one more item, of which both say 1: (3, 4, 1) and (4, 3, 1) have 25 / 26, (1, 0, 1) and (0, 2, 1)
+    1 / sqrt(10), (1, -2, 1) and (-2, 4, 1) -9 / sqrt(126); and views that say nothing agree."""
     assert agreement([3, 4], [4, 3], 2) == pytest.approx(25 / 26)
     assert agreement([1, 0], [0, 2], 2) == pytest.approx(10**-0.5)
     assert agreement([1, -2], [-2, 4], 2) == pytest.approx(-9 * 126**-0.5)
