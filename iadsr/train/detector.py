@@ -104,8 +104,6 @@ def train_detector(
             examples.append(examples_of(detector, number, judged, source.categories, params, max_length, seed))
         fit_weighing(detector.weighing, *(torch.cat(parts) for parts in zip(*examples, strict=True)))
         save(whole, detector)
-        for path in work.glob("fold-*.safetensors"):
-            path.unlink()
     detector.load_state_dict(load_file(whole))
 
 
