@@ -70,3 +70,14 @@ def test_nothing_costs_nothing() -> None:
     assert sampled_cross_entropy(states, table, targets, torch.tensor([1]), torch.float32).item() == 0
     alone = sampled_cross_entropy(torch.ones(1, 4), table, torch.tensor([2]), torch.tensor([2]), torch.float32)
     assert alone.item() == 0
+
+
+def test_weights_multiply_the_loss_of_each_position() -> None:
+    """As of positions alone: the first counts twice, the second not at all."""
+    states, table, targets = drawn(3, 30)
+    negatives = torch.tensor([3, 7, 11])
+    each = [
+        sampled_cross_entropy(states[[row]], table, targets[[row]], negatives, torch.float32).item() for row in range(3)
+    ]
+    found = sampled_cross_entropy(states, table, targets, negatives, torch.float32, torch.tensor([2.0, 0.0, 0.5]))
+    assert found.item() == pytest.approx(2 * each[0] + 0.5 * each[2], rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_every_item_can_be_a_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     """And padding cannot: over 200 draws of two, each of the three items comes, and nothing else."""
     model, drawn = by_hand(), set()
 
-    def note(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, dtype: torch.dtype) -> Tensor:
+    def note(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *rest: Any) -> Tensor:
         drawn.update(negatives.tolist())
         return states.sum()
 

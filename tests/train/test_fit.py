@@ -149,9 +149,9 @@ def test_products_are_in_the_format_asked_for(feed: Feed, monkeypatch: pytest.Mo
     """Of both losses over pairs, in every batch."""
     seen = set()
 
-    def note(states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    def note(states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, *rest: Any) -> Tensor:
         seen.add(dtype)
-        return original(states, table, targets, dtype)
+        return original(states, table, targets, dtype, *rest)
 
     for module in (recommender, alignment):
         original = module.catalogue_cross_entropy
