@@ -20,7 +20,6 @@ from stages import paths
 from stages.command import new_app, reports_errors
 
 app = new_app()
-KINDS = "denoisers.cloze.detector.kinds"
 SHOWN = {  # our name: that of metrics/details.json
     "auc": "noise_auc",
     "auc_stratified": "noise_auc_stratified",

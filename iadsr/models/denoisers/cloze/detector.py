@@ -88,4 +88,4 @@ class Detector(nn.Module):
             F.pad(parts[..., [NAMES.index(name) for name in view]].sum(-1), (0, 1), value=1.0)
             for view in (BEHAVIOUR, TEXT)
         )
-        return F.cosine_similarity(behaviour, text, dim=1).clamp(-1, 1)
+        return F.cosine_similarity(behaviour, text, dim=1)

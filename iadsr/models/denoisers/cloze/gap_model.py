@@ -19,7 +19,6 @@ from iadsr.layers.cross_entropy import catalogue_losses
 from iadsr.layers.jagged import gather_rows
 
 HEADS, WIDENING, TEXT_SCALE = 2, 4, 0.05
-SIDES = 3  # before, after, both
 
 
 class Fits(NamedTuple):
