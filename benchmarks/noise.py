@@ -40,7 +40,7 @@ def main(
     dataset: options.Dataset = "demo",
     kind: Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")] = "uniform",
     ratio: Annotated[float, typer.Option(help="Plants for each real training interaction.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of planting, of the folds and of training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")] = 0,
     all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Train on the planted kind, too.")] = False,
     changes: options.Changes = None,
     as_json: options.AsJson = False,
@@ -48,7 +48,8 @@ def main(
     """Plant noise, train the detector on all other kinds, and compare its verdicts with the truth."""
     ratio = 0.0 if kind == "none" else ratio
     planted = {"noise.ratio": ratio} | ({"noise.kind": kind} if ratio else {})
-    chosen = {"dataset": dataset, "denoiser": "cloze", "seed": seed, "noise.seed": seed, **planted}
+    seeds = {"denoisers.cloze.detector.seed": seed, "noise.seed": seed}
+    chosen = {"dataset": dataset, "denoiser": "cloze", **seeds, **planted}
     content = parameters(chosen, changes or [])
     kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
     if not all_kinds:

@@ -22,7 +22,7 @@ def detector_params(**changes: Any) -> DetectorParams:
     """Two folds, which take a moment."""
     defaults = {
         **{"folds": 2, "dim": 4, "epochs": 1, "learning_rate": 0.01, "dropout": 0.2, "own_decay": 1.0},
-        **{"negatives": 6, "batch_size": 4, "kinds": ["uniform", "popularity"]},
+        **{"negatives": 6, "batch_size": 4, "seed": 0, "kinds": ["uniform", "popularity"]},
     }
     return DetectorParams.model_validate({**defaults, **changes})
 

@@ -21,7 +21,7 @@ from iadsr.artifacts import read_columns, replacing
 from iadsr.device import pick_dtype
 from iadsr.errors import UserError
 from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
-from iadsr.models.denoisers.cloze.gap_model import GapModel
+from iadsr.models.denoisers.cloze.gap_model import GAPS, GapModel, Negatives
 from iadsr.models.denoisers.cloze.signals import signals_of
 from iadsr.schemas import CATEGORIES, TRAIN
 from iadsr.seeds import derived_seed
@@ -34,6 +34,7 @@ RATIO = 0.2  # of planted to real rows
 MOST_USERS = 2000  # of a fold, for each kind
 DONORS = 0.25  # for each user who gets a burst
 JUDGED = 512  # windows at once
+WARMING = 0.05  # share of the training in which the learning rate rises
 
 
 class Source(NamedTuple):
@@ -75,55 +76,37 @@ class Examples(NamedTuple):
     kinds: Int[Tensor, " rows"]
 
 
-def train_detector(
-    detector: Detector, source: Source, params: DetectorParams, max_length: int, seed: int, work: Path
-) -> None:
+def train_detector(detector: Detector, source: Source, work: Path) -> None:
     """Train all parts in place; what is finished lies in `work`, from where an interrupted training goes on.
 
     UserError for more folds than users, for weights that become infinite, and where no kind of noise can be planted.
     """
-    whole = work / "detector.safetensors"
+    whole, params = work / "detector.safetensors", detector.params
     if not whole.exists():
         users = len(source.histories.offsets) - 1
         if users < params.folds:
             raise UserError(f"denoisers.cloze.detector.folds: {params.folds}, but there are {users} users; lower it")
-        fold = np.random.default_rng([seed, 0]).permutation(users) % params.folds
+        fold = np.random.default_rng([params.seed, 0]).permutation(users) % params.folds
         detector.fold_of_user[1:] = torch.from_numpy(fold).to(detector.fold_of_user)
         examples = []
         for number in tqdm(range(params.folds), desc="detector", unit="fold"):
-            gap_model(
-                detector,
-                number,
-                of_users(source.histories, np.flatnonzero(fold != number)),
-                params,
-                max_length,
-                seed,
-                work,
-            )
+            gap_model(detector, number, of_users(source.histories, np.flatnonzero(fold != number)), work)
             judged = of_users(source.histories, np.flatnonzero(fold == number))
-            examples.append(examples_of(detector, number, judged, source.categories, params, max_length, seed))
+            examples.append(examples_of(detector, number, judged, source.categories))
         fit_weighing(detector.weighing, *(torch.cat(parts) for parts in zip(*examples, strict=True)))
         save(whole, detector)
     detector.load_state_dict(load_file(whole))
 
 
-def gap_model(
-    detector: Detector,
-    number: int,
-    others: TrainingHistories,
-    params: DetectorParams,
-    max_length: int,
-    seed: int,
-    work: Path,
-) -> None:
+def gap_model(detector: Detector, number: int, others: TrainingHistories, work: Path) -> None:
     """Train the model of a fold on the histories of all others, or take it from `work`."""
     path = work / f"fold-{number}.safetensors"
     if not path.exists():
         texts = detector.texts.float()
-        torch.manual_seed(derived_seed(seed, f"fold {number}"))
-        model = GapModel(*detector.sizes).to(texts.device)
+        torch.manual_seed(derived_seed(detector.params.seed, f"fold {number}"))
+        model = detector.fresh_model().to(texts.device)
         model.start_from(texts)
-        fit_gap_model(model, others, texts, params, max_length)
+        fit_gap_model(model, others, texts, detector.params, detector.max_length)
         save(path, model)
     detector.models[number].load_state_dict(load_file(path))
     detector.models[number].eval()
@@ -139,23 +122,28 @@ def save(path: Path, part: nn.Module) -> None:
 def fit_gap_model(
     model: GapModel, histories: TrainingHistories, texts: Tensor, params: DetectorParams, max_length: int
 ) -> None:
-    """Every item of every history is predicted from the rest, `epochs` times; draws come from torch's generator."""
+    """Every item of every history is predicted from the rest, `epochs` times; draws come from torch's generator.
+
+    The learning rate rises over the first of the steps and falls to 0.
+    """
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
     model.train()
     sparse = [model.own.weight, model.bias.weight]
     dense = [each for each in model.parameters() if all(each is not other for other in sparse)]
-    optimizers = [
-        torch.optim.Adam(dense, lr=params.learning_rate, fused=True),
-        torch.optim.SparseAdam(sparse, lr=params.learning_rate),
-    ]
+    optimizers = [torch.optim.Adam(dense, fused=True), torch.optim.SparseAdam(sparse)]
     feed, (begins, ends) = feed_of(histories, texts.device)
-    for _ in range(params.epochs):
+    popular = popularity(feed.sequences.items, len(texts))
+    for epoch in range(params.epochs):
         windows = moving_tiles(begins, ends, max_length, generator)
-        for batch in feed.shuffled(windows, params.batch_size, generator):
-            drawn = torch.randint(1, len(texts), (params.negatives,), generator=generator).to(texts.device)
-            held = model.own(drawn).square().sum(1).mean()
-            loss = model.loss(batch.items, texts, drawn) + params.own_decay * held
+        steps = -(-len(windows) // params.batch_size)
+        for step, batch in enumerate(feed.shuffled(windows, params.batch_size, generator)):
+            pace = pace_at((epoch + step / steps) / params.epochs)
+            negatives = drawn(popular, params.negatives, generator)
+            gap = GAPS[int(torch.randint(len(GAPS), (), generator=generator))]
+            held = model.own(negatives.items[: params.negatives // 2]).square().sum(1).mean()
+            loss = model.loss(batch.items, texts, negatives, popular, gap) + params.own_decay * held
             for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = pace * params.learning_rate
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for optimizer in optimizers:
@@ -164,28 +152,44 @@ def fit_gap_model(
         raise UserError("denoisers.cloze.detector.learning_rate: weights have become infinite; lower it")
 
 
+def popularity(items: Int[Tensor, " rows"], catalogue: int) -> Float[Tensor, " catalogue"]:
+    """The logarithm of each item's share of the rows, one being added to every count; of padding, -inf."""
+    counts = torch.bincount(items, minlength=catalogue) + 1.0
+    counts[0] = 0
+    return (counts / counts.sum()).log()
+
+
+def drawn(popular: Float[Tensor, " catalogue"], count: int, generator: torch.Generator) -> Negatives:
+    """Half of them evenly from the catalogue, the rest by popularity: those that score high are among these."""
+    evenly, by_popularity = count // 2, count - count // 2
+    items = torch.cat(
+        [
+            torch.randint(1, len(popular), (evenly,), generator=generator),
+            torch.multinomial(popular.exp().cpu(), by_popularity, replacement=True, generator=generator),
+        ]
+    ).to(popular.device)
+    return Negatives(items, (evenly / (len(popular) - 1) + by_popularity * popular[items].exp()).log())
+
+
+def pace_at(share: float) -> float:
+    """The share of the learning rate after this share of the training: up from 0, then down to 0."""
+    return min(share / WARMING, (1 - share) / (1 - WARMING))
+
+
 def feed_of(histories: TrainingHistories, device: torch.device) -> tuple[Feed, tuple[Tensor, Tensor]]:
     """A feed over these histories, and the bounds of each."""
     offsets = torch.from_numpy(histories.offsets).to(device)
     return Feed(Sequences(torch.from_numpy(histories.items).to(device), offsets)), (offsets[:-1], offsets[1:])
 
 
-def examples_of(
-    detector: Detector,
-    number: int,
-    fold: TrainingHistories,
-    categories: np.ndarray,
-    params: DetectorParams,
-    max_length: int,
-    seed: int,
-) -> Examples:
+def examples_of(detector: Detector, number: int, fold: TrainingHistories, categories: np.ndarray) -> Examples:
     """Noise of every kind, each planted into histories of some of the fold's users, in the eyes of the fold's model."""
-    generator = np.random.default_rng([seed, 1, number])
+    generator = np.random.default_rng([detector.params.seed, 1, number])
     found = []
-    for place, kind in enumerate(params.kinds):
+    for place, kind in enumerate(detector.params.kinds):
         plants = planted(fold, kind, categories, generator)
         if plants is not None:
-            signals, flags = signals_with(detector, number, *plants, max_length)
+            signals, flags = signals_with(detector, number, *plants)
             found.append(Examples(signals, torch.where(flags, place, -1)))
     if not found:
         raise UserError(
@@ -213,7 +217,7 @@ def planted(
 
 
 def signals_with(
-    detector: Detector, number: int, histories: TrainingHistories, plants: Plants, max_length: int
+    detector: Detector, number: int, histories: TrainingHistories, plants: Plants
 ) -> tuple[Tensor, Tensor]:
     """The signals of all rows once the plants stand in the histories, and which of the rows are plants."""
     rows = np.arange(len(histories.items))
@@ -224,7 +228,7 @@ def signals_with(
     feed, bounds = feed_of(together, detector.texts.device)
     texts, flags = detector.texts.float(), torch.from_numpy(order >= len(rows))
     model, dtype, found, where = detector.model(number), pick_dtype("auto", texts.device), [], []
-    for numbers in shortest_first(windows := tail_tiles(*bounds, max_length), JUDGED):
+    for numbers in shortest_first(windows := tail_tiles(*bounds, detector.max_length), JUDGED):
         batch = feed.batch(windows[numbers])
         found.append(signals_of(model, batch.items, texts, dtype)[batch.valid].cpu())
         where.append(batch.rows[batch.valid].cpu())

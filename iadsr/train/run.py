@@ -110,7 +110,7 @@ class Training:
         """Train the detector, or take it from an earlier training that had the same, whatever its backbone."""
         config, work = self.config, self.files.work / f"detector-{detector_digest(self.config, self.device)}"
         source = Source(training_histories(self.sequences), read_categories(self.files.items))
-        train_detector(model.detector, source, model.params.detector, config.max_length, config.seed, work)
+        train_detector(model.detector, source, work)
         model.weigh(self.feed, config.max_length)
 
     @cached_property
@@ -189,8 +189,8 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
 
 
 def detector_digest(config: ModelConfig, device: torch.device) -> str:
-    """Name a detector by what decides it: data, text vectors, its parameters and seed, code; not by the backbone."""
-    made_of = [config.inputs, config.encodings, config.denoiser_params["detector"], config.max_length, config.seed]
+    """Name a detector by what decides it: data, text vectors, its parameters, code; not by the backbone or its seed."""
+    made_of = [config.inputs, config.encodings, config.denoiser_params["detector"], config.max_length]
     return text_digest(json.dumps(made_of), device.type, torch.__version__, *code_digests())[:16]
 
 

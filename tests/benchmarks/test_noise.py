@@ -52,9 +52,9 @@ def test_one_line_with_all_that_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     trained_on: list[list[str]] = []
     train = run.train_detector
 
-    def recorded(detector: Any, source: Any, params: Any, *more: Any) -> None:
-        trained_on.append(params.kinds)
-        train(detector, source, params, *more)
+    def recorded(detector: Any, *more: Any) -> None:
+        trained_on.append(detector.params.kinds)
+        train(detector, *more)
 
     monkeypatch.setattr(run, "train_detector", recorded)
     result = invoked("--kind", "popularity", "--ratio", "0.2", "--json")

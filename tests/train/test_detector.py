@@ -19,9 +19,12 @@ from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 from iadsr.train import detector as training
 from iadsr.train.detector import (
     Source,
+    drawn,
     examples_of,
     of_users,
+    pace_at,
     planted,
+    popularity,
     read_categories,
     signals_with,
     train_detector,
@@ -45,11 +48,9 @@ def fresh(params: DetectorParams = PARAMS, users: int = len(HISTORIES)) -> Detec
     return found
 
 
-def trained(
-    work: Path, params: DetectorParams = PARAMS, seed: int = 3, histories: list[list[int]] | None = None
-) -> Detector:
-    found = fresh(params)
-    train_detector(found, source(histories), params, LENGTH, seed, work)
+def trained(work: Path, histories: list[list[int]] | None = None, **changes: Any) -> Detector:
+    found = fresh(detector_params(**changes))
+    train_detector(found, source(histories), work)
     return found
 
 
@@ -111,7 +112,7 @@ def test_no_model_has_seen_the_users_whom_it_judges(
     """It has seen the training histories of all others, and folds are as even as can be."""
     seen: list[list[list[int]]] = []
     monkeypatch.setattr(training, "fit_gap_model", lambda model, histories, *_: seen.append(lists(histories)))
-    found = trained(tmp_path, detector_params(folds=folds))
+    found = trained(tmp_path, folds=folds)
     fold_of = found.fold_of_user[1:].tolist()
     for number, own in enumerate(seen):
         assert own == [HISTORIES[user][:-2] for user, fold in enumerate(fold_of) if fold != number]
@@ -168,20 +169,41 @@ def test_every_part_is_trained(tmp_path: Path) -> None:
 
 def test_weights_that_become_infinite_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.learning_rate: .* lower it"):
-        trained(tmp_path, detector_params(learning_rate=1e38))
+        trained(tmp_path, learning_rate=1e38)
 
 
 def test_a_fold_needs_a_user(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.folds: 25, but there are 24 users; lower it"):
-        trained(tmp_path, detector_params(folds=25))
+        trained(tmp_path, folds=25)
+
+
+# --- how a gap model is trained ---
+
+
+def test_popularity_by_hand() -> None:
+    """Items 1, 2, 3 stand in 0, 3 and 1 rows: 1/7, 4/7 and 2/7; padding is no item."""
+    assert popularity(torch.tensor([2, 3, 2, 2]), 4).exp().tolist() == pytest.approx([0, 1 / 7, 4 / 7, 2 / 7])
+
+
+def test_how_often_negatives_are_drawn() -> None:
+    """Half evenly from 3 items, half in proportion to 1/7, 4/7 and 2/7: each as often as it says, and never padding."""
+    popular, generator = popularity(torch.tensor([2, 3, 2, 2]), 4), torch.Generator().manual_seed(0)
+    items, expected = drawn(popular, 20000, generator)
+    counts, once = torch.bincount(items, minlength=4)[1:], torch.zeros(4)
+    once[items] = expected
+    assert once[1:].exp().tolist() == pytest.approx([20000 * (1 / 6 + share / 14) for share in (1, 4, 2)], rel=1e-5)
+    assert counts.tolist() == pytest.approx(once[1:].exp().tolist(), rel=0.05)
+
+
+def test_the_pace_rises_and_falls() -> None:
+    assert [pace_at(share) for share in (0.0, 0.025, 0.05, 0.525, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
 # --- noise that it plants ---
 
 
-def examples(*kinds: str, number: int = 0, seed: int = 0) -> training.Examples:
-    params = detector_params(kinds=list(kinds))
-    return examples_of(fresh(params), number, source().histories, NO_CATEGORIES, params, LENGTH, seed)
+def examples(*kinds: str) -> training.Examples:
+    return examples_of(fresh(detector_params(kinds=list(kinds))), 0, source().histories, NO_CATEGORIES)
 
 
 def test_kinds_that_cannot_be_planted_are_skipped() -> None:
@@ -221,9 +243,9 @@ def test_plants_stand_where_they_were_planted() -> None:
     """
     judge, real = fresh().eval(), TrainingHistories(np.array([1, 2, 3]), np.array([0, 2, 3]), ITEMS)
     plants = Plants(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([7, 8, 9, 5]))
-    signals, flags = signals_with(judge, 0, real, plants, LENGTH)
+    signals, flags = signals_with(judge, 0, real, plants)
     assert flags.tolist() == [True, False, True, False, True, False, True]
     nothing = Plants(*(np.array([], dtype=np.int64),) * 3)
     whole = TrainingHistories(np.array([7, 1, 8, 2, 9, 5, 3]), np.array([0, 5, 7]), ITEMS)
-    expected, none = signals_with(judge, 0, whole, nothing, LENGTH)
+    expected, none = signals_with(judge, 0, whole, nothing)
     assert torch.equal(signals, expected) and not none.any()

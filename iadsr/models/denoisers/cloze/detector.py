@@ -31,6 +31,7 @@ class DetectorParams(Group):
     own_decay: float = Field(ge=0)  # how strongly an item is held to what its text says
     negatives: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # windows
+    seed: int = Field(ge=0)  # of its folds, its weights and what it plants
     kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from
 
 
@@ -42,11 +43,14 @@ class Detector(nn.Module):
 
     def __init__(self, users: int, items: int, width: int, max_length: int, params: DetectorParams) -> None:
         super().__init__()
-        self.sizes = items, width, params.dim, max_length, params.dropout
-        self.models = nn.ModuleList(GapModel(*self.sizes) for _ in range(params.folds))
+        self.params, self.max_length, self._catalogue = params, max_length, (items, width)
+        self.models = nn.ModuleList(self.fresh_model() for _ in range(params.folds))
         self.weighing = Weighing(len(NAMES))
         self.register_buffer("texts", torch.zeros(items + 1, width, dtype=torch.float16))
         self.register_buffer("fold_of_user", torch.full((users + 1,), -1, dtype=torch.int8))
+
+    def fresh_model(self) -> GapModel:
+        return GapModel(*self._catalogue, self.params.dim, self.max_length, self.params.dropout)
 
     def model(self, fold: int) -> GapModel:
         """Which judges this fold's users."""

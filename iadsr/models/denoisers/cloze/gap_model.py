@@ -1,8 +1,9 @@
 """How well an item fits its gap: a sequence model that reads a history from both sides of every item.
 
-An item's state is asked for three times: from what precedes it, from what follows it, and from both. Each is scored
-against the whole catalogue. An item's row of the table is a linear map of its text vector plus a row of its own, which
-training keeps small: so what is learnt of one title serves all titles like it, and a rare item is known by its text.
+An item's state follows from what precedes it and from what follows it, and is scored against the whole catalogue. A gap
+is wider at times: items beside the item are hidden, too, since noise that comes in runs fits its like. An item's row of
+the table is a linear map of its text vector plus a row of its own, which training keeps small: so what is learnt of one
+title serves all titles like it, and a rare item is known by its text.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from iadsr.layers.attention import Transformer, TransformerParams
 from iadsr.layers.cross_entropy import catalogue_losses
 from iadsr.layers.jagged import gather_rows
 
 HEADS, WIDENING, TEXT_SCALE = 2, 4, 0.05
+BOTH = 2  # of the sides
+GAPS = (0, 2)  # items on either side that are hidden with the item
+BY_CHANCE = 0.2  # share of interactions that popularity alone explains, before training
 
 
-class Fits(NamedTuple):
-    """Of each real position of a batch, window by window: log-probabilities of its item given its gap."""
+class Negatives(NamedTuple):
+    """Items drawn with replacement, and the logarithm of how often each is expected among them."""
 
-    before: Float[Tensor, " real"]
-    after: Float[Tensor, " real"]
-    both: Float[Tensor, " real"]
-    at_all: Float[Tensor, " real"]  # knowing nothing of the history
+    items: Int[Tensor, " drawn"]
+    expected: Float[Tensor, " drawn"]
 
 
 class GapModel(nn.Module):
@@ -46,6 +49,7 @@ class GapModel(nn.Module):
         self.after = Transformer(dim, max_length, sizes, causal=True)
         self.edges = nn.Parameter(torch.zeros(2, dim))  # where nothing precedes, where nothing follows
         self.head = nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
+        self.chance = nn.Parameter(torch.tensor(math.log(BY_CHANCE / (1 - BY_CHANCE))))  # its sigmoid is the share
         nn.init.zeros_(self.own.weight)
         nn.init.zeros_(self.bias.weight)
 
@@ -66,36 +70,42 @@ class GapModel(nn.Module):
         return self.own(items) + self.of_text(texts[items])
 
     def states(
-        self, rows: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"]
+        self, rows: Float[Tensor, "real dim"], valid: Bool[Tensor, "batch time"], gap: int
     ) -> Float[Tensor, "sides real dim"]:
         """What each gap says of its item: from before, from after, from both; `rows` are the items in all positions."""
         real, backwards = valid.flatten().nonzero().flatten(), reversed_places(valid)
         inputs = rows.new_zeros(valid.numel(), rows.shape[1]).index_copy(0, real, rows)
         before = self.before(inputs.view(*valid.shape, -1), valid)
         after = self.after(gather_rows(inputs, backwards).view(*valid.shape, -1), valid)
-        shifted = [
-            torch.cat([edge.expand(len(valid), 1, -1), states[:, :-1]], 1).flatten(0, 1)
-            for edge, states in zip(self.edges, (before, after), strict=True)
-        ]
-        preceding, following = gather_rows(shifted[0], real), gather_rows(shifted[1], backwards[real])
+        preceding = gather_rows(beyond(before, self.edges[0], gap), real)
+        following = gather_rows(beyond(after, self.edges[1], gap), backwards[real])
         return torch.stack([preceding, following, self.head(torch.cat([preceding, following], 1))])
 
     def loss(
         self,
         items: Int[Tensor, "batch time"],
         texts: Float[Tensor, "catalogue width"],
-        negatives: Int[Tensor, " drawn"],
+        negatives: Negatives,
+        popular: Float[Tensor, " catalogue"],
+        gap: int,
     ) -> Float[Tensor, ""]:
-        """Mean over positions and sides of -log softmax of the item against `negatives`, uniformly drawn."""
+        """Mean over positions, for all sides, of -log((1 - c) softmax of the item against `negatives` + c popularity).
+
+        `popular` is the logarithm of popularity, which sums to 1; the share c is learnt. So what follows from nothing
+        but popularity, as noise often does, does not teach that anything may follow anything. One side alone is not
+        asked for afterwards, but what it teaches makes the table's rows alike where items go together.
+        """
         valid = items > 0
         own = items[valid]
-        rows, others = self.rows(own, texts), self.rows(negatives, texts)
-        correction = math.log((len(texts) - 1) / len(negatives)) + self.bias(negatives)[:, 0]
-        hits, of_own, total = negatives == own[:, None], self.bias(own)[:, 0], rows.new_zeros(())
-        for states in self.states(rows, valid):
+        rows, others = self.rows(own, texts), self.rows(negatives.items, texts)
+        hits, of_own = negatives.items == own[:, None], self.bias(own)[:, 0]
+        of_others = self.bias(negatives.items)[:, 0] - negatives.expected
+        by_chance, total = F.logsigmoid(self.chance) + popular[own], rows.new_zeros(())
+        for states in self.states(rows, valid, gap):
             fits = (states * rows).sum(1) + of_own
-            logits = (states @ others.T + correction).masked_fill(hits, float("-inf"))
-            total = total + (torch.logsumexp(torch.cat([fits[:, None], logits], 1), 1) - fits).mean()
+            logits = (states @ others.T + of_others).masked_fill(hits, float("-inf"))
+            known = fits - torch.logsumexp(torch.cat([fits[:, None], logits], 1), 1)
+            total = total - torch.logaddexp(F.logsigmoid(-self.chance) + known, by_chance).mean()
         return total
 
     def table(self, texts: Float[Tensor, "catalogue width"]) -> Float[Tensor, "catalogue dim"]:
@@ -103,15 +113,22 @@ class GapModel(nn.Module):
         return self.own.weight + texts @ self.of_text.weight.T
 
     @torch.no_grad()
-    def fits(self, items: Int[Tensor, "batch time"], table: Float[Tensor, "catalogue dim"], dtype: torch.dtype) -> Fits:
-        """Log-probabilities over the whole catalogue; products are computed in `dtype`."""
-        valid = items > 0
-        own, biased = items[valid], torch.cat([table, self.bias.weight], 1)
-        alone = torch.log_softmax(self.bias.weight[1:, 0], 0)[own - 1]
-        one = table.new_ones(len(own), 1)
-        states = self.states(table[own], valid)
-        before, after, both = (-catalogue_losses(torch.cat([side, one], 1), biased, own, dtype) for side in states)
-        return Fits(before, after, both, alone)
+    def fits(
+        self, items: Int[Tensor, "batch time"], table: Float[Tensor, "catalogue dim"], gap: int, dtype: torch.dtype
+    ) -> Float[Tensor, " real"]:
+        """Log-probabilities over the whole catalogue, from both sides; products are computed in `dtype`."""
+        own, biased = items[items > 0], torch.cat([table, self.bias.weight], 1)
+        states = F.pad(self.states(table[own], items > 0, gap)[BOTH], (0, 1), value=1.0)
+        return -catalogue_losses(states, biased, own, dtype)
+
+
+def beyond(
+    states: Float[Tensor, "batch time dim"], edge: Float[Tensor, " dim"], gap: int
+) -> Float[Tensor, "places dim"]:
+    """For each flat position the state `gap` + 1 places earlier; `edge` where there is none."""
+    hidden = min(gap + 1, states.shape[1])
+    kept = states[:, : states.shape[1] - hidden]
+    return torch.cat([edge.expand(len(states), hidden, -1), kept], 1).flatten(0, 1)
 
 
 def reversed_places(valid: Bool[Tensor, "batch time"]) -> Int[Tensor, " places"]:

@@ -1,6 +1,6 @@
 """Cloze: any backbone, trained on histories of which a detector knows how likely each interaction is noise.
 
-The detector (`detector.py`) is trained first, once for a data set, an encoder and a seed, whatever the backbone.
+The detector (`detector.py`) is trained first, once for a data set and an encoder, whatever the backbone.
 Training then uses the probability p that an interaction is clean, as `inputs` and `targets` say: `raw` takes no notice
 of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is more likely noise than not. A
 user whose two views agree less than `theta` is not denoised at all. What is recommended follows from the history as it

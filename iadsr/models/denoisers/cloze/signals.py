@@ -1,8 +1,8 @@
 """What tells noise from the rest: signals of every item of a history, each larger where the item fits better.
 
-No signal knows an item's category, the history's length or its times. Each view has its own: behaviour (the item given
-what precedes it, what follows it, both; its row of the learned table beside the others') and text (its title beside the
-others').
+No signal knows an item's category, the history's length or its times. Behaviour says how likely the item is in its gap
+and how like the others its row of the learned table is; text, how like the others its title is. Each is the mean of
+what all the others say and of what is left without the item's neighbours: a run of noise agrees with itself alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from iadsr.models.denoisers.cloze.gap_model import GapModel
+from iadsr.models.denoisers.cloze.gap_model import GAPS, GapModel
 
-NAMES = ("before", "after", "both", "surprise", "alike", "nearest", "text", "nearest_text")
-BEHAVIOUR, TEXT = NAMES[:6], NAMES[6:]
+NAMES = ("gap", "table", "text")
+BEHAVIOUR, TEXT = NAMES[:2], NAMES[2:]
 
 
 @torch.no_grad()
@@ -24,30 +24,33 @@ def signals_of(
 ) -> Float[Tensor, "batch time signals"]:
     """The signals of each real item within its window, in the order of NAMES; of padding some number.
 
-    `before`, `after`, `both`: log-probability of the item given that part of the history. `surprise`: how much higher
-    `both` is than without any history, so that popularity does not count. `alike`, `nearest`: cosine of the item's row
-    of the table with the mean of the others' rows, with the nearest. `text`, `nearest_text`: the same of texts.
+    `gap`: log-probability of the item in its gap. `table`: cosine of its row of the table with the mean of the others'
+    rows, of unit length. `text`: the same of texts. Each is a mean over GAPS.
     """
-    valid, table = items > 0, model.table(texts)
-    fits = model.fits(items, table, dtype)
-    of_gaps = torch.stack([fits.before, fits.after, fits.both, fits.both - fits.at_all], 1)
-    padded = of_gaps.new_zeros(*items.shape, of_gaps.shape[1]).masked_scatter(valid[..., None], of_gaps)
-    rest = others_of(items)
-    beside = [beside_the_rest(F.normalize(rows, dim=1)[items], rest) for rows in (table - table[1:].mean(0), texts)]
-    return torch.cat([padded, *beside], 2)
+    table = model.table(texts)
+    units = [F.normalize(rows, dim=1)[items] for rows in (table - table[1:].mean(0), texts)]
+    found = []
+    for gap in GAPS:
+        rest, fits = others_of(items, gap), model.fits(items, table, gap, dtype)
+        padded = fits.new_zeros(items.shape).masked_scatter(items > 0, fits)
+        found.append(torch.stack([padded, *(beside_the_rest(rows, rest) for rows in units)], 2))
+    return torch.stack(found).mean(0)
 
 
-def others_of(items: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time time"]:
-    """Which items of a window are others than each one's own: one that is there twice does not speak for itself."""
-    return (items[:, :, None] != items[:, None, :]) & (items > 0)[:, None, :]
+def others_of(items: Int[Tensor, "batch time"], gap: int) -> Bool[Tensor, "batch time time"]:
+    """Which items of a window are others than each one's own, and more than `gap` places away if any are.
+
+    An item that is there twice does not speak for itself.
+    """
+    places = torch.arange(items.shape[1], device=items.device)
+    others = (items[:, :, None] != items[:, None, :]) & (items > 0)[:, None, :]
+    distant = others & ((places[:, None] - places).abs() > gap)
+    return distant.where(distant.any(2, keepdim=True), others)
 
 
 def beside_the_rest(
     rows: Float[Tensor, "batch time width"], rest: Bool[Tensor, "batch time time"]
-) -> Float[Tensor, "batch time 2"]:
-    """The cosine of each row, of unit length, with the mean of the rest, and with the nearest; 0 if there is none."""
-    cosines = rows @ rows.mT
+) -> Float[Tensor, "batch time"]:
+    """The cosine of each row, of unit length, with the mean of the rest; 0 if there is none."""
     lengths = (rest.to(rows.dtype) @ rows).norm(dim=2)
-    mean = (cosines * rest).sum(2) / lengths.clamp(min=1e-4)
-    nearest = cosines.masked_fill(~rest, -1).amax(2)
-    return torch.stack([mean, nearest], 2) * rest.any(2)[..., None]
+    return ((rows @ rows.mT) * rest).sum(2) / lengths.clamp(min=1e-4)

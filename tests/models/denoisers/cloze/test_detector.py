@@ -51,12 +51,12 @@ def test_padding_is_no_noise() -> None:
 
 
 def agreement(behaviour: list[float], texts: list[float], real: int) -> float:
-    """Of a window whose signals `both` and `text` count as they are, and no other; the rest of it is padding."""
+    """Of a window whose signals `gap` and `text` count as they are, and no other; the rest of it is padding."""
     judge = detector()
     judge.weighing.knots.copy_(torch.linspace(-9, 9, judge.weighing.knots.shape[1]).expand_as(judge.weighing.knots))
     judge.weighing.heights.zero_()
     signals = torch.zeros(1, len(texts), len(NAMES))
-    for name, values in (("both", behaviour), ("text", texts)):
+    for name, values in (("gap", behaviour), ("text", texts)):
         judge.weighing.heights[NAMES.index(name)] = judge.weighing.knots[0]
         signals[0, :, NAMES.index(name)] = torch.tensor(values)
     return judge.agreement(signals, (torch.arange(len(texts)) < real)[None]).item()

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from small_detectors import gap_model, random_texts
 from small_models import ITEMS, LENGTH, WIDTH
 from torch import Tensor
+from torch.nn import functional as F
 
 from iadsr.layers.attention import Transformer
-from iadsr.models.denoisers.cloze.gap_model import TEXT_SCALE, GapModel, reversed_places
+from iadsr.models.denoisers.cloze.gap_model import BOTH, GAPS, TEXT_SCALE, GapModel, Negatives, beyond, reversed_places
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8, 9, 7])
 TEXTS = random_texts()
-BEFORE, AFTER, BOTH = range(3)
+BEFORE, AFTER = 0, 1
 
 
 def padded(*windows: list[int], width: int = LENGTH) -> Tensor:
     return torch.tensor([window + [0] * (width - len(window)) for window in windows])
 
 
-def states_of(model: GapModel, items: list[int]) -> Tensor:
+def states_of(model: GapModel, items: list[int], gap: int) -> Tensor:
     """The states of one window: side, place, dim."""
     with torch.no_grad():
-        return model.states(model.rows(torch.tensor(items), TEXTS), torch.ones(1, len(items), dtype=torch.bool))
+        return model.states(model.rows(torch.tensor(items), TEXTS), torch.ones(1, len(items), dtype=torch.bool), gap)
 
 
 def last_state(side: Transformer, rows: Tensor, edge: Tensor) -> Tensor:
@@ -35,11 +34,11 @@ def last_state(side: Transformer, rows: Tensor, edge: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def literal_states(model: GapModel, items: list[int]) -> Tensor:
+def literal_states(model: GapModel, items: list[int], gap: int) -> Tensor:
     rows, found = model.rows(torch.tensor(items), TEXTS), []
     for place in range(len(items)):
-        before = last_state(model.before, rows[:place], model.edges[0])
-        after = last_state(model.after, rows[place + 1 :].flip(0), model.edges[1])
+        before = last_state(model.before, rows[: max(place - gap, 0)], model.edges[0])
+        after = last_state(model.after, rows[place + gap + 1 :].flip(0), model.edges[1])
         found.append(torch.stack([before, after, model.head(torch.cat([before, after]))]))
     return torch.stack(found, 1)
 
@@ -52,22 +51,32 @@ def changed(items: list[int], place: int) -> list[int]:
 # --- states ---
 
 
-def test_states_are_those_of_prefixes_and_suffixes() -> None:
+@pytest.mark.parametrize("gap", [0, 1, 2, LENGTH])
+def test_states_are_those_of_prefixes_and_suffixes(gap: int) -> None:
+    """Each without the items of the gap."""
     model, items = gap_model(), padded(*WINDOWS)
     with torch.no_grad():
-        found = model.states(model.rows(items[items > 0], TEXTS), items > 0)
-    torch.testing.assert_close(found, torch.cat([literal_states(model, window) for window in WINDOWS], 1))
+        found = model.states(model.rows(items[items > 0], TEXTS), items > 0, gap)
+    torch.testing.assert_close(found, torch.cat([literal_states(model, window, gap) for window in WINDOWS], 1))
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_what_a_gap_sees(place: int) -> None:
-    """Another item in one place leaves the gap there as it is, earlier ones from before, later ones from after."""
+@pytest.mark.parametrize("gap", GAPS)
+def test_what_a_gap_sees(gap: int, place: int) -> None:
+    """Another item in one place leaves gaps there as they are, earlier ones from before, later ones from after."""
     model, items = gap_model(), WINDOWS[3]
-    same = torch.isclose(states_of(model, items), states_of(model, changed(items, place)), atol=1e-6).all(2)
+    same = torch.isclose(states_of(model, items, gap), states_of(model, changed(items, place), gap), atol=1e-6).all(2)
     others = torch.arange(6)
-    assert same[:, place].all()
-    assert same[BEFORE].equal(others <= place) and same[AFTER].equal(others >= place)
-    assert same[BOTH].equal(others == place)
+    assert same[BEFORE].equal(others <= place + gap) and same[AFTER].equal(others >= place - gap)
+    assert same[BOTH].equal((others - place).abs() <= gap)
+
+
+def test_beyond_by_hand() -> None:
+    """Of states 1, 2, 3 and 4, 5, 6, with 9 at the edge."""
+    states, edge = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[..., None], torch.tensor([9.0])
+    assert beyond(states, edge, 0).flatten().tolist() == [9, 1, 2, 9, 4, 5]
+    assert beyond(states, edge, 1).flatten().tolist() == [9, 9, 1, 9, 9, 4]
+    assert beyond(states, edge, 5).flatten().tolist() == [9] * 6
 
 
 def test_reversed_places_by_hand() -> None:
@@ -79,30 +88,31 @@ def test_reversed_places_by_hand() -> None:
 # --- losses ---
 
 
-def test_loss_is_that_of_a_loop() -> None:
-    """Of 4 negatives each stands for 3 of 12 items; one that is the item itself is none."""
-    model, negatives = gap_model(), [1, 5, 5, 7]
-    found = model.loss(padded(*WINDOWS), TEXTS, torch.tensor(negatives))
-    table, bias, sides = model.table(TEXTS), model.bias.weight[:, 0], torch.zeros(3)
+@pytest.mark.parametrize("gap", GAPS)
+def test_loss_is_that_of_a_loop(gap: int) -> None:
+    """A negative stands for as many items as it is rarer than once; one that is the item itself is none."""
+    model, popular = gap_model(), torch.log_softmax(torch.linspace(0, 2, ITEMS + 1), 0)
+    negatives = Negatives(torch.tensor([1, 5, 5, 7]), torch.tensor([0.5, 0.1, 0.1, 2.0]).log())
+    found = model.loss(padded(*WINDOWS), TEXTS, negatives, popular, gap)
+    table, bias, chance, total = model.table(TEXTS), model.bias.weight[:, 0], model.chance.sigmoid(), torch.zeros(3)
     for window in WINDOWS:
+        states = literal_states(model, window, gap)
         for place, item in enumerate(window):
-            others = [other for other in negatives if other != item]
-            logits = literal_states(model, window)[:, place] @ table[[item, *others]].T + bias[[item, *others]]
-            logits[:, 1:] += math.log(3)
-            sides -= torch.log_softmax(logits, 1)[:, 0]
-    torch.testing.assert_close(found, sides.sum() / sum(map(len, WINDOWS)))
+            scores = (states[:, place] @ table.T + bias).exp()
+            others = [(other, rate.exp()) for other, rate in zip(*negatives, strict=True) if other != item]
+            whole = scores[:, item] + torch.stack([scores[:, other] / rate for other, rate in others]).sum(0)
+            total -= ((1 - chance) * scores[:, item] / whole + chance * popular[item].exp()).log()
+    torch.testing.assert_close(found, total.sum() / sum(map(len, WINDOWS)))
 
 
-def test_fits_are_log_probabilities_over_the_catalogue() -> None:
+@pytest.mark.parametrize("gap", GAPS)
+def test_fits_are_log_probabilities_over_the_catalogue(gap: int) -> None:
     """Padding, row 0, is no item."""
     model, items = gap_model(), padded(*WINDOWS)
-    table = model.table(TEXTS)
-    found = model.fits(items, table, torch.float32)
-    states, own = torch.cat([literal_states(model, window) for window in WINDOWS], 1), items[items > 0]
-    logits = states @ table[1:].T + model.bias.weight[1:, 0]
-    expected = torch.log_softmax(logits, 2)[:, torch.arange(len(own)), own - 1]
-    torch.testing.assert_close(torch.stack([found.before, found.after, found.both]), expected)
-    torch.testing.assert_close(found.at_all, torch.log_softmax(model.bias.weight[1:, 0], 0)[own - 1])
+    table, own = model.table(TEXTS), items[items > 0]
+    states = torch.cat([literal_states(model, window, gap)[BOTH] for window in WINDOWS])
+    expected = -F.cross_entropy(states @ table[1:].T + model.bias.weight[1:, 0], own - 1, reduction="none")
+    torch.testing.assert_close(model.fits(items, table, gap, torch.float32), expected)
 
 
 def test_table_is_made_of_the_rows() -> None:
