@@ -46,16 +46,32 @@ def main(
     as_json: options.AsJson = False,
 ) -> None:
     """Plant noise, train the detector on all other kinds, and compare its verdicts with the truth."""
-    ratio = 0.0 if kind == "none" else ratio
-    planted = {"noise.ratio": ratio} | ({"noise.kind": kind} if ratio else {})
-    seeds = {"denoisers.cloze.detector.seed": seed, "noise.seed": seed}
-    chosen = {"dataset": dataset, "denoiser": "cloze", **seeds, **planted}
+    chosen = {"dataset": dataset, "denoiser": "cloze", **planting(kind, ratio, seed)}
     content = parameters(chosen, changes or [])
-    kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
     if not all_kinds:
-        kinds[:] = [name for name in kinds if name != kind]
-    result = {"dataset": dataset, "kind": kind, "ratio": ratio, "seed": seed, "trained_on": kinds, **measured(content)}
+        without_kind(content, kind)
+    kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
+    result = {
+        "dataset": dataset,
+        "kind": kind,
+        "ratio": content["noise"]["ratio"],
+        "seed": seed,
+        "trained_on": kinds,
+        **measured(content),
+    }
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+
+
+def planting(kind: str, ratio: float, seed: int) -> dict[str, Any]:
+    """Parameters of what is planted, or that nothing is, and of the detector."""
+    what = {"noise.ratio": 0.0} if kind == "none" else {"noise.ratio": ratio, "noise.kind": kind}
+    return {"denoisers.cloze.detector.seed": seed, "noise.seed": seed, **what}
+
+
+def without_kind(content: dict[str, Any], kind: str) -> None:
+    """Let the detector train on all other kinds."""
+    kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
+    kinds[:] = [name for name in kinds if name != kind]
 
 
 def measured(content: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +93,9 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
 def files(folder: Path, work: Path) -> TrainFiles:
     """Inputs of a prepared folder; what is trained lies in `work`."""
     inputs = (folder / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
-    return TrainFiles(*inputs, *(work / name for name in ("model", "history.csv", "denoised.parquet", "unfinished")))
+    return TrainFiles(
+        *inputs, *(work / name for name in ("model", "history.csv", "denoised.parquet", "unfinished", "detectors"))
+    )
 
 
 if __name__ == "__main__":

@@ -47,3 +47,4 @@ DOWNLOADS = Path(".cache/downloads")  # below project_root()
 WATCH_WORK = Path(".cache/watched.json")  # below project_root()
 ENCODE_WORK = Path(".cache/encode")
 TRAIN_WORK = Path(".cache/train")
+DETECTORS = Path(".cache/detectors")  # below project_root(): seeds and experiments share them

@@ -82,6 +82,7 @@ def files() -> TrainFiles:
         history=paths.HISTORY,
         denoised=paths.DENOISED,
         work=paths.TRAIN_WORK,
+        detectors=paths.project_root() / paths.DETECTORS,
     )
 
 

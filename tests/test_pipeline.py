@@ -135,7 +135,8 @@ def test_the_command_is_the_module(stage: str) -> None:
 def test_every_artifact_of_paths_has_one_writer() -> None:
     written = [path for stage in STAGES for path in (*OUTPUTS[stage], *METRICS[stage])]
     assert len(written) == len(set(written))
-    work = {paths.PARAMS, paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.SEEDS}
+    caches = {paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.DETECTORS}
+    work = {paths.PARAMS, paths.SEEDS, *caches}
     assert {value for value in vars(paths).values() if isinstance(value, Path)} == {*written, *INSIDE, *work}
     assert all(path.parent in written for path in INSIDE)
 
@@ -148,7 +149,7 @@ def test_what_a_stage_reads_an_earlier_one_has_written() -> None:
 
 
 def test_work_in_progress_is_outside_all_outputs() -> None:
-    for work in (paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK):
+    for work in (paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.DETECTORS):
         assert work.parts[0] == ".cache"
     assert {"/.cache/", "/data/", "/models/"} <= set((ROOT / ".gitignore").read_text().split())
 

@@ -9,6 +9,7 @@ import pytest
 
 from iadsr.errors import UserError
 from stages import paths, seeds
+from stages.train import files
 
 
 def test_a_list_of_seeds() -> None:
@@ -50,6 +51,7 @@ def test_the_project_s_root(inside: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / inside).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path / inside)
     assert paths.project_root() == tmp_path.resolve()
+    assert files().detectors == tmp_path.resolve() / paths.DETECTORS  # what seeds have in common
 
 
 def test_a_link_takes_the_place_of_a_link_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ CODE = ("layers", "models", "sequences", "train")  # packages that decide a resu
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """Inputs, outputs, and the folder of unfinished trainings."""
+    """Inputs, outputs, and the folders of unfinished trainings and of detectors, which trainings share."""
 
     sequences: Path
     users: Path
@@ -62,6 +63,7 @@ class TrainFiles:
     history: Path
     denoised: Path
     work: Path
+    detectors: Path
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,12 @@ class Training:
         return model
 
     def detect(self, model: Cloze) -> None:
-        """Train the detector, or take it from an earlier training that had the same, whatever its backbone."""
-        config, work = self.config, self.files.work / f"detector-{detector_digest(self.config, self.device)}"
+        """Train the detector, or take it from another training that had the same, whatever its backbone or seed."""
+        config, folder = self.config, self.files.detectors / detector_digest(self.config, self.device)
         source = Source(training_histories(self.sequences), read_categories(self.files.items))
-        train_detector(model.detector, source, work)
+        with alone_in(folder, wait=True):
+            train_detector(model.detector, source, folder)
+        os.utime(folder)  # it is not abandoned
         model.weigh(self.feed, config.max_length)
 
     @cached_property
@@ -147,7 +151,8 @@ class Training:
         write_history(self.files.history, [report.figures for report in reports])
         save_model(self.files.model, self.model, config, (self.files.history, self.files.denoised))
         shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
-        remove_abandoned(self.files.work)
+        for folder in (self.files.work, self.files.detectors):
+            remove_abandoned(folder)
         return in_words(config, reports)
 
 
@@ -202,8 +207,11 @@ def code_digests() -> list[str]:
 
 
 @contextmanager
-def alone_in(work: Path) -> Iterator[None]:
-    """Lock this folder; UserError where another process trains in it. It is freed however this process ends."""
+def alone_in(work: Path, wait: bool = False) -> Iterator[None]:
+    """Lock this folder; where another process trains in it wait for it, or else UserError.
+
+    It is freed however this process ends.
+    """
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w", encoding="utf-8") as lock:
         try:
@@ -212,14 +220,14 @@ def alone_in(work: Path) -> Iterator[None]:
             yield
             return
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"{work}: another process is at this training; wait for it, or stop it") from None
         yield
 
 
 def remove_abandoned(work: Path) -> None:
-    """Remove the checkpoints of other runs that no epoch has touched for a week: code or data have changed since."""
+    """Remove checkpoints, or detectors, that nothing has touched for a week: code or data have changed since."""
     with suppress(OSError):  # another training may do the same; this one has ended well
         for folder in work.iterdir():
             if folder.stat().st_mtime < time.time() - ABANDONED:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -18,15 +20,13 @@ from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.params import read_params
 from iadsr.schemas import IS_NOISE
 from iadsr.train import detector
-from iadsr.train.run import TrainFiles, Training, detector_digest
+from iadsr.train.run import TrainFiles, Training, alone_in, detector_digest
 from stages import paths
 
 
 def test_a_training_is_done_by_one_process(tmp_path: Path) -> None:
     """While another process holds the lock of this very run, there is an error that says so, and nothing is touched."""
     import fcntl
-
-    from iadsr.train.run import alone_in
 
     work = tmp_path / "work"
     with alone_in(work), pytest.raises(UserError, match="another process is at this training"), alone_in(work):
@@ -35,6 +35,25 @@ def test_a_training_is_done_by_one_process(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with alone_in(work):
         pass
+
+
+def test_what_trainings_share_is_waited_for(tmp_path: Path) -> None:
+    """A second process that waits begins when the first has ended."""
+    began, order = Event(), []
+
+    def second() -> None:
+        began.set()
+        with alone_in(tmp_path / "work", wait=True):
+            order.append("second")
+
+    with alone_in(tmp_path / "work"):
+        waiting = Thread(target=second)
+        waiting.start()
+        began.wait()
+        time.sleep(0.05)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
 
 
 @pytest.fixture
@@ -51,7 +70,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -
 
 def training(project: Path, **changes: Any) -> Training:
     files = (project / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
-    made = (project / name for name in ("model", "history.csv", "denoised.parquet", "unfinished"))
+    made = (project / name for name in ("model", "history.csv", "denoised.parquet", "unfinished", "detectors"))
     return Training.of({**read_params(project / "params.yaml"), **changes}, TrainFiles(*files, *made))
 
 

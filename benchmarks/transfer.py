@@ -1,0 +1,154 @@
+"""`python -m benchmarks.transfer`: what finds planted noise of one kind: which kinds to learn from, which signals.
+
+The gap models are the same in all rows; only what weighs their signals differs. `truth` is a ceiling: the weights are
+fitted to the planted rows themselves, those of other users.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks import machine, options
+from benchmarks.noise import files, planting
+from benchmarks.prepared import parameters, prepared
+from iadsr.device import pick_dtype
+from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc
+from iadsr.models.denoisers.cloze.detector import Detector
+from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
+from iadsr.models.denoisers.cloze.weighing import Weighing
+from iadsr.models.verdicts import training_rows
+from iadsr.sequences.windows import Feed, shortest_first, training_tail_windows
+from iadsr.train.detector import JUDGED, Source, of_users, planted, read_categories, signals_with, training_histories
+from iadsr.train.run import Training
+from iadsr.train.weighing import fit_weighing
+from stages.command import new_app, reports_errors
+
+app = new_app()
+Rows = tuple[Tensor, Tensor]  # signals, and the number of the kind as which each row was planted; -1: real
+
+
+@app.command(epilog="Example: python -m benchmarks.transfer --dataset beauty --kind uniform --seed 0 --json")
+@reports_errors
+def main(
+    dataset: options.Dataset = "demo",
+    kind: Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")] = "uniform",
+    ratio: Annotated[float, typer.Option(help="Plants for each real training interaction.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")] = 0,
+    changes: options.Changes = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Plant noise and train gap models; then learn their signals' worth from each kind, all others, and the truth."""
+    content = parameters({"dataset": dataset, "denoiser": "cloze", **planting(kind, ratio, seed)}, changes or [])
+    result = {"dataset": dataset, "kind": kind, "ratio": ratio, "seed": seed, **measured(content, kind)}
+    print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+
+
+def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    """AUC, and that among the coldest fifth of the rows, of every way to learn and of each signal's absence."""
+    folder = prepared(content)
+    with TemporaryDirectory() as work:
+        training = Training.of(content, files(folder, Path(work)))
+        model = training.model
+        assert isinstance(model, Cloze)
+        source = Source(training_histories(training.sequences), read_categories(training.files.items))
+        examples: dict[str, Rows] = {
+            name: examples_of(model.detector, source, name) for name in model.detector.params.kinds
+        }
+        found = Found(model.detector, training.feed)
+    others = [rows for name, rows in examples.items() if name != kind]
+    learnt: dict[str, Rows] = {**examples, "others": joined(*others), "all": joined(*examples.values())}
+    result: dict[str, Any] = {name: found.by(rows) for name, rows in learnt.items() if len(rows[0])}
+    result["truth"] = found.by_truth()
+    signals = {
+        name: {"alone": found.alone(place), "without": found.by(learnt["others"], without=place)}
+        for place, name in enumerate(NAMES)
+    }
+    return {"learnt_from": result, "signals": signals, **machine.described(training.device)}
+
+
+def examples_of(detector: Detector, source: Source, kind: str) -> Rows:
+    """Rows of histories of every fold into which this kind is planted, as training has them; none where it cannot."""
+    folds, found = detector.fold_of_user[1:].cpu().numpy(), []
+    for number in range(detector.params.folds):
+        fold = of_users(source.histories, np.flatnonzero(folds == number))
+        generator = np.random.default_rng([detector.params.seed, 1, number])
+        plants = planted(fold, kind, source.categories, generator)
+        if plants is not None:
+            signals, flags = signals_with(detector, number, *plants)
+            found.append((signals, flags.long() - 1))
+    return joined(*found) if found else (torch.empty(0, len(NAMES)), torch.empty(0, dtype=torch.long))
+
+
+def joined(*parts: Rows) -> Rows:
+    """All rows; plants of different parts are of different kinds."""
+    numbered = [torch.where(kinds < 0, kinds, place) for place, (_, kinds) in enumerate(parts)]
+    return torch.cat([signals for signals, _ in parts]), torch.cat(numbered)
+
+
+class Found:
+    """The signals of all training rows, of which it is known whether they are noise."""
+
+    def __init__(self, detector: Detector, feed: Feed) -> None:
+        assert feed.sequences.noise is not None
+        rows, items = training_rows(feed).nonzero().flatten().cpu(), feed.sequences.items.cpu().numpy()
+        self.signals = signals_by_row(detector, feed)[rows]
+        self.noise = feed.sequences.noise.cpu()[rows]
+        users = torch.searchsorted(feed.sequences.offsets.cpu(), rows, right=True)
+        self.folds = detector.fold_of_user.cpu()[users]
+        items = items[rows.numpy()]
+        self.counts = np.bincount(items[~self.noise.numpy()], minlength=items.max() + 1)[items]
+
+    def by(self, learnt: Rows, without: int | None = None) -> dict[str, float]:
+        """What weights say that were learnt from these rows, from all signals but one."""
+        signals, kinds = learnt
+        used = [place for place in range(len(NAMES)) if place != without]
+        weighing = Weighing(len(used))
+        fit_weighing(weighing, signals[:, used], kinds)
+        return self.areas(weighing.parts(self.signals[:, used]).sum(1))
+
+    def by_truth(self) -> dict[str, float]:
+        """What weights say that were learnt from the truth, for each fold from that of all others."""
+        fits = torch.empty(len(self.noise))
+        for fold in self.folds.unique():
+            own, weighing = self.folds == fold, Weighing(len(NAMES))
+            fit_weighing(weighing, self.signals[~own], self.noise[~own].long() - 1)
+            fits[own] = weighing.parts(self.signals[own]).sum(1)
+        return self.areas(fits)
+
+    def alone(self, place: int) -> dict[str, float]:
+        return self.areas(self.signals[:, place])
+
+    def areas(self, fits: Tensor) -> dict[str, float]:
+        score, noise = fits.double().numpy(), self.noise.numpy()
+        judged = Judged(noise, score, np.zeros(len(score), dtype=bool), np.zeros(len(score)))
+        found = {"auc": drop_score_auc(judged), "auc_cold": cold_auc(self.counts, judged).get("noise_auc_cold", 0.0)}
+        return {name: round(value, 4) for name, value in found.items()}
+
+
+def signals_by_row(detector: Detector, feed: Feed) -> Tensor:
+    """Of every training row, from the model of its user's fold."""
+    dtype, texts = pick_dtype("auto", detector.texts.device), detector.texts.float()
+    windows = training_tail_windows(feed.sequences, detector.max_length)
+    found = torch.zeros(len(feed.sequences.items), len(NAMES))
+    for numbers in shortest_first(windows, JUDGED):
+        batch = feed.batch(windows[numbers])
+        folds = detector.fold_of_user[batch.users]
+        for fold in folds.unique().tolist():
+            asked = folds == fold
+            real = batch.valid[asked]
+            signals = signals_of(detector.model(fold), batch.items[asked], texts, dtype)
+            found[batch.rows[asked][real].cpu()] = signals[real].cpu()
+    return found
+
+
+if __name__ == "__main__":
+    app()

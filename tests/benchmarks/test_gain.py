@@ -1,0 +1,115 @@
+"""What training with the detector gains: numbers by hand, and all arms on a tiny demo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from small_detectors import write_item_vectors
+
+from benchmarks import gain, prepared
+from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users
+from benchmarks.prepared import parameters
+from iadsr.errors import UserError
+
+TINY = (
+    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
+    *("train.dim=8", "train.threads=1", "train.device=cpu", "train.max_epochs=1"),
+    *(f"denoisers.cloze.detector.{name}=2" for name in ("folds", "dim", "epochs")),
+)
+
+
+def arm(*by_seed: list[float]) -> Arm:
+    return Arm({name: np.array(by_seed) for name in NAMES}, 1.0)
+
+
+def test_what_is_recovered_by_hand() -> None:
+    """Two seeds, two users: the base has .1 and .3, of which the deviation is .1 * sqrt(2); .4 is half of the way to
+    .6, which there is without noise."""
+    arms = {
+        BASE: arm([0.0, 0.2], [0.2, 0.4]),
+        CLEAN: arm([0.6, 0.6], [0.6, 0.6]),
+        "raw/raw": arm([0.4, 0.4], [0.5, 0.3]),
+    }
+    found = compared(arms)["arms"]
+    for name in NAMES:
+        assert found[BASE][name] == {"mean": 0.2, "std": pytest.approx(0.1 * 2**0.5, abs=1e-5)}
+        assert found["raw/raw"][name]["recovered"] == 0.5 and "recovered" not in found[CLEAN][name]
+
+
+def test_where_noise_costs_nothing_nothing_is_recovered() -> None:
+    arms = {BASE: arm([0.1, 0.2]), CLEAN: arm([0.1, 0.1]), "raw/raw": arm([0.2, 0.1])}
+    assert set(compared(arms)["arms"]["raw/raw"][NAMES[0]]) == {"mean", "std", "p"}
+
+
+def test_p_values_are_corrected_over_the_arms() -> None:
+    """Two arms that are alike have twice the p-value of one."""
+    base, other = np.random.default_rng(0).random((2, 1, 9)).tolist()
+    one = compared({BASE: arm(*base), "a": arm(*other)})["arms"]["a"][NAMES[0]]["p"]
+    two = compared({BASE: arm(*base), "a": arm(*other), "b": arm(*other)})["arms"]["a"][NAMES[0]]["p"]
+    assert two == pytest.approx(min(1, 2 * one), rel=0.01)
+
+
+def test_metrics_of_users_by_hand(tmp_path: Path) -> None:
+    """Rank 1 gains all, rank 3 half, rank 11 nothing; validation does not count."""
+    table = {"split": ["test"] * 3 + ["validation"], "rank_filtered": [1.0, 3.0, 11.0, 1.0]}
+    pyarrow.parquet.write_table(pa.table({**table, "rank_unfiltered": [11.0] * 4}), tmp_path / "ranks.parquet")
+    found = of_users(tmp_path / "ranks.parquet")
+    assert found["hr_10_filtered"].tolist() == [1, 1, 0] and found["ndcg_10_filtered"].tolist() == [1, 0.5, 0]
+    assert found["hr_10_unfiltered"].tolist() == [0, 0, 0]
+
+
+def test_uses_that_are_asked_for() -> None:
+    content = {"denoisers": {"cloze": {"inputs": "raw", "targets": "dropped"}}}
+    assert asked(content, "") == [("raw", "dropped")]
+    assert asked(content, "weighted/raw, dropped/dropped") == [("weighted", "raw"), ("dropped", "dropped")]
+    with pytest.raises(UserError, match="--uses weighted: expected INPUTS/TARGETS"):
+        asked(content, "weighted")
+
+
+def with_random_vectors(make: Callable[..., None]) -> Callable[..., None]:
+    """Texts are not encoded, their vectors are random."""
+
+    def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
+        make(folder, content, [stage for stage in stages if stage != "encode"])
+        if "encode" in stages:
+            write_item_vectors(folder, content)
+
+    return replacement
+
+
+def test_arms_differ_in_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base, the base without noise, and one for each use, all with the folder of what they have in common."""
+    seen: list[dict[str, Any]] = []
+
+    def recorded(content: dict[str, Any], *_: Any) -> Arm:
+        seen.append(content)
+        return arm([0.1])
+
+    monkeypatch.setattr(gain, "arm", recorded)
+    content = parameters({"noise.ratio": 0.2, "noise.seed": 7}, [])
+    assert list(gain.measured(content, [("raw", "dropped")], "0")) == [BASE, CLEAN, "raw/dropped"]
+    base, clean, use = seen
+    cloze = content["denoisers"]["cloze"]
+    assert base == {**content, "denoiser": "none"}
+    assert clean == {**base, "noise": {**content["noise"], "ratio": 0.0}}
+    used = {**content["denoisers"], "cloze": {**cloze, "inputs": "raw", "targets": "dropped"}}
+    assert use == {**content, "denoiser": "cloze", "denoisers": used}
+
+
+def test_a_use_that_takes_no_notice_is_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    monkeypatch.setattr(prepared, "CACHE", tmp_path)
+    monkeypatch.setattr(prepared, "make", with_random_vectors(prepared.make))
+    gain.main(uses="raw/raw", changes=[*TINY], as_json=True)
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    arms, metric = found["arms"], NAMES[0]
+    assert list(arms) == [BASE, "raw/raw"] and "uniform" in found["trained_on"]
+    assert 0 < arms["raw/raw"][metric]["mean"] == arms[BASE][metric]["mean"] < 1 and arms["raw/raw"][metric]["p"] == 1

@@ -1,0 +1,64 @@
+"""What finds noise of one kind, on a tiny demo: every row and signal, and signals against the detector's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_detectors import detector, write_item_vectors
+from small_models import sequences_of
+from torch import Tensor
+from typer.testing import CliRunner
+
+from benchmarks import prepared, transfer
+from benchmarks.transfer import joined, signals_by_row
+from iadsr.device import pick_dtype
+from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
+from iadsr.sequences.windows import Feed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = (
+    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
+    *("train.dim=8", "train.threads=1", "train.device=cpu", "denoisers.cloze.detector.folds=2"),
+    *("denoisers.cloze.detector.dim=4", "denoisers.cloze.detector.epochs=1"),
+)
+
+
+def test_signals_by_row_are_those_of_each_users_fold() -> None:
+    """Users 1 and 3 are in fold 0, user 2 in fold 1; the last two items are held out."""
+    histories, judge = [[3, 1, 4, 9, 9], [9, 2, 9, 9], [5, 9, 9]], detector()
+    found = signals_by_row(judge, Feed(sequences_of(*histories))).split([5, 4, 3])
+    dtype = pick_dtype("auto", torch.device("cpu"))
+    for own, history, fold in zip(found, histories, (0, 1, 0), strict=True):
+        expected = signals_of(judge.model(fold), torch.tensor([history[:-2]]), judge.texts.float(), dtype)[0]
+        torch.testing.assert_close(own[:-2], expected)
+        assert not own[-2:].any()
+
+
+def test_plants_of_joined_parts_keep_their_kinds_apart() -> None:
+    def rows(*kinds: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(kinds), 1), torch.tensor(kinds)
+
+    assert joined(rows(-1, 0), rows(0, -1, 0))[1].tolist() == [-1, 0, 1, -1, 1]
+
+
+def test_every_row_and_signal_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = prepared.make
+
+    def made(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
+        make(folder, content, [stage for stage in stages if stage != "encode"])
+        write_item_vectors(folder, content)
+
+    monkeypatch.setattr(prepared, "CACHE", tmp_path)
+    monkeypatch.setattr(prepared, "make", made)
+    changes = [word for change in TINY for word in ("--set", change)]
+    result = CliRunner().invoke(transfer.app, [*changes, "--kind", "burst", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert {"uniform", "popularity", "burst", "others", "all", "truth"} <= set(found["learnt_from"])
+    assert set(found["signals"]) == set(NAMES)
+    areas = [*found["learnt_from"].values(), *(each[way] for each in found["signals"].values() for way in each)]
+    assert all(0 < area["auc"] < 1 for area in areas)
