@@ -47,11 +47,9 @@ class Arm(NamedTuple):
 def main(
     dataset: options.Dataset = "demo",
     backbone: options.Backbone = "gru4rec",
-    kind: Annotated[
-        str, typer.Option(help="What is planted, as noise.kind; the detector is not trained on it.")
-    ] = "uniform",
-    ratio: Annotated[float, typer.Option(help="Plants for each real training interaction; 0: none.")] = 0.0,
-    noise_seed: Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")] = 0,
+    kind: options.Kind = "uniform",
+    ratio: options.Ratio = 0.0,
+    noise_seed: options.PlantingSeed = 0,
     uses: Annotated[str, typer.Option(help="INPUTS/TARGETS of denoisers.cloze, separated by commas.")] = "",
     seeds: Annotated[str, typer.Option(help="Of training.")] = "0",
     batch_size: options.BatchSize = None,

@@ -38,9 +38,9 @@ SHOWN = {  # our name: that of metrics/details.json
 @reports_errors
 def main(
     dataset: options.Dataset = "demo",
-    kind: Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")] = "uniform",
-    ratio: Annotated[float, typer.Option(help="Plants for each real training interaction.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")] = 0,
+    kind: options.Kind = "uniform",
+    ratio: options.Ratio = 0.2,
+    seed: options.PlantingSeed = 0,
     all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Train on the planted kind, too.")] = False,
     changes: options.Changes = None,
     as_json: options.AsJson = False,

@@ -24,6 +24,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any KEY=VALUE of params.yaml, such as backbones.gru4rec.layers=1. May be repeated."),
 ]
+Kind = Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")]
+Ratio = Annotated[float, typer.Option(help="Plants for each real training interaction.")]
+PlantingSeed = Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")]
 Peer = Annotated[
     Path | None, typer.Option("--peer", help="Python of an environment with the peer: time it too.", show_default=False)
 ]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 
 from benchmarks import machine, options
@@ -40,9 +39,9 @@ Rows = tuple[Tensor, Tensor]  # signals, and the number of the kind as which eac
 @reports_errors
 def main(
     dataset: options.Dataset = "demo",
-    kind: Annotated[str, typer.Option(help="What is planted, as noise.kind; `none` plants nothing.")] = "uniform",
-    ratio: Annotated[float, typer.Option(help="Plants for each real training interaction.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of planting and of the detector.")] = 0,
+    kind: options.Kind = "uniform",
+    ratio: options.Ratio = 0.2,
+    seed: options.PlantingSeed = 0,
     changes: options.Changes = None,
     as_json: options.AsJson = False,
 ) -> None:
