@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ def counted(function: Any, calls: list[int]) -> Any:
     def replacement(*arguments: Any) -> Any:
         calls.append(1)
         return function(*arguments)
+
+    return replacement
+
+
+def without_encoding(make: Callable[..., None]) -> Callable[..., None]:
+    """As `make` of benchmarks/prepared.py, but texts are not encoded: their vectors are random."""
+
+    def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
+        make(folder, content, [stage for stage in stages if stage != "encode"])
+        if "encode" in stages:
+            write_item_vectors(folder, content)
 
     return replacement
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from small_detectors import write_item_vectors
+from small_detectors import without_encoding
 
 from benchmarks import gain, prepared
 from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users
@@ -73,17 +72,6 @@ def test_uses_that_are_asked_for() -> None:
         asked(content, "weighted")
 
 
-def with_random_vectors(make: Callable[..., None]) -> Callable[..., None]:
-    """Texts are not encoded, their vectors are random."""
-
-    def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
-        make(folder, content, [stage for stage in stages if stage != "encode"])
-        if "encode" in stages:
-            write_item_vectors(folder, content)
-
-    return replacement
-
-
 def test_arms_differ_in_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The base, the base without noise, and one for each use, all with the folder of what they have in common."""
     seen: list[dict[str, Any]] = []
@@ -107,7 +95,7 @@ def test_a_use_that_takes_no_notice_is_the_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
-    monkeypatch.setattr(prepared, "make", with_random_vectors(prepared.make))
+    monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
     gain.main(uses="raw/raw", changes=[*TINY], as_json=True)
     found = json.loads(capfd.readouterr().out.splitlines()[-1])
     arms, metric = found["arms"], NAMES[0]

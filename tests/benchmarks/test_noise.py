@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_detectors import write_item_vectors
+from small_detectors import without_encoding
 from typer.testing import CliRunner, Result
 
 from benchmarks import noise, prepared
@@ -31,15 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch, data: Path, one_thread: None) -> None:
     """Away from the repository's cache; texts are not encoded, their vectors are random."""
     monkeypatch.setattr(prepared, "CACHE", data)
-    monkeypatch.setattr(prepared, "make", made_with_random_vectors(prepared.make))
-
-
-def made_with_random_vectors(make: Callable[..., None]) -> Callable[..., None]:
-    def replacement(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
-        make(folder, content, [stage for stage in stages if stage != "encode"])
-        write_item_vectors(folder, content)
-
-    return replacement
+    monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
 
 
 def invoked(*options: str) -> Result:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from small_detectors import detector, write_item_vectors
+from small_detectors import detector, without_encoding
 from small_models import sequences_of
 from torch import Tensor
 from typer.testing import CliRunner
@@ -46,14 +45,8 @@ def test_plants_of_joined_parts_keep_their_kinds_apart() -> None:
 
 
 def test_every_row_and_signal_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = prepared.make
-
-    def made(folder: Path, content: dict[str, Any], stages: list[str]) -> None:
-        make(folder, content, [stage for stage in stages if stage != "encode"])
-        write_item_vectors(folder, content)
-
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
-    monkeypatch.setattr(prepared, "make", made)
+    monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
     changes = [word for change in TINY for word in ("--set", change)]
     result = CliRunner().invoke(transfer.app, [*changes, "--kind", "burst", "--json"])
     assert result.exit_code == 0, result.output
