@@ -96,7 +96,7 @@ def side_by_side(content: Fields, folder: Path, seeds: list[int]) -> Fields:
 
 def opened(content: Fields, folder: Path, workspace: Path) -> Path:
     """A folder with these parameters and the inputs of `folder`."""
-    (workspace / "metrics").mkdir()
+    (workspace / "metrics").mkdir(parents=True, exist_ok=True)
     YAML().dump(content, workspace / paths.PARAMS)
     for path in (paths.SEQUENCES.parent, paths.ENCODED):
         if (folder / path).exists():

@@ -2,14 +2,15 @@
 
 Arms that differ in nothing else: the plain backbone on the planted data (`base`), the plain backbone on the data as
 they were before planting (`clean`: all plants removed by the truth, at test as well), and each use of the detector.
+
+What is trained stays in .cache/benchmarks: interrupted, or asked for other uses or more seeds, the same command trains
+only what is missing.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,26 +21,31 @@ from jaxtyping import Float
 from benchmarks import machine, options
 from benchmarks.convergence import command, opened
 from benchmarks.noise import planting, without_kind
-from benchmarks.prepared import parameters, prepared
+from benchmarks.prepared import parameters, prepared, trained_in
 from benchmarks.significance import holm, paired_p
+from iadsr.artifacts import read_json, write_json
 from iadsr.device import pick_device
 from iadsr.errors import UserError
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
+from iadsr.params import ParamsError
+from iadsr.params_check import problems
 from iadsr.schemas import SPLIT, TEST
+from iadsr.train.run import alone_in
 from stages import paths
 from stages.command import new_app, reports_errors
 from stages.seeds import link, parsed
 
 app = new_app()
 BASE, CLEAN, CUTOFF = "base", "clean", 10
+MACHINE = "machine.json"
 NAMES = tuple(metric_name(metric, CUTOFF, protocol) for protocol in PROTOCOLS for metric in METRICS)
 
 
 class Arm(NamedTuple):
-    """Each user's metrics under each seed, and the seconds of all of it."""
+    """Each user's metrics under each seed, and the machines that trained them."""
 
     values: dict[str, Float[np.ndarray, "seeds users"]]
-    seconds: float
+    machines: list[dict[str, Any]]
 
 
 @app.command(epilog="Example: python -m benchmarks.gain --dataset beauty --backbone sasrec --ratio 0.2 --seeds 0,1,2")
@@ -69,8 +75,8 @@ def main(
         "seeds": parsed(seeds),
         "train": content["train"],
     }
-    result |= compared(measured(content, asked(content, uses), seeds))
-    result |= machine.described(pick_device(content["train"]["device"], "train.device"))
+    arms = arms_of(content, asked(content, uses))
+    result |= compared({name: trained(arm, parsed(seeds)) for name, arm in arms.items()})
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
 
 
@@ -84,31 +90,44 @@ def asked(content: dict[str, Any], uses: str) -> list[tuple[str, str]]:
     return [(inputs, targets) for inputs, targets in pairs]
 
 
-def measured(content: dict[str, Any], uses: list[tuple[str, str]], seeds: str) -> dict[str, Arm]:
-    """All arms; uses of the detector share it."""
+def arms_of(content: dict[str, Any], uses: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """The parameters of every arm; ParamsError for a use that there is not."""
     plain = {**content, "denoiser": "none"}
-    with TemporaryDirectory() as shared:
-        arms = {BASE: arm(plain, seeds, Path(shared))}
-        if content["noise"]["ratio"]:
-            arms[CLEAN] = arm({**plain, "noise": {**content["noise"], "ratio": 0.0}}, seeds, Path(shared))
-        for inputs, targets in uses:
-            own = {**content["denoisers"]["cloze"], "inputs": inputs, "targets": targets}
-            changed = {**content, "denoiser": "cloze", "denoisers": {**content["denoisers"], "cloze": own}}
-            arms[f"{inputs}/{targets}"] = arm(changed, seeds, Path(shared))
+    arms = {BASE: plain}
+    if content["noise"]["ratio"]:
+        arms[CLEAN] = {**plain, "noise": {**content["noise"], "ratio": 0.0}}
+    for inputs, targets in uses:
+        own = {**content["denoisers"]["cloze"], "inputs": inputs, "targets": targets}
+        arm = {**content, "denoiser": "cloze", "denoisers": {**content["denoisers"], "cloze": own}}
+        if found := problems(arm):
+            raise ParamsError(found)
+        arms[f"{inputs}/{targets}"] = arm
     return arms
 
 
-def arm(content: dict[str, Any], seeds: str, shared: Path) -> Arm:
-    """Train and evaluate all seeds; detectors lie in `shared`."""
-    folder = prepared(content)
-    with TemporaryDirectory() as scratch:
-        workspace = opened(content, folder, Path(scratch))
-        link(workspace / paths.DETECTORS, shared)
-        began = time.perf_counter()
-        command(workspace, "stages.train", "--seeds", seeds)
-        seconds = time.perf_counter() - began
-        found = [of_users(workspace / paths.SEEDS / str(seed) / paths.RANKS) for seed in parsed(seeds)]
-    return Arm({name: np.stack([each[name] for each in found]) for name in NAMES}, seconds)
+def trained(content: dict[str, Any], seeds: list[int]) -> Arm:
+    """Train and evaluate the seeds of which there is nothing yet."""
+    workspace = trained_in(content)
+    folders = {seed: workspace / paths.SEEDS / str(seed) for seed in seeds}
+    with alone_in(workspace, wait=True):
+        if missing := [seed for seed, folder in folders.items() if not (folder / paths.RANKS).exists()]:
+            train(content, workspace, missing)
+    found = [of_users(folder / paths.RANKS) for folder in folders.values()]
+    machines = [read_json(folder / MACHINE) for folder in folders.values()]
+    return Arm({name: np.stack([each[name] for each in found]) for name in NAMES}, machines)
+
+
+def train(content: dict[str, Any], workspace: Path, seeds: list[int]) -> None:
+    """All arms share detectors; each seed's folder says which machine trained it."""
+    opened(content, prepared(content), workspace)
+    detectors = workspace.parent / "detectors"
+    detectors.mkdir(exist_ok=True)
+    link(workspace / paths.DETECTORS, detectors)
+    described = machine.described(pick_device(content["train"]["device"], "train.device"))
+    for seed in seeds:
+        (workspace / paths.SEEDS / str(seed)).mkdir(parents=True, exist_ok=True)
+        write_json(workspace / paths.SEEDS / str(seed) / MACHINE, described)
+    command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
 
 
 def of_users(ranks: Path) -> dict[str, Float[np.ndarray, " users"]]:
@@ -128,7 +147,7 @@ def compared(arms: dict[str, Arm]) -> dict[str, Any]:
     costs nothing. `p` is that of the arm's difference from the base, paired over users, corrected over the arms.
     """
     uses = [name for name in arms if name not in (BASE, CLEAN)]
-    shown: dict[str, dict[str, Any]] = {name: {"seconds": round(found.seconds, 1)} for name, found in arms.items()}
+    shown: dict[str, dict[str, Any]] = {name: {} for name in arms}
     for metric in NAMES:
         means = {name: found.values[metric].mean(0) for name, found in arms.items()}
         corrected = holm([paired_p(means[name], means[BASE]) for name in uses])
@@ -139,7 +158,8 @@ def compared(arms: dict[str, Arm]) -> dict[str, Any]:
             shown[name][metric]["p"] = float(f"{p:.3g}")
             if gained.get(CLEAN, 0) > 0:
                 shown[name][metric]["recovered"] = round(gained[name] / gained[CLEAN], 3)
-    return {"arms": shown}
+    machines = [each for found in arms.values() for each in found.machines]
+    return {"arms": shown, "machines": [each for place, each in enumerate(machines) if each not in machines[:place]]}
 
 
 def spread(values: Float[np.ndarray, "seeds users"]) -> dict[str, float]:

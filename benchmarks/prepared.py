@@ -77,6 +77,14 @@ def prepared(content: dict[str, Any]) -> Path:
     return folder
 
 
+def trained_in(content: dict[str, Any]) -> Path:
+    """Where trainings with these parameters, and this code, lie and go on after an interruption."""
+    stages, groups = ["ingest", "filter", "encode", "train", "evaluate"], ("encoders", "backbones", "denoisers")
+    others = {name: value for name, value in content.items() if name not in ("datasets", "noise", *groups)}
+    read = [others, *(content[group][choice(content, group[:-1], group)] for group in groups)]
+    return CACHE / "trained" / f"{content['dataset']}-{text_digest(json.dumps(read), key(content, stages))[:12]}"
+
+
 def key(content: dict[str, Any], stages: list[str]) -> str:
     """A digest of all that decides what the stages write: parameters, and code as dvc.yaml lists it."""
     dataset = lookup(content, f"datasets.{content['dataset']}")

@@ -24,9 +24,9 @@ from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
 from iadsr.models.denoisers.cloze.weighing import Weighing
-from iadsr.models.verdicts import training_rows
-from iadsr.sequences.windows import Feed, shortest_first, training_tail_windows
-from iadsr.train.detector import JUDGED, Source, of_users, planted, read_categories, signals_with, training_histories
+from iadsr.models.verdicts import training_batches, training_rows
+from iadsr.sequences.windows import Feed
+from iadsr.train.detector import Source, examples_of, of_users, read_categories, training_histories
 from iadsr.train.run import Training
 from iadsr.train.weighing import fit_weighing
 from stages.command import new_app, reports_errors
@@ -59,13 +59,11 @@ def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
         model = training.model
         assert isinstance(model, Cloze)
         source = Source(training_histories(training.sequences), read_categories(training.files.items))
-        examples: dict[str, Rows] = {
-            name: examples_of(model.detector, source, name) for name in model.detector.params.kinds
-        }
+        examples = examples_by_kind(model.detector, source)
         found = Found(model.detector, training.feed)
     others = [rows for name, rows in examples.items() if name != kind]
     learnt: dict[str, Rows] = {**examples, "others": joined(*others), "all": joined(*examples.values())}
-    result: dict[str, Any] = {name: found.by(rows) for name, rows in learnt.items() if len(rows[0])}
+    result: dict[str, Any] = {name: found.by(rows) for name, rows in learnt.items()}
     result["truth"] = found.by_truth()
     signals = {
         name: {"alone": found.alone(place), "without": found.by(learnt["others"], without=place)}
@@ -74,17 +72,14 @@ def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"learnt_from": result, "signals": signals, **machine.described(training.device)}
 
 
-def examples_of(detector: Detector, source: Source, kind: str) -> Rows:
-    """Rows of histories of every fold into which this kind is planted, as training has them; none where it cannot."""
-    folds, found = detector.fold_of_user[1:].cpu().numpy(), []
+def examples_by_kind(detector: Detector, source: Source) -> dict[str, Rows]:
+    """Rows of histories of every fold into which a kind is planted: those that training learns from."""
+    folds, found = detector.fold_of_user[1:].cpu().numpy(), dict[str, list[Rows]]()
     for number in range(detector.params.folds):
         fold = of_users(source.histories, np.flatnonzero(folds == number))
-        generator = np.random.default_rng([detector.params.seed, 1, number])
-        plants = planted(fold, kind, source.categories, generator)
-        if plants is not None:
-            signals, flags = signals_with(detector, number, *plants)
-            found.append((signals, flags.long() - 1))
-    return joined(*found) if found else (torch.empty(0, len(NAMES)), torch.empty(0, dtype=torch.long))
+        for kind, (signals, planted) in examples_of(detector, number, fold, source.categories).items():
+            found.setdefault(kind, []).append((signals, planted.long() - 1))
+    return {kind: joined(*rows) for kind, rows in found.items()}
 
 
 def joined(*parts: Rows) -> Rows:
@@ -136,10 +131,8 @@ class Found:
 def signals_by_row(detector: Detector, feed: Feed) -> Tensor:
     """Of every training row, from the model of its user's fold."""
     dtype, texts = pick_dtype("auto", detector.texts.device), detector.texts.float()
-    windows = training_tail_windows(feed.sequences, detector.max_length)
     found = torch.zeros(len(feed.sequences.items), len(NAMES))
-    for numbers in shortest_first(windows, JUDGED):
-        batch = feed.batch(windows[numbers])
+    for batch in training_batches(feed, detector.max_length):
         folds = detector.fold_of_user[batch.users]
         for fold in folds.unique().tolist():
             asked = folds == fold

@@ -128,7 +128,7 @@ def run(folder: Path, stop: Event) -> None:
             return
         with open(log, "a", encoding="utf-8") as file:
             arguments = [sys.executable, "-m", "stages.seeds", *command]
-            environment = {**os.environ, "PYTHONPATH": root}
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))}
             done = subprocess.run(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
         if done.returncode:
             stop.set()

@@ -158,6 +158,10 @@ class Recommender(nn.Module):
         """Called after each training epoch; returns figures of the epoch for the history."""
         return {}
 
+    def trained_state(self) -> dict[str, Tensor]:
+        """The weights that training changes: all but those of a part that was trained before."""
+        return self.state_dict()
+
     def training_state(self) -> dict[str, Tensor]:
         """Tensors beside the weights that resuming needs."""
         return {}

@@ -54,12 +54,17 @@ def insertions(
 
 def judged_batches(feed: Feed, max_length: int, batch_size: int) -> Iterator[tuple[Batch, Bool[Tensor, "batch time"]]]:
     """Batches of windows, and the positions whose rows are judged from them: each row but a user's last once."""
-    for numbers in shortest_first(windows := training_tail_windows(feed.sequences, max_length), batch_size):
-        batch = feed.batch(windows[numbers])
+    for batch in training_batches(feed, max_length, batch_size):
         yield batch, batch.valid
     for numbers in shortest_first(windows := history_windows(feed.sequences, TEST, max_length), batch_size):
         batch = feed.batch(windows[numbers])
         yield batch, batch.newest
+
+
+def training_batches(feed: Feed, max_length: int, batch_size: int = BATCH) -> Iterator[Batch]:
+    """Windows in which each training row is once, with as much of what precedes it as fits."""
+    for numbers in shortest_first(windows := training_tail_windows(feed.sequences, max_length), batch_size):
+        yield feed.batch(windows[numbers])
 
 
 def training_rows(feed: Feed) -> Bool[Tensor, " rows"]:

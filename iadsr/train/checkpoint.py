@@ -35,7 +35,7 @@ class Progress:
 def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
     device = next(model.parameters()).device
     tensors = {
-        **{f"model.{name}": value for name, value in model.state_dict().items()},
+        **{f"model.{name}": value for name, value in model.trained_state().items()},
         **{f"best.{name}": value for name, value in progress.best_weights.items()},
         **{f"extra.{name}": value for name, value in model.training_state().items()},
         **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizers).items()},
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
 def _restore(model: Recommender, progress: Progress, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     device = next(model.parameters()).device
     parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "extra", "optimizer", "generator")}
-    model.load_state_dict(parts["model"])
+    restore_weights(model, parts["model"])
     model.load_training_state(parts["extra"])
     progress.best_weights = {name: value.to(device) for name, value in parts["best"].items()}
     progress.history, progress.best_epoch = header["history"], header["best_epoch"]
@@ -78,6 +78,11 @@ def _restore(model: Recommender, progress: Progress, header: dict[str, Any], ten
         torch.cuda.set_rng_state(parts["generator"]["cuda"], device)
     if device.type == "mps":
         torch.mps.set_rng_state(parts["generator"]["mps"])
+
+
+def restore_weights(model: Recommender, weights: dict[str, Tensor]) -> None:
+    """Take back what `trained_state` gave; KeyError where a weight is missing."""
+    model.load_state_dict(model.state_dict() | {name: weights[name] for name in model.trained_state()})
 
 
 def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -70,10 +70,17 @@ def read_categories(items: Path) -> Int[np.ndarray, " catalogue"]:
 
 
 class Examples(NamedTuple):
-    """Signals of rows of histories with planted noise, and which kind each was planted as, by number; -1: real."""
+    """Signals of rows of histories with planted noise, and which of the rows are planted."""
 
     signals: Float[Tensor, "rows signals"]
-    kinds: Int[Tensor, " rows"]
+    planted: Bool[Tensor, " rows"]
+
+
+class Popularity(NamedTuple):
+    """Each item's share of the training rows, one being added to every count, and its logarithm; padding has none."""
+
+    shares: Float[Tensor, " catalogue"]  # on the CPU, where items are drawn
+    logarithms: Float[Tensor, " catalogue"]
 
 
 def train_detector(detector: Detector, source: Source, work: Path) -> None:
@@ -88,12 +95,20 @@ def train_detector(detector: Detector, source: Source, work: Path) -> None:
             raise UserError(f"denoisers.cloze.detector.folds: {params.folds}, but there are {users} users; lower it")
         fold = np.random.default_rng([params.seed, 0]).permutation(users) % params.folds
         detector.fold_of_user[1:] = torch.from_numpy(fold).to(detector.fold_of_user)
-        examples = []
+        signals, kinds = [], []
         for number in tqdm(range(params.folds), desc="detector", unit="fold"):
             gap_model(detector, number, of_users(source.histories, np.flatnonzero(fold != number)), work)
             judged = of_users(source.histories, np.flatnonzero(fold == number))
-            examples.append(examples_of(detector, number, judged, source.categories))
-        fit_weighing(detector.weighing, *(torch.cat(parts) for parts in zip(*examples, strict=True)))
+            found = examples_of(detector, number, judged, source.categories)
+            for place, kind in enumerate(params.kinds):
+                if kind in found:
+                    signals.append(found[kind].signals)
+                    kinds.append(torch.where(found[kind].planted, place, -1))
+        if not signals:
+            raise UserError(
+                "denoisers.cloze.detector.kinds: none of these kinds of noise can be planted into this data set"
+            )
+        fit_weighing(detector.weighing, torch.cat(signals), torch.cat(kinds))
         save(whole, detector)
     detector.load_state_dict(load_file(whole))
 
@@ -140,8 +155,8 @@ def fit_gap_model(
             pace = pace_at((epoch + step / steps) / params.epochs)
             negatives = drawn(popular, params.negatives, generator)
             gap = GAPS[int(torch.randint(len(GAPS), (), generator=generator))]
-            held = model.own(negatives.items[: params.negatives // 2]).square().sum(1).mean()
-            loss = model.loss(batch.items, texts, negatives, popular, gap) + params.own_decay * held
+            held = model.own(negatives.items[: negatives.evenly]).square().sum(1).mean()
+            loss = model.loss(batch.items, texts, negatives, popular.logarithms, gap) + params.own_decay * held
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = pace * params.learning_rate
                 optimizer.zero_grad(set_to_none=True)
@@ -152,23 +167,25 @@ def fit_gap_model(
         raise UserError("denoisers.cloze.detector.learning_rate: weights have become infinite; lower it")
 
 
-def popularity(items: Int[Tensor, " rows"], catalogue: int) -> Float[Tensor, " catalogue"]:
-    """The logarithm of each item's share of the rows, one being added to every count; of padding, -inf."""
+def popularity(items: Int[Tensor, " rows"], catalogue: int) -> Popularity:
     counts = torch.bincount(items, minlength=catalogue) + 1.0
     counts[0] = 0
-    return (counts / counts.sum()).log()
+    logarithms = (counts / counts.sum()).log()
+    return Popularity(logarithms.exp().cpu(), logarithms)
 
 
-def drawn(popular: Float[Tensor, " catalogue"], count: int, generator: torch.Generator) -> Negatives:
+def drawn(popular: Popularity, count: int, generator: torch.Generator) -> Negatives:
     """Half of them evenly from the catalogue, the rest by popularity: those that score high are among these."""
-    evenly, by_popularity = count // 2, count - count // 2
+    evenly, by_popularity, catalogue = count // 2, count - count // 2, len(popular.shares)
     items = torch.cat(
         [
-            torch.randint(1, len(popular), (evenly,), generator=generator),
-            torch.multinomial(popular.exp().cpu(), by_popularity, replacement=True, generator=generator),
+            torch.randint(1, catalogue, (evenly,), generator=generator),
+            torch.multinomial(popular.shares, by_popularity, replacement=True, generator=generator),
         ]
-    ).to(popular.device)
-    return Negatives(items, (evenly / (len(popular) - 1) + by_popularity * popular[items].exp()).log())
+    )
+    expected = (evenly / (catalogue - 1) + by_popularity * popular.shares[items]).log()
+    device = popular.logarithms.device
+    return Negatives(items.to(device), expected.to(device), evenly)
 
 
 def pace_at(share: float) -> float:
@@ -182,20 +199,16 @@ def feed_of(histories: TrainingHistories, device: torch.device) -> tuple[Feed, t
     return Feed(Sequences(torch.from_numpy(histories.items).to(device), offsets)), (offsets[:-1], offsets[1:])
 
 
-def examples_of(detector: Detector, number: int, fold: TrainingHistories, categories: np.ndarray) -> Examples:
-    """Noise of every kind, each planted into histories of some of the fold's users, in the eyes of the fold's model."""
+def examples_of(
+    detector: Detector, number: int, fold: TrainingHistories, categories: np.ndarray
+) -> dict[str, Examples]:
+    """Noise of each kind, planted into histories of some of the fold's users, in the eyes of the fold's model.
+
+    Kinds of which the data set offers nothing are left out.
+    """
     generator = np.random.default_rng([detector.params.seed, 1, number])
-    found = []
-    for place, kind in enumerate(detector.params.kinds):
-        plants = planted(fold, kind, categories, generator)
-        if plants is not None:
-            signals, flags = signals_with(detector, number, *plants)
-            found.append(Examples(signals, torch.where(flags, place, -1)))
-    if not found:
-        raise UserError(
-            "denoisers.cloze.detector.kinds: none of these kinds of noise can be planted into this data set"
-        )
-    return Examples(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    plants = {kind: planted(fold, kind, categories, generator) for kind in detector.params.kinds}
+    return {kind: signals_with(detector, number, *found) for kind, found in plants.items() if found is not None}
 
 
 def planted(
@@ -216,10 +229,8 @@ def planted(
         return None
 
 
-def signals_with(
-    detector: Detector, number: int, histories: TrainingHistories, plants: Plants
-) -> tuple[Tensor, Tensor]:
-    """The signals of all rows once the plants stand in the histories, and which of the rows are plants."""
+def signals_with(detector: Detector, number: int, histories: TrainingHistories, plants: Plants) -> Examples:
+    """All rows once the plants stand in the histories."""
     rows = np.arange(len(histories.items))
     order = np.insert(rows, histories.offsets[plants.users] + plants.places, len(rows) + np.arange(len(plants.users)))
     items = np.concatenate([histories.items, plants.items])[order]
@@ -232,4 +243,4 @@ def signals_with(
         batch = feed.batch(windows[numbers])
         found.append(signals_of(model, batch.items, texts, dtype)[batch.valid].cpu())
         where.append(batch.rows[batch.valid].cpu())
-    return torch.cat(found), flags[torch.cat(where)]
+    return Examples(torch.cat(found), flags[torch.cat(where)])

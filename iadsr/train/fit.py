@@ -21,7 +21,7 @@ from iadsr.params import Group
 from iadsr.schemas import VALIDATION
 from iadsr.seeds import derived_seed
 from iadsr.sequences.windows import Feed, training_windows
-from iadsr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from iadsr.train.checkpoint import Progress, load_checkpoint, restore_weights, save_checkpoint
 from iadsr.train.history import STOPPING_METRIC
 
 
@@ -79,10 +79,10 @@ def fit(
         progress.history.append(figures)
         if best:
             progress.best_epoch = len(progress.history) - 1
-            progress.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            progress.best_weights = {name: value.detach().clone() for name, value in model.trained_state().items()}
         save_checkpoint(checkpoint, model, progress)
         yield EpochReport(len(progress.history) - 1, figures, best, time.perf_counter() - began)
-    model.load_state_dict(progress.best_weights)
+    restore_weights(model, progress.best_weights)
     model.eval()
 
 

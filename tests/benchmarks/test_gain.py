@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from benchmarks import gain, prepared
 from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users
 from benchmarks.prepared import parameters
 from iadsr.errors import UserError
+from iadsr.params import ParamsError
 
 TINY = (
     *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
@@ -25,7 +25,7 @@ TINY = (
 
 
 def arm(*by_seed: list[float]) -> Arm:
-    return Arm({name: np.array(by_seed) for name in NAMES}, 1.0)
+    return Arm({name: np.array(by_seed) for name in NAMES}, [{"cpu": "one"}] * len(by_seed))
 
 
 def test_what_is_recovered_by_hand() -> None:
@@ -72,23 +72,28 @@ def test_uses_that_are_asked_for() -> None:
         asked(content, "weighted")
 
 
-def test_arms_differ_in_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base, the base without noise, and one for each use, all with the folder of what they have in common."""
-    seen: list[dict[str, Any]] = []
-
-    def recorded(content: dict[str, Any], *_: Any) -> Arm:
-        seen.append(content)
-        return arm([0.1])
-
-    monkeypatch.setattr(gain, "arm", recorded)
+def test_arms_differ_in_nothing_else() -> None:
+    """The base, the base without noise, and one for each use."""
     content = parameters({"noise.ratio": 0.2, "noise.seed": 7}, [])
-    assert list(gain.measured(content, [("raw", "dropped")], "0")) == [BASE, CLEAN, "raw/dropped"]
-    base, clean, use = seen
+    arms = gain.arms_of(content, [("raw", "dropped")])
+    assert list(arms) == [BASE, CLEAN, "raw/dropped"]
+    base, clean, use = arms.values()
     cloze = content["denoisers"]["cloze"]
     assert base == {**content, "denoiser": "none"}
     assert clean == {**base, "noise": {**content["noise"], "ratio": 0.0}}
     used = {**content["denoisers"], "cloze": {**cloze, "inputs": "raw", "targets": "dropped"}}
     assert use == {**content, "denoiser": "cloze", "denoisers": used}
+
+
+def test_a_use_that_there_is_not() -> None:
+    with pytest.raises(ParamsError, match=r"denoisers\.cloze\.inputs: .* found 'foo'"):
+        gain.arms_of(parameters({}, []), [("raw", "raw"), ("foo", "raw")])
+
+
+def test_machines_are_listed_once() -> None:
+    one, other = {"cpu": "one"}, {"cpu": "other"}
+    values = {name: np.zeros((2, 1)) for name in NAMES}
+    assert compared({BASE: Arm(values, [one, other]), "a": Arm(values, [other, one])})["machines"] == [one, other]
 
 
 def test_a_use_that_takes_no_notice_is_the_base(
@@ -97,7 +102,10 @@ def test_a_use_that_takes_no_notice_is_the_base(
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
     gain.main(uses="raw/raw", changes=[*TINY], as_json=True)
-    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    found = json.loads(printed := capfd.readouterr().out.splitlines()[-1])
     arms, metric = found["arms"], NAMES[0]
     assert list(arms) == [BASE, "raw/raw"] and "uniform" in found["trained_on"]
     assert 0 < arms["raw/raw"][metric]["mean"] == arms[BASE][metric]["mean"] < 1 and arms["raw/raw"][metric]["p"] == 1
+    monkeypatch.setattr(gain, "command", lambda *_: pytest.fail("trained again"))
+    gain.main(uses="raw/raw", changes=[*TINY], as_json=True)
+    assert capfd.readouterr().out.splitlines()[-1] == printed

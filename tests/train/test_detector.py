@@ -182,17 +182,19 @@ def test_a_fold_needs_a_user(tmp_path: Path) -> None:
 
 def test_popularity_by_hand() -> None:
     """Items 1, 2, 3 stand in 0, 3 and 1 rows: 1/7, 4/7 and 2/7; padding is no item."""
-    assert popularity(torch.tensor([2, 3, 2, 2]), 4).exp().tolist() == pytest.approx([0, 1 / 7, 4 / 7, 2 / 7])
+    shares, logarithms = popularity(torch.tensor([2, 3, 2, 2]), 4)
+    assert shares.tolist() == logarithms.exp().tolist() == pytest.approx([0, 1 / 7, 4 / 7, 2 / 7])
 
 
 def test_how_often_negatives_are_drawn() -> None:
     """Half evenly from 3 items, half in proportion to 1/7, 4/7 and 2/7: each as often as it says, and never padding."""
     popular, generator = popularity(torch.tensor([2, 3, 2, 2]), 4), torch.Generator().manual_seed(0)
-    items, expected = drawn(popular, 20000, generator)
+    items, expected, evenly = drawn(popular, 20000, generator)
     counts, once = torch.bincount(items, minlength=4)[1:], torch.zeros(4)
     once[items] = expected
     assert once[1:].exp().tolist() == pytest.approx([20000 * (1 / 6 + share / 14) for share in (1, 4, 2)], rel=1e-5)
     assert counts.tolist() == pytest.approx(once[1:].exp().tolist(), rel=0.05)
+    assert evenly == 10000 and torch.bincount(items[:evenly])[1:].tolist() == pytest.approx([10000 / 3] * 3, rel=0.05)
 
 
 def test_the_pace_rises_and_falls() -> None:
@@ -202,28 +204,44 @@ def test_the_pace_rises_and_falls() -> None:
 # --- noise that it plants ---
 
 
-def examples(*kinds: str) -> training.Examples:
+def examples(*kinds: str) -> dict[str, training.Examples]:
     return examples_of(fresh(detector_params(kinds=list(kinds))), 0, source().histories, NO_CATEGORIES)
 
 
 def test_kinds_that_cannot_be_planted_are_skipped() -> None:
-    """No item has a category, and 12 items are too few for a user's best 100: all plants are of the last kind, 2."""
-    kinds = examples("near_miss", "boundary", "uniform").kinds
-    assert set(kinds.tolist()) == {-1, 2}
+    """No item has a category, and 12 items are too few for a user's best 100."""
+    assert list(examples("near_miss", "boundary", "uniform")) == ["uniform"]
 
 
-def test_no_kind_that_can_be_planted_is_an_error() -> None:
+def test_no_kind_that_can_be_planted_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoisers\.cloze\.detector\.kinds: none of these kinds"):
-        examples("near_miss", "boundary")
+        trained(tmp_path, kinds=["near_miss", "boundary"])
+
+
+def test_what_the_weighing_learns_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples of both folds and of both kinds, each known by its number."""
+    seen: list[Any] = []
+    monkeypatch.setattr(training, "fit_weighing", lambda _, *rows: seen.extend(rows))
+    found, kinds = trained(tmp_path), ("uniform", "popularity")
+    folds = found.fold_of_user[1:].numpy()
+    parts = [
+        (kind, each)
+        for number in range(2)
+        for kind, each in examples_of(
+            found, number, of_users(source().histories, np.flatnonzero(folds == number)), NO_CATEGORIES
+        ).items()
+    ]
+    signals, numbers = seen
+    assert torch.equal(signals, torch.cat([each.signals for _, each in parts]))
+    assert numbers.tolist() == [kinds.index(kind) if flag else -1 for kind, each in parts for flag in each.planted]
 
 
 def test_how_much_is_planted() -> None:
     """A fifth of the real rows, for each kind, in half of the users; a row of signals each."""
-    found = examples("uniform", "popularity")
-    for kind in (0, 1):
-        plants, real = (found.kinds == kind).sum().item(), (found.kinds == -1).sum().item() / 2
-        assert plants == pytest.approx(0.2 * real, rel=0.2)
-    assert len(found.signals) == len(found.kinds) and found.signals.isfinite().all()
+    for found in examples("uniform", "popularity").values():
+        plants, rows = found.planted.sum().item(), len(found.planted)
+        assert plants == pytest.approx(0.2 * (rows - plants), rel=0.2)
+        assert len(found.signals) == rows and found.signals.isfinite().all()
 
 
 def test_bursts_come_from_others_who_get_none() -> None:

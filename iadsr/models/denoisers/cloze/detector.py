@@ -29,7 +29,7 @@ class DetectorParams(Group):
     learning_rate: float = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
     own_decay: float = Field(ge=0)  # how strongly an item is held to what its text says
-    negatives: int = Field(ge=1)
+    negatives: int = Field(ge=2)  # half of them drawn evenly, half by popularity
     batch_size: int = Field(ge=1)  # windows
     seed: int = Field(ge=0)  # of its folds, its weights and what it plants
     kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from

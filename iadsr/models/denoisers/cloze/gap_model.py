@@ -31,6 +31,7 @@ class Negatives(NamedTuple):
 
     items: Int[Tensor, " drawn"]
     expected: Float[Tensor, " drawn"]
+    evenly: int  # so many of them, the first, are drawn evenly from the catalogue
 
 
 class GapModel(nn.Module):

@@ -19,12 +19,12 @@ from torch import Tensor
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
 from iadsr.models.recommender import Recommender, Traits, Verdicts
+from iadsr.models.verdicts import training_batches
 from iadsr.params import Group
-from iadsr.sequences.windows import Batch, Feed, shortest_first, training_tail_windows
+from iadsr.sequences.windows import Batch, Feed
 
 Use = Literal["raw", "weighted", "dropped"]
 CERTAIN = 1e-6  # the least probability of either
-JUDGED = 512  # windows at once
 
 
 class ClozeParams(Group):
@@ -58,6 +58,9 @@ class Cloze(Recommender):
         sizes = config.user_count, config.item_count, config.encodings["dim"], config.max_length
         self.params, self.detector = params, Detector(*sizes, params.detector).requires_grad_(False)
 
+    def trained_state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in super().trained_state().items() if not name.startswith("detector.")}
+
     def train(self, mode: bool = True) -> Cloze:
         """The detector judges the same in training as afterwards."""
         super().train(mode)
@@ -67,10 +70,8 @@ class Cloze(Recommender):
     @torch.no_grad()
     def weigh(self, feed: Feed, max_length: int) -> None:
         """Judge all training rows, once the detector is trained."""
-        windows = training_tail_windows(feed.sequences, max_length)
         self.clean = torch.ones(len(feed.sequences.items), device=feed.sequences.items.device)
-        for numbers in shortest_first(windows, JUDGED):
-            batch = feed.batch(windows[numbers])
+        for batch in training_batches(feed, max_length):
             self.clean[batch.rows[batch.valid]] = self.clean_probability(batch)[batch.valid]
 
     def clean_probability(self, batch: Batch) -> Float[Tensor, "batch time"]:

@@ -92,14 +92,14 @@ def test_reversed_places_by_hand() -> None:
 def test_loss_is_that_of_a_loop(gap: int) -> None:
     """A negative stands for as many items as it is rarer than once; one that is the item itself is none."""
     model, popular = gap_model(), torch.log_softmax(torch.linspace(0, 2, ITEMS + 1), 0)
-    negatives = Negatives(torch.tensor([1, 5, 5, 7]), torch.tensor([0.5, 0.1, 0.1, 2.0]).log())
+    negatives = Negatives(torch.tensor([1, 5, 5, 7]), torch.tensor([0.5, 0.1, 0.1, 2.0]).log(), 2)
     found = model.loss(padded(*WINDOWS), TEXTS, negatives, popular, gap)
     table, bias, chance, total = model.table(TEXTS), model.bias.weight[:, 0], model.chance.sigmoid(), torch.zeros(3)
     for window in WINDOWS:
         states = literal_states(model, window, gap)
         for place, item in enumerate(window):
             scores = (states[:, place] @ table.T + bias).exp()
-            others = [(other, rate.exp()) for other, rate in zip(*negatives, strict=True) if other != item]
+            others = [(other, rate.exp()) for other, rate in zip(*negatives[:2], strict=True) if other != item]
             whole = scores[:, item] + torch.stack([scores[:, other] / rate for other, rate in others]).sum(0)
             total -= ((1 - chance) * scores[:, item] / whole + chance * popular[item].exp()).log()
     torch.testing.assert_close(found, total.sum() / sum(map(len, WINDOWS)))
