@@ -1,7 +1,11 @@
 """`python -m benchmarks.gain`: what a recommender gains by `cloze`, with or without noise that is planted.
 
 Arms that differ in nothing else: the plain backbone on the planted data (`base`), the plain backbone on the data as
-they were before planting (`clean`: all plants removed by the truth, at test as well), and each use of the detector.
+they were before planting (`clean`: all plants removed by the truth, at test as well), and each use of the detector. Of
+bursts there is no `clean`, since the users from whom they come have left the data.
+
+A use that is `sampled` also gains as any training does that leaves interactions out at random. What the detector alone
+gains shows beside a base that does so: --set denoisers.none.random_drop=0.2.
 
 What is trained stays in .cache/benchmarks: interrupted, or asked for other uses or more seeds, the same command trains
 only what is missing.
@@ -38,6 +42,7 @@ from stages.seeds import link, parsed
 app = new_app()
 BASE, CLEAN, CUTOFF = "base", "clean", 10
 MACHINE = "machine.json"
+NOTHING = {"kind": "uniform", "ratio": 0.0, "seed": 0}  # the same, whatever is planted otherwise
 NAMES = tuple(metric_name(metric, CUTOFF, protocol) for protocol in PROTOCOLS for metric in METRICS)
 
 
@@ -94,8 +99,8 @@ def arms_of(content: dict[str, Any], uses: list[tuple[str, str]]) -> dict[str, d
     """The parameters of every arm; ParamsError for a use that there is not."""
     plain = {**content, "denoiser": "none"}
     arms = {BASE: plain}
-    if content["noise"]["ratio"]:
-        arms[CLEAN] = {**plain, "noise": {**content["noise"], "ratio": 0.0}}
+    if content["noise"]["ratio"] and content["noise"]["kind"] != "burst":
+        arms[CLEAN] = {**plain, "noise": NOTHING}
     for inputs, targets in uses:
         own = {**content["denoisers"]["cloze"], "inputs": inputs, "targets": targets}
         arm = {**content, "denoiser": "cloze", "denoisers": {**content["denoisers"], "cloze": own}}
@@ -147,7 +152,7 @@ def compared(arms: dict[str, Arm]) -> dict[str, Any]:
     costs nothing. `p` is that of the arm's difference from the base, paired over users, corrected over the arms.
     """
     uses = [name for name in arms if name not in (BASE, CLEAN)]
-    shown: dict[str, dict[str, Any]] = {name: {} for name in arms}
+    shown: dict[str, dict[str, Any]] = {name: {"machines": unlike(found.machines)} for name, found in arms.items()}
     for metric in NAMES:
         means = {name: found.values[metric].mean(0) for name, found in arms.items()}
         corrected = holm([paired_p(means[name], means[BASE]) for name in uses])
@@ -158,8 +163,12 @@ def compared(arms: dict[str, Arm]) -> dict[str, Any]:
             shown[name][metric]["p"] = float(f"{p:.3g}")
             if gained.get(CLEAN, 0) > 0:
                 shown[name][metric]["recovered"] = round(gained[name] / gained[CLEAN], 3)
-    machines = [each for found in arms.values() for each in found.machines]
-    return {"arms": shown, "machines": [each for place, each in enumerate(machines) if each not in machines[:place]]}
+    return {"arms": shown}
+
+
+def unlike(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each of them once."""
+    return [each for place, each in enumerate(machines) if each not in machines[:place]]
 
 
 def spread(values: Float[np.ndarray, "seeds users"]) -> dict[str, float]:

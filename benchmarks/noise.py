@@ -14,6 +14,7 @@ from benchmarks import machine, options
 from benchmarks.prepared import parameters, prepared
 from iadsr.errors import UserError
 from iadsr.evaluate.report import noise_detection
+from iadsr.models.recommender import Verdicts
 from iadsr.models.verdicts import judge_all
 from iadsr.train.run import TrainFiles, Training
 from stages import paths
@@ -76,18 +77,22 @@ def without_kind(content: dict[str, Any], kind: str) -> None:
 
 def measured(content: dict[str, Any]) -> dict[str, Any]:
     """Metrics over training rows, and the seconds of training the detector and judging all rows."""
-    folder = prepared(content)
-    with TemporaryDirectory() as work:
-        training = Training.of(content, files(folder, Path(work)))
-        began = time.perf_counter()
-        model = training.model
-        verdicts = judge_all(model, training.feed, training.config.max_length)
-        seconds = time.perf_counter() - began
+    training, verdicts, seconds = judged(content)
     found = noise_detection(training.feed, verdicts, {})[0]
     if not found:
         raise UserError("--kind: no noise is known of this data set, so there is nothing to find; plant some")
     shown = {ours: round(found[name], 4) for ours, name in SHOWN.items() if name in found}
     return {**shown, "seconds": round(seconds, 1), **machine.described(training.device)}
+
+
+def judged(content: dict[str, Any]) -> tuple[Training, Verdicts, float]:
+    """A training whose detector is trained, its verdicts on all rows, and the seconds of both."""
+    folder = prepared(content)
+    with TemporaryDirectory() as work:
+        training = Training.of(content, files(folder, Path(work)))
+        began = time.perf_counter()
+        verdicts = judge_all(training.model, training.feed, training.config.max_length)
+        return training, verdicts, time.perf_counter() - began
 
 
 def files(folder: Path, work: Path) -> TrainFiles:

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from iadsr.artifacts import file_digest, replacing_folder, text_digest
+from iadsr.device import pick_device
 from iadsr.encode.recipe import Recipe
 from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
@@ -78,10 +80,11 @@ def prepared(content: dict[str, Any]) -> Path:
 
 
 def trained_in(content: dict[str, Any]) -> Path:
-    """Where trainings with these parameters, and this code, lie and go on after an interruption."""
+    """Where trainings with these parameters, this code and torch, on such a device, lie and go on when interrupted."""
     stages, groups = ["ingest", "filter", "encode", "train", "evaluate"], ("encoders", "backbones", "denoisers")
     others = {name: value for name, value in content.items() if name not in ("datasets", "noise", *groups)}
-    read = [others, *(content[group][choice(content, group[:-1], group)] for group in groups)]
+    device = pick_device(content["train"]["device"], "train.device").type
+    read = [others, device, torch.__version__, *(content[each][choice(content, each[:-1], each)] for each in groups)]
     return CACHE / "trained" / f"{content['dataset']}-{text_digest(json.dumps(read), key(content, stages))[:12]}"
 
 

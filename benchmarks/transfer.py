@@ -19,6 +19,7 @@ from benchmarks import machine, options
 from benchmarks.noise import files, planting
 from benchmarks.prepared import parameters, prepared
 from iadsr.device import pick_dtype
+from iadsr.errors import UserError
 from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc
 from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.model import Cloze
@@ -53,6 +54,8 @@ def main(
 
 def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
     """AUC, and that among the coldest fifth of the rows, of every way to learn and of each signal's absence."""
+    if kind == "none":
+        raise UserError("--kind none: where nothing is planted, nothing is found")
     folder = prepared(content)
     with TemporaryDirectory() as work:
         training = Training.of(content, files(folder, Path(work)))

@@ -1,4 +1,4 @@
-"""The interface that every recommender offers, and the plain one: a backbone trained with cross-entropy alone."""
+"""What every recommender offers, and what it does where a method says nothing else: cross-entropy on all of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Verdicts:
 
 
 class NoParams(Group):
-    """A plain backbone has no parameters of a denoiser."""
+    """Of what has none."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,18 @@ class Recommender(nn.Module):
         if keep is not None:
             inputs = inputs * keep[..., None]
         return self.backbone(inputs, real, positions)
+
+    def states_without(
+        self, items: Int[Tensor, "batch time"], kept: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time hidden"], Bool[Tensor, "batch time"]]:
+        """The states of prefixes whose items, but for those kept, were never there; none for a prefix of nothing."""
+        order = torch.argsort(~kept, dim=1, stable=True)
+        compact = (items * kept).gather(1, order)
+        compact[:, 0] = compact[:, 0].where(kept.any(1), items[:, 0])  # a window of nothing has states that nobody asks
+        states = self.prefix_states(compact)
+        place = kept.cumsum(1) - 1
+        taken = place.clamp(min=0)[..., None].expand(-1, -1, states.shape[2])
+        return states.gather(1, taken), place >= 0
 
     def cross_entropy(
         self,

@@ -2,7 +2,8 @@
 
 A gap model never sees its fold's users. So noise that is planted into their histories is to it what their own noise is,
 and it need not be trained again for it. The rows of those histories are the examples: planted ones are noise, real ones
-are noise by an unknown share, which is estimated.
+are noise by an unknown share, which is estimated. What signals are worth is learnt from all folds together: a dozen
+numbers a signal, on which nobody's own rows have a say that matters.
 """
 
 from __future__ import annotations

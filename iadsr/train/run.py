@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import iadsr
-from iadsr.artifacts import file_digest, refuse_file, refuse_folder, text_digest
+from iadsr.artifacts import file_digest, read_json, refuse_file, refuse_folder, text_digest, write_json
 from iadsr.device import fastest_threads, pick_device, pick_dtype, set_threads
 from iadsr.errors import UserError
 from iadsr.models.assembly import build, chosen_denoiser, configured
@@ -112,7 +112,7 @@ class Training:
         """Train the detector, or take it from another training that had the same, whatever its backbone or seed."""
         config, folder = self.config, self.files.detectors / detector_digest(self.config, self.device)
         source = Source(training_histories(self.sequences), read_categories(self.files.items))
-        with alone_in(folder, wait=True):
+        with alone_in(folder, wait=True), threads_of(folder):
             train_detector(model.detector, source, folder)
         os.utime(folder)  # it is not abandoned
         model.weigh(self.feed, config.max_length)
@@ -196,7 +196,8 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
 def detector_digest(config: ModelConfig, device: torch.device) -> str:
     """Name a detector by what decides it: data, text vectors, its parameters, code; not by the backbone or its seed."""
     made_of = [config.inputs, config.encodings, config.denoiser_params["detector"], config.max_length]
-    return text_digest(json.dumps(made_of), device.type, torch.__version__, *code_digests())[:16]
+    computed = [device.type, str(pick_dtype("auto", device)), torch.__version__]
+    return text_digest(json.dumps(made_of), *computed, *code_digests())[:16]
 
 
 def code_digests() -> list[str]:
@@ -204,6 +205,19 @@ def code_digests() -> list[str]:
     root = Path(iadsr.__file__).parent
     code = [*root.glob("*.py"), *(file for package in CODE for file in (root / package).rglob("*.py"))]
     return [file_digest(path) for path in sorted(code)]
+
+
+@contextmanager
+def threads_of(work: Path) -> Iterator[None]:
+    """Compute on the number of threads with which the work in this folder was begun: sums of floats depend on it."""
+    before, path = torch.get_num_threads(), work / "threads.json"
+    if not path.exists():
+        write_json(path, before)
+    torch.set_num_threads(read_json(path))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def test_where_noise_costs_nothing_nothing_is_recovered() -> None:
     assert set(compared(arms)["arms"]["raw/raw"][NAMES[0]]) == {"mean", "std", "p"}
 
 
+def test_of_bursts_nothing_is_recovered() -> None:
+    """Those from whom they come have left the data, so there is nobody to compare with."""
+    assert CLEAN not in gain.arms_of(parameters({"noise.ratio": 0.2, "noise.kind": "burst"}, []), [])
+
+
 def test_p_values_are_corrected_over_the_arms() -> None:
     """Two arms that are alike have twice the p-value of one."""
     base, other = np.random.default_rng(0).random((2, 1, 9)).tolist()
@@ -80,7 +85,7 @@ def test_arms_differ_in_nothing_else() -> None:
     base, clean, use = arms.values()
     cloze = content["denoisers"]["cloze"]
     assert base == {**content, "denoiser": "none"}
-    assert clean == {**base, "noise": {**content["noise"], "ratio": 0.0}}
+    assert clean == {**base, "noise": parameters({}, [])["noise"]} and not clean["noise"]["ratio"]
     used = {**content["denoisers"], "cloze": {**cloze, "inputs": "raw", "targets": "dropped"}}
     assert use == {**content, "denoiser": "cloze", "denoisers": used}
 
@@ -90,10 +95,11 @@ def test_a_use_that_there_is_not() -> None:
         gain.arms_of(parameters({}, []), [("raw", "raw"), ("foo", "raw")])
 
 
-def test_machines_are_listed_once() -> None:
+def test_machines_of_an_arm_are_listed_once() -> None:
     one, other = {"cpu": "one"}, {"cpu": "other"}
     values = {name: np.zeros((2, 1)) for name in NAMES}
-    assert compared({BASE: Arm(values, [one, other]), "a": Arm(values, [other, one])})["machines"] == [one, other]
+    found = compared({BASE: Arm(values, [one, one]), "a": Arm(values, [other, one])})["arms"]
+    assert found[BASE]["machines"] == [one] and found["a"]["machines"] == [other, one]
 
 
 def test_a_use_that_takes_no_notice_is_the_base(

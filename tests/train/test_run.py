@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import save
 from small_detectors import counted, detector_params, write_item_vectors
 from small_project import TINY, noted_again, set_params, succeed
@@ -20,7 +21,7 @@ from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.params import read_params
 from iadsr.schemas import IS_NOISE
 from iadsr.train import detector
-from iadsr.train.run import TrainFiles, Training, alone_in, detector_digest
+from iadsr.train.run import TrainFiles, Training, alone_in, detector_digest, threads_of
 from stages import paths
 
 
@@ -103,3 +104,18 @@ def test_known_noise_is_never_an_input(project: Path) -> None:
     assert detector_digest(before.config, before.device) != detector_digest(after.config, after.device)
     assert isinstance(one, Cloze) and isinstance(other, Cloze)
     assert save(one.state_dict()) == save(other.state_dict()) and one.clean.equal(other.clean)
+
+
+def test_work_goes_on_with_the_threads_that_it_began_with(tmp_path: Path) -> None:
+    """Begun on one, on two it goes on with one; afterwards there are two again."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with threads_of(tmp_path):
+            assert torch.get_num_threads() == 1
+        torch.set_num_threads(2)
+        with threads_of(tmp_path):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

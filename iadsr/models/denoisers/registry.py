@@ -11,13 +11,14 @@ from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.dcrec import DCRec
 from iadsr.models.denoisers.hsd import HSD
 from iadsr.models.denoisers.iadsr.model import IADSR
+from iadsr.models.denoisers.plain import Plain
 from iadsr.models.denoisers.ssdrec.model import SSDRec
 from iadsr.models.denoisers.steam.model import STEAM
 from iadsr.models.denoisers.text_rule import TextRule
 from iadsr.models.recommender import Recommender
 
 DENOISERS: dict[str, type[Recommender]] = {
-    "none": Recommender,
+    "none": Plain,
     "iadsr": IADSR,
     "hsd": HSD,
     "ssdrec": SSDRec,

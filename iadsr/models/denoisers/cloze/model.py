@@ -2,9 +2,10 @@
 
 The detector (`detector.py`) is trained first, once for a data set and an encoder, whatever the backbone.
 Training then uses the probability p that an interaction is clean, as `inputs` and `targets` say: `raw` takes no notice
-of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is more likely noise than not. A
-user whose two views agree less than `theta` is not denoised at all. What is recommended follows from the history as it
-is.
+of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is more likely noise than not,
+`sampled` keeps each interaction with probability p, drawn anew in every epoch. A window of a history whose two views
+agree less than `theta` is not denoised at all. What is recommended follows from the history as it is, and verdicts say
+what is more likely noise than not, however training uses it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from iadsr.models.verdicts import training_batches
 from iadsr.params import Group
 from iadsr.sequences.windows import Batch, Feed
 
-Use = Literal["raw", "weighted", "dropped"]
+Use = Literal["raw", "weighted", "dropped", "sampled"]
 CERTAIN = 1e-6  # the least probability of either
 
 
@@ -61,6 +62,12 @@ class Cloze(Recommender):
     def trained_state(self) -> dict[str, Tensor]:
         return {name: value for name, value in super().trained_state().items() if not name.startswith("detector.")}
 
+    def training_state(self) -> dict[str, Tensor]:
+        return {"clean": self.clean}  # its last digits depend on the number of threads
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.clean = state["clean"].to(self.clean.device)
+
     def train(self, mode: bool = True) -> Cloze:
         """The detector judges the same in training as afterwards."""
         super().train(mode)
@@ -86,32 +93,29 @@ class Cloze(Recommender):
         return Verdicts.without_cosines(score, clean, score >= 0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy with inputs and targets that count as much as they are clean."""
-        own = self.clean[batch.rows.clamp(min=0)]
-        following = self.clean[(batch.rows + 1).clamp(max=len(self.clean) - 1)]
-        states, known = self.states_of(batch.items, own)
-        weights = {"raw": None, "weighted": following, "dropped": (following >= 0.5).to(own.dtype)}
-        targets = batch.targets if known is None else batch.targets * known
-        return {"ce": self.cross_entropy(states, targets, weights[self.params.targets])}
+        """Cross-entropy with inputs and targets that count as much as they are clean.
+
+        An interaction that is drawn to be left out is so as input and as target, if both are `sampled`; not across
+        the windows of a long history.
+        """
+        rows = batch.rows[:, :1] + torch.arange(batch.items.shape[1] + 1, device=batch.rows.device)
+        clean = self.clean[rows.clamp(max=len(self.clean) - 1)]  # of each window's items, and of what follows the last
+        worth = {
+            "raw": lambda: None,
+            "weighted": lambda: clean,
+            "dropped": lambda: (clean >= 0.5).to(clean.dtype),
+            "sampled": lambda: torch.bernoulli(clean),
+        }
+        inputs = worth[self.params.inputs]()
+        targets = inputs if self.params.targets == self.params.inputs else worth[self.params.targets]()
+        states, known = self.states_of(batch.items, None if inputs is None else inputs[:, :-1])
+        wanted = batch.targets if known is None else batch.targets * known
+        return {"ce": self.cross_entropy(states, wanted, None if targets is None else targets[:, 1:])}
 
     def states_of(
-        self, items: Int[Tensor, "batch time"], clean: Float[Tensor, "batch time"]
+        self, items: Int[Tensor, "batch time"], worth: Float[Tensor, "batch time"] | None
     ) -> tuple[Float[Tensor, "batch time hidden"], Bool[Tensor, "batch time"] | None]:
-        """The state of each prefix, and which have one (None: all), `inputs` being used as asked."""
-        if self.params.inputs == "raw":
-            return self.prefix_states(items), None
-        if self.params.inputs == "weighted":
-            return self.prefix_states(items, clean), None
-        return self.states_without(items, (clean >= 0.5) & (items > 0))
-
-    def states_without(
-        self, items: Int[Tensor, "batch time"], kept: Bool[Tensor, "batch time"]
-    ) -> tuple[Float[Tensor, "batch time hidden"], Bool[Tensor, "batch time"]]:
-        """The states of prefixes whose items, but for those kept, were never there; none for a prefix of nothing."""
-        order = torch.argsort(~kept, dim=1, stable=True)
-        compact = (items * kept).gather(1, order)
-        compact[:, 0] = compact[:, 0].where(kept.any(1), items[:, 0])  # a window of nothing has states that nobody asks
-        states = self.prefix_states(compact)
-        place = kept.cumsum(1) - 1
-        taken = place.clamp(min=0)[..., None].expand(-1, -1, states.shape[2])
-        return states.gather(1, taken), place >= 0
+        """The state of each prefix, and which have one (None: all), inputs being worth so much."""
+        if worth is None or self.params.inputs == "weighted":
+            return self.prefix_states(items, worth), None
+        return self.states_without(items, (worth > 0) & (items > 0))

@@ -24,7 +24,7 @@ from small_models import (
 from torch import Tensor
 
 from iadsr.models.assembly import build
-from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.denoisers.cloze.model import Cloze, ClozeParams
 from iadsr.models.recommender import Recommender
 from iadsr.schemas import TRAIN
 from iadsr.sequences.windows import Batch, Feed, training_tail_windows
@@ -84,6 +84,50 @@ def test_windows_of_which_nothing_is_left(inputs: str, targets: str) -> None:
     loss.backward()
     gradients = [each.grad for each in model.backbone.parameters()]
     assert loss.item() == 0 and not any(each is not None and each.any() for each in gradients)
+
+
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
+def test_sampled_is_dropped_by_what_was_drawn(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs and targets by the same draws, from the probabilities of each window's rows and of the row after it."""
+    model, drawn = cloze("sampled", "sampled", backbone), DROPPED.flip(0)
+    seen: list[Tensor] = []
+
+    def bernoulli(clean: Tensor) -> Tensor:
+        seen.append(clean)
+        rows = (BATCH.rows[:, :1] + torch.arange(clean.shape[1])).clamp(max=len(drawn) - 1)
+        return drawn[rows].float()
+
+    monkeypatch.setattr(torch, "bernoulli", bernoulli)
+    found, (clean,) = model.loss(BATCH)["ce"], seen
+    assert clean[:, :-1][BATCH.valid].tolist() == model.clean.tolist()
+    assert [clean[n, len(w)].item() for n, w in enumerate(WINDOWS[:-1])] == [
+        p[0].item() for p in of_each(model.clean)[1:]
+    ]
+    model.params = model.params.model_copy(update={"inputs": "dropped", "targets": "dropped"})
+    model.clean = drawn.float()
+    torch.testing.assert_close(found, model.loss(BATCH)["ce"])
+
+
+@pytest.mark.parametrize(("inputs", "targets"), [("sampled", "raw"), ("raw", "sampled"), ("sampled", "sampled")])
+def test_what_is_certain_is_not_left_to_chance(inputs: str, targets: str) -> None:
+    model, certain = cloze(inputs, targets), (~DROPPED).float()
+    model.clean = certain
+    found = model.loss(BATCH)["ce"]
+    model.params = ClozeParams.model_validate(
+        {
+            **model.params.model_dump(),
+            **{name: use.replace("sampled", "dropped") for name, use in (("inputs", inputs), ("targets", targets))},
+        }
+    )
+    torch.testing.assert_close(found, model.loss(BATCH)["ce"])
+
+
+def test_other_interactions_are_left_out_each_time() -> None:
+    model = cloze("sampled", "sampled")
+    torch.manual_seed(0)
+    first, second = (model.loss(BATCH)["ce"].item() for _ in range(2))
+    torch.manual_seed(0)
+    assert model.loss(BATCH)["ce"].item() == first != second
 
 
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
@@ -156,3 +200,11 @@ def test_the_detector_is_never_trained_with_the_backbone() -> None:
     model = cloze("weighted", "weighted").train()
     assert not model.detector.training and model.backbone.training
     assert not any(each.requires_grad for each in model.detector.parameters())
+
+
+def test_an_interrupted_training_goes_on_with_what_it_was_told() -> None:
+    """Judged again, on another number of threads, the last digits would differ."""
+    before, after = cloze("sampled", "sampled"), cloze("sampled", "sampled")
+    after.clean = before.clean + 1e-7
+    after.load_training_state(before.training_state())
+    assert torch.equal(after.clean, before.clean)
