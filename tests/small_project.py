@@ -126,7 +126,7 @@ def assert_one_error(result: Result, said: str) -> None:
     errors = [line for line in result.stderr.splitlines() if not line.startswith("\r")]
     assert result.exit_code == 1
     assert len(errors) == 1 and errors[0].startswith("error: "), result.stderr
-    assert said in errors[0]
+    assert said in errors[0], errors[0]
 
 
 def store(folder: Path) -> Any:

@@ -252,7 +252,7 @@ FORGED: list[tuple[str, Callable[[], object], str]] = [
     ("evaluate", lambda: weights(lambda found: found.pop("items.weight")), str(WEIGHTS_FILE)),
     ("evaluate", lambda: weights(lambda found: found.update(more=found["items.weight"] * 2)), str(WEIGHTS_FILE)),
     ("evaluate", lambda: resealed(CONFIG_FILE, backbone="sasrec"), str(CONFIG_FILE)),
-    ("evaluate", lambda: resealed(CONFIG_FILE, denoiser="none", encodings=None), str(WEIGHTS_FILE)),
+    ("evaluate", lambda: resealed(CONFIG_FILE, denoiser="none", encodings=None), str(CONFIG_FILE)),
     ("evaluate", lambda: resealed(CONFIG_FILE, item_count=10**9), str(WEIGHTS_FILE)),
     ("evaluate", lambda: resealed(CONFIG_FILE, user_count=3), "data/filtered/sequences.parquet"),
     ("evaluate", lambda: resealed(CONFIG_FILE, inputs={}), "models/model"),
