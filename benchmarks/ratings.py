@@ -14,12 +14,13 @@ import pyarrow.parquet
 
 from benchmarks import machine, options
 from benchmarks.noise import judged, planting
-from benchmarks.prepared import parameters
+from benchmarks.prepared import parameters, prepared
 from iadsr.errors import UserError
 from iadsr.evaluate.noise_detection import Judged, detection_by, drop_score_auc, stratified_auc
 from iadsr.evaluate.report import item_counts
 from iadsr.models.verdicts import training_rows
 from iadsr.schemas import RATING
+from stages import paths
 from stages.command import new_app, reports_errors
 
 app = new_app()
@@ -43,10 +44,10 @@ def main(
 
 def measured(content: dict[str, Any]) -> dict[str, Any]:
     """AUC of low ratings, over training rows; UserError where the data set has no ratings."""
-    training, verdicts, _ = judged(content)
-    table = pyarrow.parquet.read_table(training.files.sequences)
+    table = pyarrow.parquet.read_table(prepared(content) / paths.SEQUENCES)
     if RATING not in table.column_names:
         raise UserError(f"--dataset {content['dataset']}: its interactions have no ratings; ml-100k has some")
+    training, verdicts, _ = judged(content)
     ratings, items = table[RATING].to_numpy(), training.sequences.items.numpy()
     rows = training_rows(training.feed).numpy() & ((ratings <= LOW) | (ratings >= HIGH))
     counts = item_counts(training.sequences)[items - 1][rows]

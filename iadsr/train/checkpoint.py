@@ -81,8 +81,10 @@ def _restore(model: Recommender, progress: Progress, header: dict[str, Any], ten
 
 
 def restore_weights(model: Recommender, weights: dict[str, Tensor]) -> None:
-    """Take back what `trained_state` gave; KeyError where a weight is missing."""
-    model.load_state_dict(model.state_dict() | {name: weights[name] for name in model.trained_state()})
+    """Take back what `trained_state` gave; RuntimeError where a weight is missing or unknown."""
+    trained = model.trained_state()
+    others = {name: value for name, value in model.state_dict().items() if name not in trained}
+    model.load_state_dict(others | weights)
 
 
 def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
