@@ -8,11 +8,12 @@ A use that is `sampled` also gains as any training does that leaves interactions
 gains shows beside a base that does so: --set denoisers.none.random_drop=0.2.
 
 What is trained stays in .cache/benchmarks: interrupted, or asked for other uses or more seeds, the same command trains
-only what is missing.
+only what is missing. Data sets and backbones may be lists: a cell is one of each, and p-values are corrected over all.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -42,6 +43,7 @@ from stages.seeds import link, parsed
 app = new_app()
 BASE, CLEAN, CUTOFF = "base", "clean", 10
 MACHINE = "machine.json"
+DRAWS = 1000  # of users, for an interval
 NOTHING = {"kind": "uniform", "ratio": 0.0, "seed": 0}  # the same, whatever is planted otherwise
 NAMES = tuple(metric_name(metric, CUTOFF, protocol) for protocol in PROTOCOLS for metric in METRICS)
 
@@ -53,11 +55,18 @@ class Arm(NamedTuple):
     machines: list[dict[str, Any]]
 
 
+class Cell(NamedTuple):
+    """A data set and a backbone, and the parameters of every arm there."""
+
+    head: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+
+
 @app.command(epilog="Example: python -m benchmarks.gain --dataset beauty --backbone sasrec --ratio 0.2 --seeds 0,1,2")
 @reports_errors
 def main(
-    dataset: options.Dataset = "demo",
-    backbone: options.Backbone = "gru4rec",
+    dataset: Annotated[str, typer.Option(help="Entries of `datasets`, separated by commas.")] = "demo",
+    backbone: Annotated[str, typer.Option(help="Entries of `backbones`, separated by commas.")] = "gru4rec",
     kind: options.Kind = "uniform",
     ratio: options.Ratio = 0.0,
     noise_seed: options.PlantingSeed = 0,
@@ -68,21 +77,41 @@ def main(
     changes: options.Changes = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train and evaluate every arm under every seed, and test each against the base, paired over users."""
+    """Train and evaluate every arm under every seed, and test each against its cell's base, paired over users."""
     kind = kind if ratio else "none"
-    chosen = {"dataset": dataset, "backbone": backbone, **planting(kind, ratio, noise_seed)}
-    content = parameters(chosen, changes or [], batch_size=batch_size, threads=threads)
-    without_kind(content, kind)
-    result = {"dataset": dataset, "backbone": backbone, "kind": kind, "ratio": ratio}
-    result |= {
+    cells = []
+    for name, network in itertools.product(listed(dataset), listed(backbone)):
+        chosen = {"dataset": name, "backbone": network, **planting(kind, ratio, noise_seed)}
+        content = parameters(chosen, changes or [], batch_size=batch_size, threads=threads)
+        without_kind(content, kind)
+        cells.append(Cell(head_of(content, noise_seed, parsed(seeds)), arms_of(content, asked(content, uses))))
+    found = [{name: trained(arm, parsed(seeds)) for name, arm in cell.arms.items()} for cell in cells]
+    for cell, shown in zip(cells, compared(found), strict=True):
+        result = {**cell.head, "arms": shown}
+        print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+
+
+def listed(names: str) -> list[str]:
+    """
+    >>> listed("beauty, toys")
+    ['beauty', 'toys']
+    """
+    return [name.strip() for name in names.split(",")]
+
+
+def head_of(content: dict[str, Any], noise_seed: int, seeds: list[int]) -> dict[str, Any]:
+    """What all arms of a cell share."""
+    noise = content["noise"]
+    return {
+        "dataset": content["dataset"],
+        "backbone": content["backbone"],
+        "kind": noise["kind"] if noise["ratio"] else "none",
+        "ratio": noise["ratio"],
         "trained_on": content["denoisers"]["cloze"]["detector"]["kinds"],
         "noise_seed": noise_seed,
-        "seeds": parsed(seeds),
+        "seeds": seeds,
         "train": content["train"],
     }
-    arms = arms_of(content, asked(content, uses))
-    result |= compared({name: trained(arm, parsed(seeds)) for name, arm in arms.items()})
-    print(json.dumps(result) if as_json else json.dumps(result, indent=2))
 
 
 def asked(content: dict[str, Any], uses: str) -> list[tuple[str, str]]:
@@ -145,25 +174,40 @@ def of_users(ranks: Path) -> dict[str, Float[np.ndarray, " users"]]:
     }
 
 
-def compared(arms: dict[str, Arm]) -> dict[str, Any]:
-    """Means and sample deviations over seeds of each arm; of the others also how they compare with the base.
+def compared(cells: list[dict[str, Arm]]) -> list[dict[str, Any]]:
+    """Of each cell's arms means and sample deviations over seeds; of the others also how they compare with the base.
 
-    `recovered` is the share of what noise costs, clean less base, that an arm wins back; it is left out where noise
-    costs nothing. `p` is that of the arm's difference from the base, paired over users, corrected over the arms.
+    `recovered` is the share of what noise costs, clean less base, that an arm wins back, with its 95% interval over
+    users; it is left out where noise costs nothing. `p` is that of the arm's difference from the base, paired over
+    users, corrected over all arms of all cells.
     """
-    uses = [name for name in arms if name not in (BASE, CLEAN)]
-    shown: dict[str, dict[str, Any]] = {name: {"machines": unlike(found.machines)} for name, found in arms.items()}
+    shown: list[dict[str, dict[str, Any]]] = [
+        {name: {"machines": unlike(arm.machines)} for name, arm in cell.items()} for cell in cells
+    ]
     for metric in NAMES:
-        means = {name: found.values[metric].mean(0) for name, found in arms.items()}
-        corrected = holm([paired_p(means[name], means[BASE]) for name in uses])
-        gained = {name: float((means[name] - means[BASE]).mean()) for name in arms}
-        for name in arms:
-            shown[name][metric] = spread(arms[name].values[metric])
-        for name, p in zip(uses, corrected, strict=True):
-            shown[name][metric]["p"] = float(f"{p:.3g}")
-            if gained.get(CLEAN, 0) > 0:
-                shown[name][metric]["recovered"] = round(gained[name] / gained[CLEAN], 3)
-    return {"arms": shown}
+        means = [{name: arm.values[metric].mean(0) for name, arm in cell.items()} for cell in cells]
+        tested = [(place, name) for place, cell in enumerate(cells) for name in cell if name not in (BASE, CLEAN)]
+        corrected = holm([paired_p(means[place][name], means[place][BASE]) for place, name in tested])
+        for place, cell in enumerate(cells):
+            for name, arm in cell.items():
+                shown[place][name][metric] = spread(arm.values[metric])
+        for (place, name), p in zip(tested, corrected, strict=True):
+            of_cell = means[place]
+            shown[place][name][metric] |= {"p": float(f"{p:.3g}")}
+            if CLEAN in of_cell and of_cell[CLEAN].mean() > of_cell[BASE].mean():
+                shown[place][name][metric] |= recovery(of_cell[BASE], of_cell[CLEAN], of_cell[name])
+    return shown
+
+
+def recovery(
+    base: Float[np.ndarray, " users"], clean: Float[np.ndarray, " users"], arm: Float[np.ndarray, " users"]
+) -> dict[str, Any]:
+    """The share of the base's loss that the arm wins back, and its interval if other users had been drawn."""
+    gained, lost = arm - base, clean - base
+    drawn = np.random.default_rng(0).integers(0, len(base), (DRAWS, len(base)))
+    shares = [gained[users].sum() / lost[users].sum() for users in drawn if lost[users].sum() > 0]
+    found = {"recovered": round(float(gained.sum() / lost.sum()), 3)}
+    return found | {"recovered_95": [round(float(bound), 3) for bound in np.quantile(shares, (0.025, 0.975))]}
 
 
 def unlike(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,14 +20,14 @@ from benchmarks.noise import files, planting
 from benchmarks.prepared import parameters, prepared
 from iadsr.device import pick_dtype
 from iadsr.errors import UserError
-from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc
+from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc, others_alike
 from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
 from iadsr.models.denoisers.cloze.weighing import Weighing
 from iadsr.models.verdicts import training_batches, training_rows
 from iadsr.sequences.windows import Feed
-from iadsr.train.detector import Source, examples_of, of_users, read_categories, training_histories
+from iadsr.train.detector import Examples, Source, examples_of, of_users, read_categories, together, training_histories
 from iadsr.train.run import Training
 from iadsr.train.weighing import fit_weighing
 from stages.command import new_app, reports_errors
@@ -62,10 +62,11 @@ def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
         model = training.model
         assert isinstance(model, Cloze)
         source = Source(training_histories(training.sequences), read_categories(training.files.items))
-        examples = examples_by_kind(model.detector, source)
+        examples = examples_of_all(model.detector, source)
         found = Found(model.detector, training.feed)
-    others = [rows for name, rows in examples.items() if name != kind]
-    learnt: dict[str, Rows] = {**examples, "others": joined(*others), "all": joined(*examples.values())}
+    kinds = list(examples.planted)
+    sets = {**{name: [name] for name in kinds}, "others": [name for name in kinds if name != kind], "all": kinds}
+    learnt: dict[str, Rows] = {name: examples.numbered(those) for name, those in sets.items()}
     result: dict[str, Any] = {name: found.by(rows) for name, rows in learnt.items()}
     result["truth"] = found.by_truth()
     signals = {
@@ -75,20 +76,13 @@ def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"learnt_from": result, "signals": signals, **machine.described(training.device)}
 
 
-def examples_by_kind(detector: Detector, source: Source) -> dict[str, Rows]:
-    """Rows of histories of every fold into which a kind is planted: those that training learns from."""
-    folds, found = detector.fold_of_user[1:].cpu().numpy(), dict[str, list[Rows]]()
+def examples_of_all(detector: Detector, source: Source) -> Examples:
+    """Rows of users of every fold: those that training learns from."""
+    folds, found = detector.fold_of_user[1:].cpu().numpy(), []
     for number in range(detector.params.folds):
         fold = of_users(source.histories, np.flatnonzero(folds == number))
-        for kind, (signals, planted) in examples_of(detector, number, fold, source.categories).items():
-            found.setdefault(kind, []).append((signals, planted.long() - 1))
-    return {kind: joined(*rows) for kind, rows in found.items()}
-
-
-def joined(*parts: Rows) -> Rows:
-    """All rows; plants of different parts are of different kinds."""
-    numbered = [torch.where(kinds < 0, kinds, place) for place, (_, kinds) in enumerate(parts)]
-    return torch.cat([signals for signals, _ in parts]), torch.cat(numbered)
+        found.append(examples_of(detector, number, fold, source.categories))
+    return together(found)
 
 
 class Found:
@@ -101,8 +95,7 @@ class Found:
         self.noise = feed.sequences.noise.cpu()[rows]
         users = torch.searchsorted(feed.sequences.offsets.cpu(), rows, right=True)
         self.folds = detector.fold_of_user.cpu()[users]
-        items = items[rows.numpy()]
-        self.counts = np.bincount(items[~self.noise.numpy()], minlength=items.max() + 1)[items]
+        self.others = others_alike(items[rows.numpy()], self.noise.numpy())
 
     def by(self, learnt: Rows, without: int | None = None) -> dict[str, float]:
         """What weights say that were learnt from these rows, from all signals but one."""
@@ -127,7 +120,7 @@ class Found:
     def areas(self, fits: Tensor) -> dict[str, float]:
         score, noise = fits.double().numpy(), self.noise.numpy()
         judged = Judged(noise, score, np.zeros(len(score), dtype=bool), np.zeros(len(score)))
-        found = {"auc": drop_score_auc(judged), "auc_cold": cold_auc(self.counts, judged).get("noise_auc_cold", 0.0)}
+        found = {"auc": drop_score_auc(judged), "auc_cold": cold_auc(self.others, judged).get("noise_auc_cold", 0.0)}
         return {name: round(value, 4) for name, value in found.items()}
 
 

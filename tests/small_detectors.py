@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,13 @@ from iadsr.models.denoisers.cloze.weighing import POINTS
 from iadsr.provenance import digest_of, digests_of, write_sealed
 from iadsr.sequences.windows import read_sequences
 from stages import paths
+
+TINY = (  # of params.yaml: a demo and a detector that take a moment
+    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
+    *("train.dim=8", "train.threads=1", "train.device=cpu", "train.max_epochs=1"),
+    *("denoisers.cloze.detector.folds=2", "denoisers.cloze.detector.dim=4", "denoisers.cloze.detector.epochs=1"),
+    "denoisers.cloze.detector.negatives=16",
+)
 
 
 def detector_params(**changes: Any) -> DetectorParams:
@@ -79,6 +86,11 @@ def counted(function: Any, calls: list[int]) -> Any:
         return function(*arguments)
 
     return replacement
+
+
+def asked_for(changes: Iterable[str] = TINY) -> list[str]:
+    """The options of a command that set these parameters."""
+    return [word for change in changes for word in ("--set", change)]
 
 
 def without_encoding(make: Callable[..., None]) -> Callable[..., None]:

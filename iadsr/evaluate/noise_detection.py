@@ -128,8 +128,17 @@ def stratified_auc(table: list[dict[str, Any]]) -> dict[str, float]:
     return {"noise_auc_stratified": float(np.average(areas, weights=pairs))}
 
 
+def others_alike(items: Int[np.ndarray, " rows"], noise: Bool[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """How many other rows are real ones of the same item: noise is not known by its own row, so real rows neither.
+
+    >>> others_alike(np.array([7, 7, 7, 5]), np.array([False, False, True, False])).tolist()
+    [1, 1, 2, 0]
+    """
+    return np.bincount(items[~noise], minlength=int(items.max(initial=0)) + 1)[items] - ~noise
+
+
 def cold_auc(counts: Int[np.ndarray, " judged"], judged: Judged) -> dict[str, float]:
-    """AUC among the fifth of rows whose items have the smallest counts; empty without both noise and real rows there.
+    """AUC among the fifth of rows with the smallest counts; empty without both noise and real rows there.
 
     Rows that tie with the last of the fifth are in it, too.
     """

@@ -21,6 +21,7 @@ from iadsr.evaluate.noise_detection import (
     detection_by,
     detection_by_length,
     detection_metrics,
+    others_alike,
     score_distribution,
     stratified_auc,
 )
@@ -101,8 +102,7 @@ def noise_detection(
     tables["noise_by_length"] = detection_by_length(lengths, judged)
     tables["noise_calibration"] = reliability(judged.noise, judged.drop_probability)
     tables["noise_scores"] = score_distribution(judged)
-    counts = np.bincount(items[~judged.noise], minlength=feed.sequences.item_count + 1)
-    metrics |= stratified_auc(tables["noise_by_length"]) | cold_auc(counts[items], judged)
+    metrics |= stratified_auc(tables["noise_by_length"]) | cold_auc(others_alike(items, judged.noise), judged)
     return metrics, {name: table for name, table in tables.items() if table}
 
 

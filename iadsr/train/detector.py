@@ -1,19 +1,20 @@
 """Training of the detector: gap models of all folds, noise that it plants itself, and what its signals are worth.
 
 A gap model never sees its fold's users. So noise that is planted into their histories is to it what their own noise is,
-and it need not be trained again for it. The rows of those histories are the examples: planted ones are noise, real ones
+and it need not be trained again for it. Planted rows are examples of noise; rows of the same histories before planting
 are noise by an unknown share, which is estimated. What signals are worth is learnt from all folds together: a dozen
 numbers a signal, on which nobody's own rows have a say that matters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -35,6 +36,7 @@ RATIO = 0.2  # of planted to real rows
 MOST_USERS = 2000  # of a fold, for each kind
 DONORS = 0.25  # for each user who gets a burst
 JUDGED = 512  # windows at once
+NO_PLANTS = Plants(*(np.zeros(0, dtype=np.int64) for _ in Plants._fields))
 WARMING = 0.05  # share of the training in which the learning rate rises
 
 
@@ -71,10 +73,27 @@ def read_categories(items: Path) -> Int[np.ndarray, " catalogue"]:
 
 
 class Examples(NamedTuple):
-    """Signals of rows of histories with planted noise, and which of the rows are planted."""
+    """Signals of the rows of some users, as they are, and of noise planted into histories, by kind."""
 
-    signals: Float[Tensor, "rows signals"]
-    planted: Bool[Tensor, " rows"]
+    real: Float[Tensor, "real signals"]
+    planted: dict[str, Float[Tensor, "planted signals"]]
+
+    def numbered(self, kinds: Sequence[str]) -> tuple[Float[Tensor, "rows signals"], Int[Tensor, " rows"]]:
+        """All rows, planted ones being of these kinds alone, and the place of each row's kind; -1: real."""
+        parts = [self.real, *(self.planted[kind] for kind in kinds)]
+        numbers = torch.arange(-1, len(kinds)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+        return torch.cat(parts), numbers
+
+
+def together(parts: Sequence[Examples]) -> Examples:
+    """Those of all folds; UserError without any kind."""
+    kinds = dict.fromkeys(kind for part in parts for kind in part.planted)
+    if not kinds:
+        raise UserError(
+            "denoisers.cloze.detector.kinds: none of these kinds of noise can be planted into this data set"
+        )
+    planted = {kind: torch.cat([part.planted[kind] for part in parts if kind in part.planted]) for kind in kinds}
+    return Examples(torch.cat([part.real for part in parts]), planted)
 
 
 class Popularity(NamedTuple):
@@ -94,22 +113,15 @@ def train_detector(detector: Detector, source: Source, work: Path) -> None:
         users = len(source.histories.offsets) - 1
         if users < params.folds:
             raise UserError(f"denoisers.cloze.detector.folds: {params.folds}, but there are {users} users; lower it")
-        fold = np.random.default_rng([params.seed, 0]).permutation(users) % params.folds
+        fold = generator_for(params.seed, "folds").permutation(users) % params.folds
         detector.fold_of_user[1:] = torch.from_numpy(fold).to(detector.fold_of_user)
-        signals, kinds = [], []
+        examples = []
         for number in tqdm(range(params.folds), desc="detector", unit="fold"):
             gap_model(detector, number, of_users(source.histories, np.flatnonzero(fold != number)), work)
             judged = of_users(source.histories, np.flatnonzero(fold == number))
-            found = examples_of(detector, number, judged, source.categories)
-            for place, kind in enumerate(params.kinds):
-                if kind in found:
-                    signals.append(found[kind].signals)
-                    kinds.append(torch.where(found[kind].planted, place, -1))
-        if not signals:
-            raise UserError(
-                "denoisers.cloze.detector.kinds: none of these kinds of noise can be planted into this data set"
-            )
-        fit_weighing(detector.weighing, torch.cat(signals), torch.cat(kinds))
+            examples.append(examples_of(detector, number, judged, source.categories))
+        found = together(examples)
+        fit_weighing(detector.weighing, *found.numbered(list(found.planted)))
         save(whole, detector)
     detector.load_state_dict(load_file(whole))
 
@@ -200,22 +212,29 @@ def feed_of(histories: TrainingHistories, device: torch.device) -> tuple[Feed, t
     return Feed(Sequences(torch.from_numpy(histories.items).to(device), offsets)), (offsets[:-1], offsets[1:])
 
 
-def examples_of(
-    detector: Detector, number: int, fold: TrainingHistories, categories: np.ndarray
-) -> dict[str, Examples]:
-    """Noise of each kind, planted into histories of some of the fold's users, in the eyes of the fold's model.
+def examples_of(detector: Detector, number: int, fold: TrainingHistories, categories: np.ndarray) -> Examples:
+    """Rows of some of the fold's users, and noise of each kind planted into histories, in the eyes of the fold's model.
 
-    Kinds of which the data set offers nothing are left out.
+    Real rows are judged where nothing is planted: beside plants they would fit worse than they do later. Kinds of which
+    the data set offers nothing are left out.
     """
-    generator = np.random.default_rng([detector.params.seed, 1, number])
+    generator = generator_for(detector.params.seed, f"plants of fold {number}")
+    some = of_users(fold, np.sort(generator.permutation(len(fold.offsets) - 1)[:MOST_USERS]))
     plants = {kind: planted(fold, kind, categories, generator) for kind in detector.params.kinds}
-    return {kind: signals_with(detector, number, *found) for kind, found in plants.items() if found is not None}
+    return Examples(
+        signals_with(detector, number, some, NO_PLANTS)[0],
+        {kind: signals_with(detector, number, *found)[1] for kind, found in plants.items() if found is not None},
+    )
+
+
+def generator_for(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(derived_seed(seed, purpose))
 
 
 def planted(
     fold: TrainingHistories, kind: str, categories: Int[np.ndarray, " catalogue"], generator: np.random.Generator
 ) -> tuple[TrainingHistories, Plants] | None:
-    """TrainingHistories of some users and what is planted into them; None where they offer nothing of this kind."""
+    """Histories of some users and what is planted into them; None where they offer nothing of this kind."""
     everybody = generator.permutation(len(fold.offsets) - 1)
     some = min(MOST_USERS, -(-len(everybody) // 2))
     chosen = of_users(fold, np.sort(everybody[:some]))
@@ -230,18 +249,21 @@ def planted(
         return None
 
 
-def signals_with(detector: Detector, number: int, histories: TrainingHistories, plants: Plants) -> Examples:
-    """All rows once the plants stand in the histories."""
+def signals_with(
+    detector: Detector, number: int, histories: TrainingHistories, plants: Plants
+) -> tuple[Float[Tensor, "real signals"], Float[Tensor, "planted signals"]]:
+    """Of real and of planted rows, once the plants stand in the histories."""
     rows = np.arange(len(histories.items))
     order = np.insert(rows, histories.offsets[plants.users] + plants.places, len(rows) + np.arange(len(plants.users)))
     items = np.concatenate([histories.items, plants.items])[order]
     more = np.bincount(plants.users, minlength=len(histories.offsets) - 1).cumsum()
-    together = TrainingHistories(items, histories.offsets + np.concatenate([[0], more]), histories.last_item)
-    feed, bounds = feed_of(together, detector.texts.device)
+    mixed = TrainingHistories(items, histories.offsets + np.concatenate([[0], more]), histories.last_item)
+    feed, bounds = feed_of(mixed, detector.texts.device)
     texts, flags = detector.texts.float(), torch.from_numpy(order >= len(rows))
     model, dtype, found, where = detector.model(number), pick_dtype("auto", texts.device), [], []
     for numbers in shortest_first(windows := tail_tiles(*bounds, detector.max_length), JUDGED):
         batch = feed.batch(windows[numbers])
         found.append(signals_of(model, batch.items, texts, dtype)[batch.valid].cpu())
         where.append(batch.rows[batch.valid].cpu())
-    return Examples(torch.cat(found), flags[torch.cat(where)])
+    signals, are_planted = torch.cat(found), flags[torch.cat(where)]
+    return signals[~are_planted], signals[are_planted]

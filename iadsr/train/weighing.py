@@ -25,7 +25,8 @@ def fit_weighing(weighing: Weighing, signals: Float[Tensor, "rows signals"], kin
     weighing.knots.copy_(knots)
     weighing.heights.copy_(fitted_heights(signals, planted, knots))
     fit = weighing.parts(signals.to(weighing.knots.device)).sum(-1).cpu().double()
-    rate = noise_rate(fit[~planted], fit[planted], kinds[planted])
+    kind, rate = likeliest_kind(fit[~planted], fit[planted], kinds[planted])
+    fit, planted = (each[~planted | (kinds == kind)] for each in (fit, planted))
     weighing.points.copy_(points_of(fit, len(weighing.points)))
     weighing.noise.copy_(noise_at(weighing.points.cpu().double().numpy(), fit.numpy(), planted.numpy(), rate))
     weighing.rate.fill_(rate)
@@ -69,17 +70,18 @@ def fitted_heights(
     return F.pad(rises.view(len(knots), -1).cumsum(1), (1, 0)) - below
 
 
-def noise_rate(
+def likeliest_kind(
     real: Float[Tensor, " real"], planted: Float[Tensor, " planted"], kinds: Int[Tensor, " planted"]
-) -> float:
-    """The share of noise among real rows, if noise fits as badly as one of the planted kinds.
+) -> tuple[int, float]:
+    """The planted kind of which real rows can hold the least, and the share of noise if it fits as that kind does.
 
     Best-bin estimation (Garg et al. 2021, https://arxiv.org/abs/2111.00980): below any fit, the share of real rows is
     at least the rate times that of planted ones; the rate is what this allows where the bound, with its error, is
     lowest.
     """
-    bounds = [rate_and_bound(real, planted[kinds == kind]) for kind in kinds.unique()]
-    return min(bounds, key=lambda found: found[1])[0]
+    found = {kind: rate_and_bound(real, planted[kinds == kind]) for kind in kinds.unique().tolist()}
+    kind = min(found, key=lambda each: found[each][1])
+    return kind, found[kind][0]
 
 
 def rate_and_bound(real: Float[Tensor, " real"], planted: Float[Tensor, " planted"]) -> tuple[float, float]:

@@ -9,19 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from small_detectors import without_encoding
+from small_detectors import TINY, without_encoding
 
 from benchmarks import gain, prepared
-from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users
+from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users, recovery
 from benchmarks.prepared import parameters
 from iadsr.errors import UserError
 from iadsr.params import ParamsError
-
-TINY = (
-    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
-    *("train.dim=8", "train.threads=1", "train.device=cpu", "train.max_epochs=1"),
-    *(f"denoisers.cloze.detector.{name}=2" for name in ("folds", "dim", "epochs")),
-)
 
 
 def arm(*by_seed: list[float]) -> Arm:
@@ -36,7 +30,7 @@ def test_what_is_recovered_by_hand() -> None:
         CLEAN: arm([0.6, 0.6], [0.6, 0.6]),
         "raw/raw": arm([0.4, 0.4], [0.5, 0.3]),
     }
-    found = compared(arms)["arms"]
+    found = compared([arms])[0]
     for name in NAMES:
         assert found[BASE][name] == {"mean": 0.2, "std": pytest.approx(0.1 * 2**0.5, abs=1e-5)}
         assert found["raw/raw"][name]["recovered"] == 0.5 and "recovered" not in found[CLEAN][name]
@@ -44,7 +38,7 @@ def test_what_is_recovered_by_hand() -> None:
 
 def test_where_noise_costs_nothing_nothing_is_recovered() -> None:
     arms = {BASE: arm([0.1, 0.2]), CLEAN: arm([0.1, 0.1]), "raw/raw": arm([0.2, 0.1])}
-    assert set(compared(arms)["arms"]["raw/raw"][NAMES[0]]) == {"mean", "std", "p"}
+    assert set(compared([arms])[0]["raw/raw"][NAMES[0]]) == {"mean", "std", "p"}
 
 
 def test_of_bursts_nothing_is_recovered() -> None:
@@ -52,12 +46,20 @@ def test_of_bursts_nothing_is_recovered() -> None:
     assert CLEAN not in gain.arms_of(parameters({"noise.ratio": 0.2, "noise.kind": "burst"}, []), [])
 
 
-def test_p_values_are_corrected_over_the_arms() -> None:
-    """Two arms that are alike have twice the p-value of one."""
+def test_p_values_are_corrected_over_arms_and_cells() -> None:
+    """Two arms that are alike have twice the p-value of one, be they in one cell or in two."""
     base, other = np.random.default_rng(0).random((2, 1, 9)).tolist()
-    one = compared({BASE: arm(*base), "a": arm(*other)})["arms"]["a"][NAMES[0]]["p"]
-    two = compared({BASE: arm(*base), "a": arm(*other), "b": arm(*other)})["arms"]["a"][NAMES[0]]["p"]
-    assert two == pytest.approx(min(1, 2 * one), rel=0.01)
+    one, two = {BASE: arm(*base), "a": arm(*other)}, {BASE: arm(*base), "a": arm(*other), "b": arm(*other)}
+    alone, beside, apart = (compared(cells)[-1]["a"][NAMES[0]]["p"] for cells in ([one], [two], [one, one]))
+    assert beside == apart == pytest.approx(min(1, 2 * alone), rel=0.01)
+
+
+def test_an_interval_of_what_is_recovered() -> None:
+    """Half of every user's loss is won back, whoever is drawn; where it is all or nothing, they differ."""
+    lost, by_chance = np.ones(400), np.arange(400) % 2
+    assert recovery(0 * lost, lost, lost / 2) == {"recovered": 0.5, "recovered_95": [0.5, 0.5]}
+    low, high = recovery(0 * lost, lost, by_chance)["recovered_95"]
+    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025), abs=0.01)
 
 
 def test_metrics_of_users_by_hand(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_a_use_that_there_is_not() -> None:
 def test_machines_of_an_arm_are_listed_once() -> None:
     one, other = {"cpu": "one"}, {"cpu": "other"}
     values = {name: np.zeros((2, 1)) for name in NAMES}
-    found = compared({BASE: Arm(values, [one, one]), "a": Arm(values, [other, one])})["arms"]
+    found = compared([{BASE: Arm(values, [one, one]), "a": Arm(values, [other, one])}])[0]
     assert found[BASE]["machines"] == [one] and found["a"]["machines"] == [other, one]
 
 

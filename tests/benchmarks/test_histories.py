@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from small_detectors import without_encoding
+from small_detectors import TINY, without_encoding
 from typer.testing import CliRunner
 
 from benchmarks import histories, prepared
@@ -27,13 +27,6 @@ def test_long_titles_and_histories() -> None:
     assert lines[0].startswith("- word") and all(line.startswith("  ") for line in lines[1:]) and "…" in lines[0]
 
 
-CHANGES = [
-    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
-    *("train.dim=8", "train.threads=1", "train.device=cpu", "denoisers.cloze.detector.folds=2"),
-    *("denoisers.cloze.detector.dim=4", "denoisers.cloze.detector.epochs=1"),
-]
-
-
 def test_users_are_drawn_from_those_of_whom_something_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(str(n), [Judgement(f"T{n}", 0.9 * (n % 2), not n % 2)]) for n in range(6)]
     monkeypatch.setattr(histories, "of_users", lambda _: iter(found))
@@ -47,7 +40,7 @@ def test_histories_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The titles of each user's training part, in its order."""
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
-    content = parameters({"denoiser": "cloze"}, CHANGES)
+    content = parameters({"denoiser": "cloze"}, [*TINY])
     found = dict(histories.of_users(content))
     tables = {
         name: pl.read_parquet(prepared.prepared(content) / "data/filtered" / f"{name}.parquet")

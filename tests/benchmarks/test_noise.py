@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_detectors import without_encoding
+from small_detectors import asked_for, without_encoding
 from typer.testing import CliRunner, Result
 
 from benchmarks import noise, prepared
 from iadsr.train import run
-
-OF_DETECTOR = {"folds": 2, "dim": 4, "epochs": 1, "negatives": 16}
-TINY = (
-    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
-    *("train.dim=8", "train.threads=1", "train.device=cpu"),
-    *(f"denoisers.cloze.detector.{name}={value}" for name, value in OF_DETECTOR.items()),
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, data: Path, one_thread: None) -> None
 
 
 def invoked(*options: str) -> Result:
-    changes = [word for change in TINY for word in ("--set", change)]
-    return CliRunner().invoke(noise.app, [*changes, *options])
+    return CliRunner().invoke(noise.app, [*asked_for(), *options])
 
 
 def test_one_line_with_all_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_detectors import without_encoding
+from small_detectors import asked_for, without_encoding
 from typer.testing import CliRunner
 
 from benchmarks import prepared, ratings
@@ -27,16 +27,5 @@ def test_areas_by_hand() -> None:
 def test_a_data_set_without_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
-    result = CliRunner().invoke(ratings.app, ["--dataset", "demo", *TINY])
+    result = CliRunner().invoke(ratings.app, ["--dataset", "demo", *asked_for()])
     assert result.exit_code == 1 and "--dataset demo: its interactions have no ratings" in result.stderr
-
-
-TINY = [
-    word
-    for change in (
-        *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
-        *("train.dim=8", "train.threads=1", "train.device=cpu", "denoisers.cloze.detector.folds=2"),
-        *("denoisers.cloze.detector.dim=4", "denoisers.cloze.detector.epochs=1"),
-    )
-    for word in ("--set", change)
-]

@@ -7,23 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_detectors import detector, without_encoding
+from small_detectors import asked_for, detector, without_encoding
 from small_models import sequences_of
-from torch import Tensor
 from typer.testing import CliRunner
 
 from benchmarks import prepared, transfer
-from benchmarks.transfer import joined, signals_by_row
+from benchmarks.transfer import signals_by_row
 from iadsr.device import pick_dtype
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
 from iadsr.sequences.windows import Feed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY = (
-    *("datasets.demo.source.users=60", "datasets.demo.source.items=60", "datasets.demo.max_length=6"),
-    *("train.dim=8", "train.threads=1", "train.device=cpu", "denoisers.cloze.detector.folds=2"),
-    *("denoisers.cloze.detector.dim=4", "denoisers.cloze.detector.epochs=1"),
-)
 
 
 def test_signals_by_row_are_those_of_each_users_fold() -> None:
@@ -37,18 +31,10 @@ def test_signals_by_row_are_those_of_each_users_fold() -> None:
         assert not own[-2:].any()
 
 
-def test_plants_of_joined_parts_keep_their_kinds_apart() -> None:
-    def rows(*kinds: int) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(kinds), 1), torch.tensor(kinds)
-
-    assert joined(rows(-1, 0), rows(0, -1, 0))[1].tolist() == [-1, 0, 1, -1, 1]
-
-
 def test_every_row_and_signal_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
-    changes = [word for change in TINY for word in ("--set", change)]
-    result = CliRunner().invoke(transfer.app, [*changes, "--kind", "burst", "--json"])
+    result = CliRunner().invoke(transfer.app, [*asked_for(), "--kind", "burst", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout.splitlines()[-1])
     assert {"uniform", "popularity", "burst", "others", "all", "truth"} <= set(found["learnt_from"])

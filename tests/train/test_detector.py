@@ -18,6 +18,7 @@ from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
 from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 from iadsr.train import detector as training
 from iadsr.train.detector import (
+    NO_PLANTS,
     Source,
     drawn,
     examples_of,
@@ -27,6 +28,7 @@ from iadsr.train.detector import (
     popularity,
     read_categories,
     signals_with,
+    together,
     train_detector,
     training_histories,
 )
@@ -204,13 +206,13 @@ def test_the_pace_rises_and_falls() -> None:
 # --- noise that it plants ---
 
 
-def examples(*kinds: str) -> dict[str, training.Examples]:
+def examples(*kinds: str) -> training.Examples:
     return examples_of(fresh(detector_params(kinds=list(kinds))), 0, source().histories, NO_CATEGORIES)
 
 
 def test_kinds_that_cannot_be_planted_are_skipped() -> None:
     """No item has a category, and 12 items are too few for a user's best 100."""
-    assert list(examples("near_miss", "boundary", "uniform")) == ["uniform"]
+    assert list(examples("near_miss", "boundary", "uniform").planted) == ["uniform"]
 
 
 def test_no_kind_that_can_be_planted_is_an_error(tmp_path: Path) -> None:
@@ -219,29 +221,40 @@ def test_no_kind_that_can_be_planted_is_an_error(tmp_path: Path) -> None:
 
 
 def test_what_the_weighing_learns_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples of both folds and of both kinds, each known by its number."""
+    """Real rows of both folds, then those of each kind, known by its number."""
     seen: list[Any] = []
     monkeypatch.setattr(training, "fit_weighing", lambda _, *rows: seen.extend(rows))
     found, kinds = trained(tmp_path), ("uniform", "popularity")
     folds = found.fold_of_user[1:].numpy()
     parts = [
-        (kind, each)
+        examples_of(found, number, of_users(source().histories, np.flatnonzero(folds == number)), NO_CATEGORIES)
         for number in range(2)
-        for kind, each in examples_of(
-            found, number, of_users(source().histories, np.flatnonzero(folds == number)), NO_CATEGORIES
-        ).items()
     ]
     signals, numbers = seen
-    assert torch.equal(signals, torch.cat([each.signals for _, each in parts]))
-    assert numbers.tolist() == [kinds.index(kind) if flag else -1 for kind, each in parts for flag in each.planted]
+    of_kinds = [[part.real for part in parts], *([part.planted[kind] for part in parts] for kind in kinds)]
+    assert torch.equal(signals, torch.cat([each for kind in of_kinds for each in kind]))
+    assert numbers.tolist() == [place - 1 for place, kind in enumerate(of_kinds) for each in kind for _ in each]
+
+
+def test_a_kind_that_one_fold_offers_counts() -> None:
+    one, two, three = torch.zeros(1, 2), torch.ones(1, 2), torch.full((1, 2), 2.0)
+    found = together([training.Examples(one, {"burst": two}), training.Examples(three, {})])
+    assert torch.equal(found.real, torch.cat([one, three])) and torch.equal(found.planted["burst"], two)
 
 
 def test_how_much_is_planted() -> None:
-    """A fifth of the real rows, for each kind, in half of the users; a row of signals each."""
-    for found in examples("uniform", "popularity").values():
-        plants, rows = found.planted.sum().item(), len(found.planted)
-        assert plants == pytest.approx(0.2 * (rows - plants), rel=0.2)
-        assert len(found.signals) == rows and found.signals.isfinite().all()
+    """A fifth of the rows of half of the 24 users, for each kind, and all real rows once."""
+    found, rows = examples("uniform", "popularity"), len(source().histories.items)
+    assert len(found.real) == rows
+    for rows_of_kind in found.planted.values():
+        assert len(rows_of_kind) == pytest.approx(0.2 * rows / 2, rel=0.2) and rows_of_kind.isfinite().all()
+
+
+def test_real_rows_are_judged_where_nothing_is_planted() -> None:
+    """Their signals are those of the histories as they are."""
+    judge = fresh(detector_params(kinds=["uniform"])).eval()
+    found = examples_of(judge, 0, source().histories, NO_CATEGORIES)
+    assert torch.equal(found.real, signals_with(judge, 0, source().histories, NO_PLANTS)[0])
 
 
 def test_bursts_come_from_others_who_get_none() -> None:
@@ -261,9 +274,8 @@ def test_plants_stand_where_they_were_planted() -> None:
     """
     judge, real = fresh().eval(), TrainingHistories(np.array([1, 2, 3]), np.array([0, 2, 3]), ITEMS)
     plants = Plants(np.array([0, 0, 0, 1]), np.array([0, 1, 2, 0]), np.array([7, 8, 9, 5]))
-    signals, flags = signals_with(judge, 0, real, plants)
-    assert flags.tolist() == [True, False, True, False, True, False, True]
-    nothing = Plants(*(np.array([], dtype=np.int64),) * 3)
+    of_real, of_plants = signals_with(judge, 0, real, plants)
     whole = TrainingHistories(np.array([7, 1, 8, 2, 9, 5, 3]), np.array([0, 5, 7]), ITEMS)
-    expected, none = signals_with(judge, 0, whole, nothing)
-    assert torch.equal(signals, expected) and not none.any()
+    expected, none = signals_with(judge, 0, whole, NO_PLANTS)
+    flags = torch.tensor([True, False, True, False, True, False, True])
+    assert torch.equal(of_plants, expected[flags]) and torch.equal(of_real, expected[~flags]) and not len(none)
