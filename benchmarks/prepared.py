@@ -71,7 +71,8 @@ def prepared(content: dict[str, Any]) -> Path:
 
     It is made again when a parameter or a code file that its stages read has changed. UserError when a stage fails.
     """
-    stages = ["ingest", "filter"] + (["encode"] if DENOISERS[content["denoiser"]].traits.reads_texts else [])
+    reads_texts = DENOISERS[content["denoiser"]].traits.reads_texts or content["train"]["item_start"] == "text"
+    stages = ["ingest", "filter"] + (["encode"] if reads_texts else [])
     folder = CACHE / f"{choice(content, 'dataset', 'datasets')}-{key(content, stages)[:12]}"
     if not folder.exists():
         with replacing_folder(folder) as new:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from iadsr.layers.cross_entropy import catalogue_cross_entropy
 from iadsr.layers.jagged import gather_rows
 from iadsr.layers.linear import set_matmul_dtype
+from iadsr.layers.principal import centred, principal_map
 from iadsr.layers.sampled_softmax import sampled_cross_entropy
 from iadsr.models.config import ModelConfig
 from iadsr.params import Group
@@ -88,6 +89,17 @@ class Recommender(nn.Module):
     def of(cls, config: ModelConfig, backbone: Any, feed: Feed | None) -> Recommender:
         """A model with fresh weights; `feed`, the data set, is there for training only."""
         return cls(config.item_count, config.dim, backbone)
+
+    @torch.no_grad()
+    def start_from(self, vectors: Float[Tensor, "table width"]) -> None:
+        """Item embeddings begin as principal components of the items' text vectors, of which row 0 is padding.
+
+        Components that the vectors do not have, and items without text, begin as they would otherwise.
+        """
+        texts, table = centred(vectors[1:].float()), self.items.weight[1 : len(vectors)]
+        mapping = principal_map(texts[texts.any(1)], table.shape[1])
+        here = texts.any(1)[:, None] & mapping.any(1)
+        table.copy_(torch.where(here, texts @ mapping.T, table))
 
     def prepare(self, settings: LossSettings) -> None:
         """Get ready for a training; a sampled loss leaves most rows of the item table without a gradient."""

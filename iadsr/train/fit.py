@@ -29,6 +29,7 @@ class TrainParams(Group):
     """`train` of params.yaml."""
 
     dim: int = Field(ge=1)
+    item_start: Literal["random", "text"]  # what item embeddings are before training
     batch_size: int = Field(ge=1)  # windows
     windows: Literal["tiles", "newest"]  # of histories longer than max_length: all of it, or its newest items
     prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all

@@ -44,7 +44,16 @@ MADE_WITH = (  # which machine computes, and on how many threads, decides nothin
         "denoiser",
         "denoisers.{denoiser}",
     ),
-    *("theta", "seed", "train.dim", "train.batch_size", "train.windows", "train.prefixes", "train.learning_rate"),
+    *(
+        "theta",
+        "seed",
+        "train.dim",
+        "train.item_start",
+        "train.batch_size",
+        "train.windows",
+        "train.prefixes",
+        "train.learning_rate",
+    ),
     *("train.weight_decay", "train.max_epochs", "train.patience", "train.full_catalogue", "train.negatives"),
     "train.dtype",
 )
@@ -92,7 +101,7 @@ class Training:
         require_params(filtered, read_note(filtered, "filter")["params"], params, "filter")
         sequences = read_sequences(files.sequences)
         ids = read_raw_ids(files.users, files.items, sequences)
-        vectors = opened_vectors(params, files, sequences, dataset.max_length)
+        vectors = opened_vectors(params, settings, files, sequences, dataset.max_length)
         manifest = vectors.manifest if vectors else None
         config = configured(params, settings.dim, sequences.users, sequences.item_count, manifest)
         config = config.model_copy(update={"inputs": inputs})
@@ -104,6 +113,9 @@ class Training:
     def model(self) -> Recommender:
         """With fresh weights; the detector of one that has it is trained, and has judged the data."""
         model = build(self.config, Feed(self.sequences, self.vectors)).to(self.device)
+        if self.settings.item_start == "text":
+            assert self.vectors is not None
+            model.start_from(torch.tensor(self.vectors.items).to(self.device))
         if isinstance(model, Cloze):
             self.detect(model)
         return model
@@ -156,13 +168,15 @@ class Training:
         return in_words(config, reports)
 
 
-def opened_vectors(params: Params, files: TrainFiles, sequences: Sequences, max_length: int) -> ItemVectors | None:
-    """The vectors that the chosen denoiser reads, with those of prefixes only where it reads these; None without any.
+def opened_vectors(
+    params: Params, settings: TrainParams, files: TrainFiles, sequences: Sequences, max_length: int
+) -> ItemVectors | None:
+    """The vectors that the denoiser or the item table reads, with those of prefixes only if they are; None without any.
 
     UserError for vectors that are missing, damaged, of other tables, or made otherwise than params.yaml says now.
     """
     traits = DENOISERS[chosen_denoiser(params)[0]].traits
-    if not traits.reads_texts:
+    if not (traits.reads_texts or settings.item_start == "text"):
         return None
     made_from = digests_of([files.sequences, files.items])
     vectors = (

@@ -11,6 +11,7 @@ from small_models import DIM, EVERY_BACKBONE, ITEMS, at, batch_of, padded, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iadsr.layers.principal import centred, principal_map
 from iadsr.models import recommender
 from iadsr.models.recommender import LossSettings, Recommender, Verdicts, newest
 from iadsr.sequences.windows import Batch
@@ -173,3 +174,21 @@ def test_every_item_can_be_a_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(200):
         model.cross_entropy(torch.ones(1, 1, 2), torch.tensor([[1]]))
     assert drawn == {1, 2, 3}
+
+
+# --- the first embeddings ---
+
+
+def test_embeddings_begin_as_components_of_texts() -> None:
+    """Item 2 has no text and begins as it would; so does the third number of each, as texts have but two dimensions."""
+    texts = torch.tensor([[0.0, 0], [1, 0], [0, 0], [0, 1], [1, 1]])
+    backbone = Sums()
+    backbone.hidden = 3
+    model, before = (Recommender(4, 3, backbone) for _ in range(2))
+    with torch.no_grad():
+        model.items.weight.copy_(before.items.weight)
+    model.start_from(texts)
+    found, known = model.items.weight.detach(), centred(texts[1:])[[0, 2, 3]]
+    torch.testing.assert_close(found[[1, 3, 4], :2], known @ principal_map(known, 2).T)
+    assert torch.equal(found[:, 2], before.items.weight[:, 2]) and torch.equal(found[2], before.items.weight[2])
+    assert not found[0].any()

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -86,6 +87,18 @@ def test_backbones_share_a_detector(project: Path, monkeypatch: pytest.MonkeyPat
     assert save(first.detector.state_dict()) == save(second.detector.state_dict())
     set_params(project, {"denoisers.cloze.detector.seed": 1})
     assert training(project).model is not None and len(fits) == 4
+
+
+def test_a_table_may_start_from_texts(project: Path) -> None:
+    """Of a plain backbone, which reads none otherwise; nothing else differs."""
+    params = read_params(project / "params.yaml")["train"]
+    one, other = (
+        training(project, denoiser="none", train={**params, "item_start": start}).model for start in ("random", "text")
+    )
+    expected = {name: value for name, value in one.state_dict().items() if name != "items.weight"}
+    one.start_from(torch.tensor(np.load(project / paths.ENCODED / "items.npy")))
+    assert torch.equal(one.items.weight, other.items.weight)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in expected.items())
 
 
 def test_known_noise_is_never_an_input(project: Path) -> None:

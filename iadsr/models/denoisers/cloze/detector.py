@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iadsr.device import pick_dtype
+from iadsr.layers.principal import centred
 from iadsr.models.denoisers.cloze.gap_model import GapModel
 from iadsr.models.denoisers.cloze.signals import BEHAVIOUR, NAMES, TEXT, signals_of
 from iadsr.models.denoisers.cloze.weighing import Weighing
@@ -61,9 +62,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def read(self, vectors: Float[Tensor, "catalogue width"]) -> None:
         """Take the items' text vectors, centred and of unit length; zero where there is no text."""
-        known = vectors.any(1)
-        centred = F.normalize(vectors, dim=1) - F.normalize(vectors[known], dim=1).mean(0)
-        self.texts.copy_(F.normalize(centred, dim=1) * known[:, None])
+        self.texts.copy_(centred(vectors))
 
     @torch.no_grad()
     def judge(self, batch: Batch) -> tuple[Float[Tensor, "batch time"], Float[Tensor, " batch"]]:

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from iadsr.layers.attention import Transformer, TransformerParams
 from iadsr.layers.cross_entropy import catalogue_losses
 from iadsr.layers.jagged import gather_rows
+from iadsr.layers.principal import principal_map
 
-HEADS, WIDENING, TEXT_SCALE = 2, 4, 0.05
+HEADS, WIDENING = 2, 4
 BOTH = 2  # of the sides
 GAPS = (0, 2)  # items on either side that are hidden with the item
 BY_CHANCE = 0.2  # share of interactions that popularity alone explains, before training
@@ -56,15 +57,8 @@ class GapModel(nn.Module):
 
     @torch.no_grad()
     def start_from(self, texts: Float[Tensor, "catalogue width"]) -> None:
-        """Map texts to their principal components, each divided by the root of its deviation; to 0 if all are alike."""
-        _, sizes, axes = torch.linalg.svd(texts[1:] - texts[1:].mean(0), full_matrices=False)
-        found = min(len(axes), self.of_text.out_features, int((sizes > max(1e-4 * float(sizes[0]), 1e-6)).sum()))
-        nn.init.zeros_(self.of_text.weight)
-        if not found:
-            return
-        self.of_text.weight[:found] = axes[:found] / sizes[:found, None].sqrt()
-        spread = (texts[1:] @ self.of_text.weight[:found].T).std().clamp(min=1e-9)
-        self.of_text.weight.mul_(TEXT_SCALE / spread)
+        """Map texts to their principal components."""
+        self.of_text.weight.copy_(principal_map(texts[1:], self.of_text.out_features))
 
     def rows(self, items: Int[Tensor, " some"], texts: Float[Tensor, "catalogue width"]) -> Float[Tensor, "some dim"]:
         """The table's rows of these items."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iadsr.layers.attention import Transformer
-from iadsr.models.denoisers.cloze.gap_model import BOTH, GAPS, TEXT_SCALE, GapModel, Negatives, beyond, reversed_places
+from iadsr.layers.principal import principal_map
+from iadsr.models.denoisers.cloze.gap_model import BOTH, GAPS, GapModel, Negatives, beyond, reversed_places
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8, 9, 7])
@@ -123,29 +124,7 @@ def test_table_is_made_of_the_rows() -> None:
 # --- the first weights ---
 
 
-def begun(texts: Tensor, dim: int = 4) -> Tensor:
-    """The rows of all items of a model that starts from these texts."""
-    model = GapModel(len(texts) - 1, texts.shape[1], dim, LENGTH, 0.0)
-    model.start_from(texts)
-    return model.table(texts)[1:].detach()
-
-
 def test_starts_from_principal_components() -> None:
-    """Uncorrelated but for their means, so many that all of the texts' dimensions are there, and of one size."""
-    rows = begun(random_texts(), WIDTH + 1)
-    covariance = torch.cov(rows.T)
-    assert rows.std().item() == pytest.approx(TEXT_SCALE * (WIDTH / (WIDTH + 1)) ** 0.5, rel=0.5)
-    torch.testing.assert_close(covariance, covariance.diag().diag(), atol=1e-7, rtol=0)
-    assert (covariance.diag()[:WIDTH] > 0).all() and covariance[WIDTH, WIDTH] == 0
-
-
-def test_starts_from_few_components() -> None:
-    """Texts on one line have one component, and all others are 0."""
-    texts = torch.linspace(-1, 1, ITEMS + 1)[:, None] * torch.ones(WIDTH)
-    rows = begun(texts)
-    assert (rows[:, 0].diff().abs() > 1e-3).all() and not rows[:, 1:].any()
-
-
-@pytest.mark.parametrize("items", [1, 2, ITEMS])
-def test_texts_that_are_all_alike_say_nothing(items: int) -> None:
-    assert not begun(torch.ones(items + 1, WIDTH)).any()
+    model, texts = GapModel(ITEMS, WIDTH, 4, LENGTH, 0.0), random_texts()
+    model.start_from(texts)
+    torch.testing.assert_close(model.table(texts)[1:].detach(), texts[1:] @ principal_map(texts[1:], 4).T)

@@ -1,0 +1,35 @@
+"""From text vectors to item embeddings: their principal components, half-whitened."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+SPREAD = 0.05  # standard deviation of what is mapped
+
+
+@torch.no_grad()
+def principal_map(vectors: Float[Tensor, "items width"], dim: int) -> Float[Tensor, "dim width"]:
+    """A linear map of vectors to their `dim` largest components, each divided by the root of its deviation.
+
+    So those that tell much apart do so still, but not alone. Rows beyond the components that there are, are 0; all are
+    if all vectors are alike.
+    """
+    mapping = vectors.new_zeros(dim, vectors.shape[1])
+    _, sizes, axes = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    found = min(len(axes), dim, int((sizes > max(1e-4 * float(sizes[0]), 1e-6)).sum()))
+    if not found:
+        return mapping
+    mapping[:found] = axes[:found] / sizes[:found, None].sqrt()
+    spread = (vectors @ mapping[:found].T).std().clamp(min=1e-9)
+    return mapping * (SPREAD / spread)
+
+
+@torch.no_grad()
+def centred(vectors: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    """Directions from the mean direction, of unit length; rows that are zero, as of what has no text, stay zero."""
+    known = vectors.any(1)
+    apart = F.normalize(vectors, dim=1) - F.normalize(vectors[known], dim=1).mean(0)
+    return F.normalize(apart, dim=1) * known[:, None]
