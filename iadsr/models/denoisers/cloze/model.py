@@ -3,9 +3,10 @@
 The detector (`detector.py`) is trained first, once for a data set and an encoder, whatever the backbone.
 Training then uses the probability p that an interaction is clean, as `inputs` and `targets` say: `raw` takes no notice
 of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is more likely noise than not,
-`sampled` keeps each interaction with probability p, drawn anew in every epoch. A window of a history whose two views
-agree less than `theta` is not denoised at all. What is recommended follows from the history as it is, and verdicts say
-what is more likely noise than not, however training uses it.
+`sampled` keeps each interaction with probability p, drawn anew in every epoch; of what it keeps it leaves out a share,
+`random_drop`, as a plain backbone may. A window of a history whose two views agree less than `theta` is not denoised at
+all. What is recommended follows from the history as it is, and verdicts say what is more likely noise than not, however
+training uses it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class ClozeParams(Group):
 
     inputs: Use
     targets: Use
+    random_drop: float = Field(0.0, ge=0, lt=1)  # share of the interactions; models from before it leave out none
     detector: DetectorParams
     theta: float = Field(ge=-1, le=1)
 
@@ -104,7 +106,7 @@ class Cloze(Recommender):
             "raw": lambda: None,
             "weighted": lambda: clean,
             "dropped": lambda: (clean >= 0.5).to(clean.dtype),
-            "sampled": lambda: torch.bernoulli(clean),
+            "sampled": lambda: torch.bernoulli(clean * (1 - self.params.random_drop)),
         }
         inputs = worth[self.params.inputs]()
         targets = inputs if self.params.targets == self.params.inputs else worth[self.params.targets]()

@@ -123,6 +123,21 @@ def test_what_is_certain_is_not_left_to_chance(inputs: str, targets: str) -> Non
     torch.testing.assert_close(found, model.loss(BATCH)["ce"])
 
 
+def test_what_is_left_out_at_random_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interaction that is clean with probability p is kept with three quarters of it; otherwise as without."""
+    model, asked, losses = cloze("sampled", "sampled"), list[Tensor](), []
+
+    def bernoulli(clean: Tensor) -> Tensor:
+        asked.append(clean)
+        return torch.ones_like(clean)
+
+    monkeypatch.setattr(torch, "bernoulli", bernoulli)
+    for share in (0.0, 0.25):
+        model.params = model.params.model_copy(update={"random_drop": share})
+        losses.append(model.loss(BATCH)["ce"])
+    assert torch.equal(asked[1], 0.75 * asked[0]) and torch.equal(*losses)
+
+
 def test_other_interactions_are_left_out_each_time() -> None:
     model = cloze("sampled", "sampled")
     torch.manual_seed(0)
