@@ -190,7 +190,16 @@ def write_means(folder: Path, sequences: Sequences, max_length: int = LENGTH, se
 def train_params(**changes: Any) -> TrainParams:
     """Four epochs of batches of five windows, all by one rule of loss."""
     defaults = {
-        **{"dim": DIM, "batch_size": 5, "windows": "tiles", "prefixes": 0, "full_catalogue": 10**5, "negatives": 6},
+        **{
+            "dim": DIM,
+            "batch_size": 5,
+            "windows": "tiles",
+            "prefixes": 0,
+            "item_start": "random",
+            "repeat": "none",
+            "full_catalogue": 10**5,
+            "negatives": 6,
+        },
         **{"learning_rate": 0.02, "weight_decay": 0.0, "max_epochs": 4, "patience": 10},
         **{"dtype": "float32", "device": "cpu", "threads": 1},
     }

@@ -11,6 +11,7 @@ from iadsr.models.backbones.registry import BACKBONES, build_backbone
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.recommender import NoParams, Recommender
+from iadsr.models.repeats import Repeats
 from iadsr.params import Group, Params, choice, chosen_dataset, group, lookup, renamed
 from iadsr.seeds import checked_seed, derived_seed
 from iadsr.sequences.windows import Feed
@@ -71,6 +72,7 @@ def configured(params: Params, dim: int, users: int, items: int, encodings: dict
         item_count=items,
         dim=dim,
         max_length=settings.max_length,
+        repeat=lookup(params, "train.repeat"),
         seed=checked_seed(params),
         encodings=encodings,
     )
@@ -83,4 +85,7 @@ def build(config: ModelConfig, feed: Feed | None = None) -> Recommender:
     if config.backbone != NO_BACKBONE:
         params = BACKBONES[config.backbone][1].model_validate(config.backbone_params)
         backbone = build_backbone(config.backbone, config.dim, config.max_length, params)
-    return DENOISERS[config.denoiser].of(config, backbone, feed)
+    model = DENOISERS[config.denoiser].of(config, backbone, feed)
+    if config.repeat == "learned":
+        model.repeats = Repeats()
+    return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ class ModelConfig(Group):
     item_count: int = Field(ge=1)
     dim: int = Field(ge=1)
     max_length: int = Field(ge=1)
+    repeat: Literal["none", "learned"] = "none"  # a bias for items that are already in the history
     seed: int = Field(ge=0)
     run: str = ""  # digest of all that went into the training: data, parameters, code
     best_epoch: int = Field(default=-1, ge=-1)

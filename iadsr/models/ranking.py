@@ -45,12 +45,13 @@ def rank_targets(model: Recommender, feed: Feed, split: str, max_length: int) ->
 
     @torch.no_grad()
     def rank(encoded: Int[Tensor, " users"]) -> None:
-        states = model.states(feed.batch(windows[encoded]))
-        for users, own_states in zip(encoded.split(size), states.split(size), strict=True):
-            scores = (own_states @ table.T).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
+        batch = feed.batch(windows[encoded])
+        parts = zip(*(each.split(size) for each in (encoded, model.states(batch), batch.items)), strict=True)
+        for users, states, items in parts:
+            scores = model.scores(states, table, items).nan_to_num_(float("-inf"), float("inf"), float("-inf"))
             own = scores.gather(1, targets[users, None] - 1)
-            items, counts = seen.of(users)
-            of_seen = scores.gather(1, items)
+            columns, counts = seen.of(users)
+            of_seen = scores.gather(1, columns)
             above, tied = _count(torch.gt, scores, own), _count(torch.eq, scores, own) - 1
             unfiltered[users] = expected_rank(above, tied)
             above, tied = above - ((of_seen > own) & counts).sum(1), tied - ((of_seen == own) & counts).sum(1)

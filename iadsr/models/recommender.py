@@ -17,6 +17,7 @@ from iadsr.layers.linear import set_matmul_dtype
 from iadsr.layers.principal import centred, principal_map
 from iadsr.layers.sampled_softmax import sampled_cross_entropy
 from iadsr.models.config import ModelConfig
+from iadsr.models.repeats import Repeats
 from iadsr.params import Group
 from iadsr.sequences.windows import Batch, Feed
 
@@ -80,6 +81,7 @@ class Recommender(nn.Module):
         super().__init__()
         self.items = nn.Embedding(item_count + 1, dim, padding_idx=0)
         self.backbone = backbone
+        self.repeats: Repeats | None = None  # what is added to scores of items of the history
         self.head = nn.Identity() if backbone.hidden == dim else nn.Linear(backbone.hidden, dim)
         nn.init.normal_(self.items.weight, std=0.02)
         with torch.no_grad():
@@ -118,6 +120,18 @@ class Recommender(nn.Module):
     def item_table(self) -> Float[Tensor, "table dim"]:
         """What states are scored against, by inner product; row 0 is padding and never ranked."""
         return self.items.weight
+
+    def scores(
+        self,
+        states: Float[Tensor, "batch dim"],
+        table: Float[Tensor, "items dim"],
+        items: Int[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch items"]:
+        """Of all items but padding, after windows of these items; `table` is that of items without padding."""
+        found = states @ table.T
+        if self.repeats is not None:
+            self.repeats.add_to(found, items)
+        return found
 
     def judge(self, batch: Batch) -> Verdicts:
         """A plain recommender keeps everything."""

@@ -28,7 +28,7 @@ Unknown = Literal["skip", "fail"]
 
 
 class Recommendation(NamedTuple):
-    """One item of a list; `score` is the model's inner product, comparable within one list."""
+    """One item of a list; `score` is the model's, comparable within one list."""
 
     item: str
     title: str
@@ -115,11 +115,12 @@ class Server:
         self, readings: list[ReadHistory], k: int, exclude_seen: bool, allowance: Allowance
     ) -> tuple[list[list[Recommendation]], list[bool]]:
         """The lists, and whether each is as with exact texts."""
-        table: Tensor = self.model.item_table()[1:].T
+        table: Tensor = self.model.item_table()[1:]
         found: list[list[Recommendation]] = []
-        states, sure = self._states(readings, allowance)
+        batch = self._batch(readings)
+        states, sure = self._states(readings, batch, allowance)
         for rows in torch.arange(len(readings)).split(max(1, SCORES // len(self.catalogue.ids))):
-            scores = states[rows] @ table
+            scores = self.model.scores(states[rows], table, batch.items[rows])
             if exclude_seen:
                 for row, place in enumerate(rows.tolist()):
                     seen = [number - 1 for number in readings[place].numbers if number]
@@ -134,9 +135,9 @@ class Server:
         return [Recommendation(ids[place], titles[place], value) for value, place in pairs if value > float("-inf")]
 
     def _states(
-        self, readings: list[ReadHistory], allowance: Allowance
+        self, readings: list[ReadHistory], batch: Batch, allowance: Allowance
     ) -> tuple[Float[Tensor, "batch dim"], list[bool]]:
-        batch, everybody = self._batch(readings), [True] * len(readings)
+        everybody = [True] * len(readings)
         if self.texts is None:
             return self.model.states(batch), everybody
         prefixes = TitleRuns.of([reading.numbers for reading in readings], self.config.max_length)

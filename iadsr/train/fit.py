@@ -30,6 +30,7 @@ class TrainParams(Group):
 
     dim: int = Field(ge=1)
     item_start: Literal["random", "text"]  # what item embeddings are before training
+    repeat: Literal["none", "learned"]  # a bias for items that are already in the history, learnt at the end
     batch_size: int = Field(ge=1)  # windows
     windows: Literal["tiles", "newest"]  # of histories longer than max_length: all of it, or its newest items
     prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all

@@ -28,17 +28,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Scripted(Recommender):
     """Scores user u's items as row u of a given table, whatever the history holds."""
 
-    def __init__(self, sequences: Sequences, scores: Tensor) -> None:
+    def __init__(self, sequences: Sequences, given: Tensor) -> None:
         super().__init__(1, 1, plain("gru4rec").backbone)
         self.owner = torch.repeat_interleave(torch.arange(sequences.users), sequences.offsets.diff())
-        self.scores = scores
+        self.given = given
 
     def item_table(self) -> Tensor:
-        return torch.nn.functional.pad(self.scores.T, (0, 0, 1, 0))
+        return torch.nn.functional.pad(self.given.T, (0, 0, 1, 0))
 
     def states(self, batch: Batch) -> Tensor:
         newest = batch.rows[torch.arange(len(batch.rows)), batch.last]
-        return torch.eye(len(self.scores))[self.owner[newest]]
+        return torch.eye(len(self.given))[self.owner[newest]]
 
 
 def ranked(sequences: Sequences, scores: list[list[float]] | Tensor, split: str = TEST) -> Ranks:

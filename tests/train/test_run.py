@@ -19,6 +19,7 @@ from small_project import TINY, noted_again, set_params, succeed
 
 from iadsr.errors import UserError
 from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.files import load_model
 from iadsr.params import read_params
 from iadsr.schemas import IS_NOISE
 from iadsr.train import detector
@@ -99,6 +100,17 @@ def test_a_table_may_start_from_texts(project: Path) -> None:
     one.start_from(torch.tensor(np.load(project / paths.ENCODED / "items.npy")))
     assert torch.equal(one.items.weight, other.items.weight)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in expected.items())
+
+
+def test_repeats_are_learnt_at_the_end(project: Path) -> None:
+    """On the demo few items come again at once; the served model knows it, and one that does not ask has none."""
+    params = {**read_params(project / "params.yaml")["train"], "repeat": "learned", "max_epochs": 1}
+    asked = training(project, denoiser="none", train=params)
+    asked.work.mkdir(parents=True)
+    asked.finish(list(asked.epochs()))
+    model, config = load_model(asked.files.model, torch.device("cpu"))
+    assert config.repeat == "learned" and model.repeats is not None and model.repeats.biases[0] < -0.1
+    assert training(project, denoiser="none").model.repeats is None
 
 
 def test_known_noise_is_never_an_input(project: Path) -> None:
