@@ -15,7 +15,7 @@ from torch import Tensor, nn
 AGES = 7  # the item itself, the one before it, two that precede this, four, eight, ...; all beyond are the last
 
 
-class Met(NamedTuple):
+class MetItems(NamedTuple):
     """The distinct items of each of some histories, and how long ago each was met last."""
 
     rows: Int[Tensor, " cells"]  # the number of the history, rising
@@ -38,13 +38,13 @@ class Repeats(nn.Module):
         scores.index_put_((met.rows, met.items - 1), self.biases.to(scores.dtype)[met.ages], accumulate=True)
 
 
-def met_in(items: Int[Tensor, "batch time"]) -> Met:
+def met_in(items: Int[Tensor, "batch time"]) -> MetItems:
     """What windows hold, padding being 0 on the right."""
     time = torch.arange(items.shape[1], device=items.device)
     again = ((items[:, :, None] == items[:, None, :]) & (time[:, None] < time)).any(2)
     rows, places = ((items > 0) & ~again).nonzero(as_tuple=True)
     newest = (items > 0).sum(1) - 1
-    return Met(rows, items[rows, places], age_of(newest[rows] - places))
+    return MetItems(rows, items[rows, places], age_of(newest[rows] - places))
 
 
 def age_of(distances: Int[Tensor, " cells"]) -> Int[Tensor, " cells"]:

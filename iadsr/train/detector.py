@@ -33,10 +33,9 @@ from iadsr.sequences.windows import Feed, Sequences, moving_tiles, shortest_firs
 from iadsr.train.weighing import fit_weighing
 
 RATIO = 0.2  # of planted to real rows
-MOST_USERS = 2000  # of a fold, for each kind
+MOST_USERS = 10_000  # of a fold, for each kind
 DONORS = 0.25  # for each user who gets a burst
 JUDGED = 512  # windows at once
-NO_PLANTS = Plants(*(np.zeros(0, dtype=np.int64) for _ in Plants._fields))
 WARMING = 0.05  # share of the training in which the learning rate rises
 
 
@@ -220,10 +219,15 @@ def examples_of(detector: Detector, number: int, fold: TrainingHistories, catego
     """
     generator = generator_for(detector.params.seed, f"plants of fold {number}")
     some = of_users(fold, np.sort(generator.permutation(len(fold.offsets) - 1)[:MOST_USERS]))
+    nothing = Plants(*(np.zeros(0, dtype=np.int64) for _ in Plants._fields))
     plants = {kind: planted(fold, kind, categories, generator) for kind in detector.params.kinds}
     return Examples(
-        signals_with(detector, number, some, NO_PLANTS)[0],
-        {kind: signals_with(detector, number, *found)[1] for kind, found in plants.items() if found is not None},
+        signals_with(detector, number, some, nothing, of_plants=False),
+        {
+            kind: signals_with(detector, number, *found, of_plants=True)
+            for kind, found in plants.items()
+            if found is not None
+        },
     )
 
 
@@ -236,7 +240,7 @@ def planted(
 ) -> tuple[TrainingHistories, Plants] | None:
     """Histories of some users and what is planted into them; None where they offer nothing of this kind."""
     everybody = generator.permutation(len(fold.offsets) - 1)
-    some = min(MOST_USERS, -(-len(everybody) // 2))
+    some = min(MOST_USERS, round(len(everybody) / (1 + DONORS)) if kind == "burst" else len(everybody))
     chosen = of_users(fold, np.sort(everybody[:some]))
     try:
         if kind == "burst":
@@ -250,20 +254,19 @@ def planted(
 
 
 def signals_with(
-    detector: Detector, number: int, histories: TrainingHistories, plants: Plants
-) -> tuple[Float[Tensor, "real signals"], Float[Tensor, "planted signals"]]:
-    """Of real and of planted rows, once the plants stand in the histories."""
+    detector: Detector, number: int, histories: TrainingHistories, plants: Plants, of_plants: bool
+) -> Float[Tensor, "rows signals"]:
+    """Of the plants, or of the real rows, once the plants stand in the histories; shortest histories first."""
     rows = np.arange(len(histories.items))
     order = np.insert(rows, histories.offsets[plants.users] + plants.places, len(rows) + np.arange(len(plants.users)))
     items = np.concatenate([histories.items, plants.items])[order]
     more = np.bincount(plants.users, minlength=len(histories.offsets) - 1).cumsum()
     mixed = TrainingHistories(items, histories.offsets + np.concatenate([[0], more]), histories.last_item)
     feed, bounds = feed_of(mixed, detector.texts.device)
-    texts, flags = detector.texts.float(), torch.from_numpy(order >= len(rows))
-    model, dtype, found, where = detector.model(number), pick_dtype("auto", texts.device), [], []
+    texts, wanted = detector.texts.float(), torch.from_numpy((order >= len(rows)) == of_plants)
+    model, dtype, found = detector.model(number), pick_dtype("auto", texts.device), []
     for numbers in shortest_first(windows := tail_tiles(*bounds, detector.max_length), JUDGED):
         batch = feed.batch(windows[numbers])
-        found.append(signals_of(model, batch.items, texts, dtype)[batch.valid].cpu())
-        where.append(batch.rows[batch.valid].cpu())
-    signals, are_planted = torch.cat(found), flags[torch.cat(where)]
-    return signals[~are_planted], signals[are_planted]
+        asked = wanted.to(texts.device)[batch.rows.clamp(min=0)] & batch.valid
+        found.append(signals_of(model, batch.items, texts, dtype, asked)[asked].cpu())
+    return torch.cat(found)

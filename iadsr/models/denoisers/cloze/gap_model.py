@@ -109,12 +109,17 @@ class GapModel(nn.Module):
 
     @torch.no_grad()
     def fits(
-        self, items: Int[Tensor, "batch time"], table: Float[Tensor, "catalogue dim"], gap: int, dtype: torch.dtype
-    ) -> Float[Tensor, " real"]:
-        """Log-probabilities over the whole catalogue, from both sides; products are computed in `dtype`."""
-        own, biased = items[items > 0], torch.cat([table, self.bias.weight], 1)
-        states = F.pad(self.states(table[own], items > 0, gap)[BOTH], (0, 1), value=1.0)
-        return -catalogue_losses(states, biased, own, dtype)
+        self,
+        items: Int[Tensor, "batch time"],
+        asked: Bool[Tensor, "batch time"],
+        table: Float[Tensor, "catalogue dim"],
+        gap: int,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, " asked"]:
+        """Log-probabilities of real items over the whole catalogue, from both sides; products are in `dtype`."""
+        real, biased = items > 0, torch.cat([table, self.bias.weight], 1)
+        states = F.pad(self.states(table[items[real]], real, gap)[BOTH][asked[real]], (0, 1), value=1.0)
+        return -catalogue_losses(states, biased, items[asked], dtype)
 
 
 def beyond(

@@ -20,19 +20,25 @@ BEHAVIOUR, TEXT = NAMES[:2], NAMES[2:]
 
 @torch.no_grad()
 def signals_of(
-    model: GapModel, items: Int[Tensor, "batch time"], texts: Float[Tensor, "catalogue width"], dtype: torch.dtype
+    model: GapModel,
+    items: Int[Tensor, "batch time"],
+    texts: Float[Tensor, "catalogue width"],
+    dtype: torch.dtype,
+    asked: Bool[Tensor, "batch time"] | None = None,
 ) -> Float[Tensor, "batch time signals"]:
-    """The signals of each real item within its window, in the order of NAMES; of padding some number.
+    """The signals within its window of each real item that is `asked` for (None: of all), in the order of NAMES.
+
+    Of others some number.
 
     `gap`: log-probability of the item in its gap. `table`: cosine of its row of the table with the mean of the others'
     rows, of unit length. `text`: the same of texts. Each is a mean over GAPS.
     """
-    table = model.table(texts)
+    table, asked = model.table(texts), items > 0 if asked is None else asked
     units = [F.normalize(rows, dim=1)[items] for rows in (table - table[1:].mean(0), texts)]
     found = []
     for gap in GAPS:
-        rest, fits = others_of(items, gap), model.fits(items, table, gap, dtype)
-        padded = fits.new_zeros(items.shape).masked_scatter(items > 0, fits)
+        rest, fits = others_of(items, gap), model.fits(items, asked, table, gap, dtype)
+        padded = fits.new_zeros(items.shape).masked_scatter(asked, fits)
         found.append(torch.stack([padded, *(beside_the_rest(rows, rest) for rows in units)], 2))
     return torch.stack(found).mean(0)
 

@@ -85,7 +85,7 @@ def test_signals_by_hand() -> None:
 def test_signals_are_means_over_gaps() -> None:
     model, texts, items = gap_model(), random_texts(), padded(*WINDOWS)
     table = model.table(texts)
-    fits = torch.stack([model.fits(items, table, gap, torch.float32) for gap in GAPS]).mean(0)
+    fits = torch.stack([model.fits(items, items > 0, table, gap, torch.float32) for gap in GAPS]).mean(0)
     beside = torch.stack([beside_the_rest(texts[items], others_of(items, gap)) for gap in GAPS]).mean(0)
     found = of(*WINDOWS)
     torch.testing.assert_close(found[items > 0][:, 0], fits)
