@@ -42,6 +42,7 @@ class EvaluateParams(Group):
 
 
 Table = list[dict[str, Any]]
+COLD, OF_COLD = 10, f"{TEST}_cold"
 OF_BUCKETS = ("noise_auc", "noise_precision", "noise_recall")
 OF_NOISE = ("noise_auc", "noise_precision", "noise_precision_at_share", "noise_calibration_error")
 BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch")
@@ -58,6 +59,7 @@ def evaluated(
     metrics: dict[str, float] = {}
     for split, found in ranks.items():
         metrics |= summarise(found, tuple(settings.cutoffs), split)
+    metrics |= cold_targets(feed.sequences, ranks[TEST], tuple(settings.cutoffs))
     kept, probability = verdicts.kept.numpy(), verdicts.probability.numpy().astype(np.float64)
     judged = np.isfinite(probability)
     metrics["drop_ratio"] = float(1 - kept[judged].mean())
@@ -85,6 +87,21 @@ def compared(numbers: dict[str, float]) -> dict[str, float]:
     """The few of all numbers that people compare runs by: at most 12, so that `dvc metrics diff` fits on a screen."""
     validation = metric_name("ndcg", headline_cutoff(cutoffs_of(numbers)), "unfiltered", VALIDATION)
     return {name: numbers[name] for name in (*headlines(numbers), validation, *BESIDE_ACCURACY) if name in numbers}
+
+
+def cold_targets(sequences: Sequences, ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:
+    """Metrics over the test targets that have fewer than 10 real training interactions, and how many these are."""
+    real = torch.arange(len(sequences.items)) < sequences.history_ends(TRAIN).cpu().repeat_interleave(
+        sequences.offsets.diff().cpu()
+    )
+    if sequences.noise is not None:
+        real &= ~sequences.noise.cpu()
+    counts = torch.bincount(sequences.items.cpu()[real], minlength=sequences.item_count + 1).numpy()
+    cold = counts[ranks.targets] < COLD
+    if not cold.any():
+        return {}
+    those = Ranks(ranks.targets[cold], ranks.unfiltered[cold], ranks.filtered[cold])
+    return {f"{OF_COLD}_targets": float(cold.sum()), **summarise(those, cutoffs, OF_COLD)}
 
 
 def noise_detection(

@@ -12,7 +12,15 @@ import torch
 from pydantic import ValidationError
 from small_models import sequences_of
 
-from iadsr.evaluate.report import EvaluateParams, compared, evaluated, item_counts, write_ranks, write_tables
+from iadsr.evaluate.report import (
+    EvaluateParams,
+    cold_targets,
+    compared,
+    evaluated,
+    item_counts,
+    write_ranks,
+    write_tables,
+)
 from iadsr.models.ranking import PROTOCOLS, Ranks
 from iadsr.models.recommender import Verdicts
 from iadsr.schemas import TEST, VALIDATION
@@ -70,6 +78,11 @@ def test_metrics_by_hand() -> None:
             "test_ndcg_5_unfiltered": 0.25,
             "test_hr_5_filtered": 1,
             "test_ndcg_5_filtered": 0.75,
+            "test_cold_targets": 2,
+            "test_cold_hr_5_unfiltered": 0.5,
+            "test_cold_ndcg_5_unfiltered": 0.25,
+            "test_cold_hr_5_filtered": 1,
+            "test_cold_ndcg_5_filtered": 0.75,
             "drop_ratio": 0.4,
             "drop_ratio_expected": 0.4,
             "noise_share": 1 / 3,
@@ -116,6 +129,20 @@ def test_cold_items_are_rare_among_real_training_rows() -> None:
     sequences = sequences_of(*histories, noise=[row in planted for row in range(14)])
     metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS)
     assert (metrics["noise_auc"], metrics["noise_auc_cold"]) == (pytest.approx(6 / 7), 0)
+
+
+def test_cold_targets_have_few_real_training_interactions() -> None:
+    """Item 1 has eleven of them, item 2 nine and one that is noise."""
+    histories = ([1] * 11 + [3, 1], [2] * 10 + [3, 2])
+    noise = [row == 13 for row in range(13 + 12)]
+    ranks = Ranks(np.array([1, 2]), np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    found = cold_targets(sequences_of(*histories, noise=noise), ranks, (5,))
+    assert found == {
+        **{"test_cold_targets": 1, "test_cold_hr_5_unfiltered": 1, "test_cold_ndcg_5_unfiltered": 0.5},
+        **{"test_cold_hr_5_filtered": 1, "test_cold_ndcg_5_filtered": 1},
+    }
+    warm = Ranks(np.array([1, 1]), *(np.array([1.0, 3.0]),) * 2)
+    assert cold_targets(sequences_of(*histories, noise=noise), warm, (5,)) == {}
 
 
 def test_real_interactions_by_item() -> None:

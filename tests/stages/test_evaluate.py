@@ -26,6 +26,7 @@ def test_names_of_the_metrics(chain: Path) -> None:
         for k in (5, 10, 20)
         for protocol in ("unfiltered", "filtered")
     }
+    cold = {name.replace("test", "test_cold") for name in accuracy if name.startswith("test")} | {"test_cold_targets"}
     buckets = {
         f"bucket_{bucket}_{figure}"
         for bucket in range(1, 6)
@@ -35,7 +36,7 @@ def test_names_of_the_metrics(chain: Path) -> None:
     detection |= {"noise_auc", "noise_auc_stratified", "noise_auc_cold", "noise_average_precision"}
     detection |= {"noise_share", "noise_rate_estimated", "noise_precision_at_share", "noise_calibration_error"}
     training = {"best_epoch", "epochs", "drop_ratio", "drop_ratio_expected"}
-    assert set(metrics) == accuracy | buckets | detection | training
+    assert set(metrics) == accuracy | cold | buckets | detection | training
     assert all(isinstance(value, int | float) for value in metrics.values())
     assert metrics["epochs"] == EPOCHS
 
