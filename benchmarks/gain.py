@@ -26,7 +26,7 @@ from jaxtyping import Float
 from benchmarks import machine, options
 from benchmarks.convergence import command, opened
 from benchmarks.noise import planting, without_kind
-from benchmarks.prepared import parameters, prepared, trained_in
+from benchmarks.prepared import parameters, prepared, shared_detectors, trained_in
 from benchmarks.significance import holm, paired_p
 from iadsr.artifacts import read_json, write_json
 from iadsr.device import pick_device
@@ -154,9 +154,7 @@ def trained(content: dict[str, Any], seeds: list[int]) -> Arm:
 def train(content: dict[str, Any], workspace: Path, seeds: list[int]) -> None:
     """All arms share detectors; each seed's folder says which machine trained it."""
     opened(content, prepared(content), workspace)
-    detectors = workspace.parent / "detectors"
-    detectors.mkdir(exist_ok=True)
-    link(workspace / paths.DETECTORS, detectors)
+    link(workspace / paths.DETECTORS, shared_detectors())
     described = machine.described(pick_device(content["train"]["device"], "train.device"))
     for seed in seeds:
         (workspace / paths.SEEDS / str(seed)).mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import typer
 
 from benchmarks import options
 from benchmarks.noise import judged, planting
-from benchmarks.prepared import parameters
+from benchmarks.prepared import parameters, shared_detectors
 from iadsr.errors import UserError
 from iadsr.models.verdicts import training_rows
 from iadsr.schemas import RAW_USER, TITLE
@@ -52,7 +52,7 @@ def main(
 
 def of_users(content: dict[str, Any]) -> Iterator[tuple[str, list[Judgement]]]:
     """Each user's id and training history, oldest first."""
-    training, verdicts, _ = judged(content)
+    training, verdicts, _ = judged(content, shared_detectors())
     titles = pyarrow.parquet.read_table(training.files.items)[TITLE].to_pylist()
     names = pyarrow.parquet.read_table(training.files.users)[RAW_USER].to_pylist()
     rows, offsets = training_rows(training.feed).numpy(), training.sequences.offsets.numpy()

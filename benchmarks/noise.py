@@ -77,7 +77,8 @@ def without_kind(content: dict[str, Any], kind: str) -> None:
 
 def measured(content: dict[str, Any]) -> dict[str, Any]:
     """Metrics over training rows, and the seconds of training the detector and judging all rows."""
-    training, verdicts, seconds = judged(content)
+    with TemporaryDirectory() as detectors:
+        training, verdicts, seconds = judged(content, Path(detectors))
     found = noise_detection(training.feed, verdicts, {})[0]
     if not found:
         raise UserError("--kind: no noise is known of this data set, so there is nothing to find; plant some")
@@ -85,21 +86,28 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
     return {**shown, "seconds": round(seconds, 1), **machine.described(training.device)}
 
 
-def judged(content: dict[str, Any]) -> tuple[Training, Verdicts, float]:
-    """A training whose detector is trained, its verdicts on all rows, and the seconds of both."""
+def judged(content: dict[str, Any], detectors: Path) -> tuple[Training, Verdicts, float]:
+    """A training whose detector is trained or found, its verdicts on all rows, and the seconds of both."""
     folder = prepared(content)
     with TemporaryDirectory() as work:
-        training = Training.of(content, files(folder, Path(work)))
+        training = Training.of(content, files(folder, Path(work), detectors))
         began = time.perf_counter()
         verdicts = judge_all(training.model, training.feed, training.config.max_length)
         return training, verdicts, time.perf_counter() - began
 
 
-def files(folder: Path, work: Path) -> TrainFiles:
-    """Inputs of a prepared folder; what is trained lies in `work`."""
-    inputs = (folder / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
+def files(folder: Path, work: Path, detectors: Path) -> TrainFiles:
+    """Inputs of a prepared folder; what is trained lies in `work`, but for detectors."""
     return TrainFiles(
-        *inputs, *(work / name for name in ("model", "history.csv", "denoised.parquet", "unfinished", "detectors"))
+        sequences=folder / paths.SEQUENCES,
+        users=folder / paths.USERS,
+        items=folder / paths.ITEMS,
+        encoded=folder / paths.ENCODED,
+        model=work / "model",
+        history=work / "history.csv",
+        denoised=work / "denoised.parquet",
+        work=work / "unfinished",
+        detectors=detectors,
     )
 
 

@@ -89,6 +89,13 @@ def trained_in(content: dict[str, Any]) -> Path:
     return CACHE / "trained" / f"{content['dataset']}-{text_digest(json.dumps(read), key(content, stages))[:12]}"
 
 
+def shared_detectors() -> Path:
+    """Where measurements that do not time a detector's training keep detectors."""
+    folder = CACHE / "trained" / "detectors"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def key(content: dict[str, Any], stages: list[str]) -> str:
     """A digest of all that decides what the stages write: parameters, and code as dvc.yaml lists it."""
     dataset = lookup(content, f"datasets.{content['dataset']}")

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from benchmarks import machine, options
 from benchmarks.noise import judged, planting
-from benchmarks.prepared import parameters, prepared
+from benchmarks.prepared import parameters, prepared, shared_detectors
 from iadsr.errors import UserError
 from iadsr.evaluate.noise_detection import Judged, detection_by, drop_score_auc, stratified_auc
 from iadsr.evaluate.report import item_counts
@@ -47,7 +47,7 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
     table = pyarrow.parquet.read_table(prepared(content) / paths.SEQUENCES)
     if RATING not in table.column_names:
         raise UserError(f"--dataset {content['dataset']}: its interactions have no ratings; ml-100k has some")
-    training, verdicts, _ = judged(content)
+    training, verdicts, _ = judged(content, shared_detectors())
     ratings, items = table[RATING].to_numpy(), training.sequences.items.numpy()
     rows = training_rows(training.feed).numpy() & ((ratings <= LOW) | (ratings >= HIGH))
     counts = item_counts(training.sequences)[items - 1][rows]

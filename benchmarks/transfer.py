@@ -58,7 +58,7 @@ def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
         raise UserError("--kind none: where nothing is planted, nothing is found")
     folder = prepared(content)
     with TemporaryDirectory() as work:
-        training = Training.of(content, files(folder, Path(work)))
+        training = Training.of(content, files(folder, Path(work), Path(work) / "detectors"))
         model = training.model
         assert isinstance(model, Cloze)
         source = Source(training_histories(training.sequences), read_categories(training.files.items))
