@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run git test experiments bench lint types lock clean
+.PHONY: run git test experiments bench accuracy lint types lock clean
 
 run: git .venv/ready
 	@$(BIN)/python -m stages.check
@@ -37,6 +37,12 @@ bench: .venv/ready
 	done
 	@$(BIN)/python -m benchmarks.training $(BENCH) --denoiser iadsr
 	@$(BIN)/python -m benchmarks.evaluation $(BENCH) $(if $(PEER),$(LIKE_PEER))
+
+# one line of JSON: the best single model of a data set, trained by its preset: `make accuracy DATASET=beauty SEEDS=0,1,2`
+SEEDS ?= 0
+
+accuracy: .venv/ready
+	@$(BIN)/python -m benchmarks.accuracy --dataset $(DATASET) --seeds $(SEEDS) --json
 
 lint: .venv/dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
