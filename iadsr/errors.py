@@ -33,6 +33,15 @@ def one_line(text: str) -> str:
     return CONTROL.sub("?", text)
 
 
+def first_line(error: Exception) -> str:
+    """What a library says first of what went wrong, or else what kind of error it was.
+
+    >>> first_line(ValueError("\\nnot a model\\nsee below")), first_line(KeyError())
+    ('not a model', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def masked(text: str) -> str:
     """The text with *** for the users, passwords and tokens of every address in it; what is masked stays as it is.
 

@@ -15,7 +15,13 @@ def folder(tmp_path: Path) -> Path:
     """A folder in another, as a downloaded archive unpacks: without .git, and with nothing that could run."""
     folder = tmp_path / "outer" / "iadsr"
     folder.mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements-no-deps.txt"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        "requirements-no-deps.txt",
+        "requirements-smollm2.txt",
+    ):
         (folder / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     return folder
 
@@ -59,15 +65,16 @@ def test_a_missing_git_is_named(folder: Path) -> None:
 
 
 def test_only_what_is_asked_for_is_installed(folder: Path) -> None:
-    """Ray and the tools of development come on top of what runs, and nothing is set up twice."""
+    """Ray, the tools of development and the small decoder come on top of what runs; nothing is set up twice."""
     tools = "pip install --quiet -c constraints.txt -e '.[cluster,dev]'"
-    assert "cluster" not in make(folder, "--dry-run", "run").stdout
+    run = make(folder, "--dry-run", "run").stdout
+    assert "cluster" not in run and "smollm2" not in run
     for target in ("test", "lint", "types"):
         said = make(folder, "--dry-run", target).stdout
         assert said.index("-m venv .venv") < said.index(tools)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "ready").touch()
     said = make(folder, "--dry-run", "test").stdout
-    assert tools in said and "-m venv" not in said and "no-deps" not in said
+    assert tools in said and "-m venv" not in said and "-r requirements-no-deps.txt" not in said
     (folder / ".venv" / "dev").touch()
     assert "pip install" not in make(folder, "--dry-run", "test", "run").stdout

