@@ -10,7 +10,7 @@ added to them.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,22 +23,37 @@ LARGEST = 80.0  # the largest logit that exp() can take without subtracting a ma
 LOG2_E = math.log2(math.e)
 
 
+class LeftOut(NamedTuple):
+    """Items that are no part of the softmax at some positions; never a position's own target. Pairs may repeat."""
+
+    positions: Int[Tensor, " pairs"]  # rising
+    items: Int[Tensor, " pairs"]
+
+    def within(self, part: slice) -> LeftOut:
+        """Those of a run of positions, which are counted from its first."""
+        bounds = torch.tensor([part.start, part.stop], device=self.positions.device)
+        first, last = torch.searchsorted(self.positions, bounds).tolist()
+        return LeftOut(self.positions[first:last] - part.start, self.items[first:last])
+
+
 def catalogue_cross_entropy(
     states: Float[Tensor, "positions dim"],
     table: Float[Tensor, "rows dim"],
     targets: Int[Tensor, " positions"],
     dtype: torch.dtype,
     weights: Float[Tensor, " positions"] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Float[Tensor, ""]:
     """Sum over positions of -log softmax(table @ state)[target] over all rows but 0, which is padding and no target.
 
-    Each position's loss is multiplied by its entry of `weights`, if given, which has no gradient. Matrix products are
+    Each position's loss is multiplied by its entry of `weights`, if given, which has no gradient, and its softmax is
+    over all but what is `left_out`. Matrix products are
     computed in `dtype`. Equals F.cross_entropy(states @ table[1:].T, targets - 1, reduction="sum") to rounding, except
     that a position's loss stays at 87 where it would be larger; its gradient is right. In bfloat16 the gradient of
     logits with a standard deviation of 4 differs from float32's by about 1% in norm, with one of 16 by 5% to 7%,
     because the logits are rounded too. 0 for no positions.
     """
-    loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype, weights)
+    loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets, dtype, weights, left_out)
     return loss
 
 
@@ -54,14 +69,21 @@ def catalogue_losses(
     small = states.device.type == "cpu" and _all_logits_small(states, table)
     losses = states.new_empty(len(states))
     for part in _chunks(len(states), len(items), states.device):
-        losses[part] = _losses(*_softmax_weights(filled_up(states[part], states.dtype), items, small), own[part])
+        weights = _softmax_weights(filled_up(states[part], states.dtype), items, small, None)
+        losses[part] = _losses(*weights, own[part])
     return losses
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, scale: Tensor | None
+        ctx: Any,
+        states: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        scale: Tensor | None,
+        left_out: LeftOut | None,
     ) -> Tensor:
         items, own = table[1:].to(dtype), targets - 1
         scaled = states if scale is None else states * scale[:, None]
@@ -72,7 +94,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         for part in _chunks(len(states), len(items), states.device):
             rows = filled_up(states[part], states.dtype)
             weighed = rows if scale is None else filled_up(scaled[part], states.dtype)
-            losses, states_grad[part], of_table = _there_and_back(rows, weighed, items, own[part], small)
+            without = None if left_out is None else left_out.within(part)
+            losses, states_grad[part], of_table = _there_and_back(rows, weighed, items, own[part], small, without)
             loss += (losses if scale is None else losses * scale[part]).sum()
             table_grad[1:].copy_(of_table) if part.start == 0 else table_grad[1:].add_(of_table)
         states_grad.sub_(items[own])
@@ -82,29 +105,31 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         states_grad, table_grad = ctx.saved_tensors
-        return states_grad * grads[0], table_grad * grads[0], None, None, None
+        return states_grad * grads[0], table_grad * grads[0], None, None, None, None
 
 
 def _there_and_back(
-    rows: Tensor, weighed: Tensor, items: Tensor, own: Tensor, small: bool
+    rows: Tensor, weighed: Tensor, items: Tensor, own: Tensor, small: bool, left_out: LeftOut | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses of a chunk, and the gradients of its log-denominators in the states and in the items.
 
     `weighed` are the rows times their weights. Rows beyond the positions, which fill up the chunk, are left out.
     """
-    weights, sums = _softmax_weights(rows, items, small)
+    weights, sums = _softmax_weights(rows, items, small, left_out)
     losses = _losses(weights, sums, own)
     of_states = ((weights @ items).to(rows.dtype) / sums[:, None])[: len(own)]
     return losses, of_states, weights.T @ (weighed / sums[:, None]).to(items.dtype)
 
 
-def _softmax_weights(rows: Tensor, table: Tensor, small: bool) -> tuple[Tensor, Tensor]:
+def _softmax_weights(rows: Tensor, table: Tensor, small: bool, left_out: LeftOut | None) -> tuple[Tensor, Tensor]:
     """[rows, items] in proportion to the softmax of each row's logits, in the table's format, and its rows' sums."""
+    weights = _logits(rows * LOG2_E if small else rows, table)
+    if left_out is not None:
+        weights[left_out.positions, left_out.items - 1] = float("-inf")
     if not small:
-        return torch.softmax(_logits(rows, table), dim=1), rows.new_ones(len(rows))
-    weights = _logits(rows * LOG2_E, table)
+        return torch.softmax(weights, dim=1), rows.new_ones(len(rows))
     torch.exp2(weights, out=weights)
     return weights, (weights @ weights.new_ones(len(table))).to(rows.dtype)
 

@@ -17,7 +17,7 @@ from iadsr.layers.linear import set_matmul_dtype
 from iadsr.layers.principal import centred, principal_map
 from iadsr.layers.sampled_softmax import sampled_cross_entropy
 from iadsr.models.config import ModelConfig
-from iadsr.models.repeats import Repeats
+from iadsr.models.repeats import Repeats, others_met
 from iadsr.params import Group
 from iadsr.sequences.windows import Batch, Feed
 
@@ -111,7 +111,7 @@ class Recommender(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named terms whose sum is minimised."""
-        return {"ce": self.cross_entropy(self.prefix_states(batch.items), batch.targets)}
+        return {"ce": self.cross_entropy(self.prefix_states(batch.items), batch.targets, items=batch.items)}
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state that scores the item after each window."""
@@ -174,15 +174,20 @@ class Recommender(nn.Module):
         states: Float[Tensor, "batch time hidden"],
         targets: Int[Tensor, "batch time"],
         weights: Float[Tensor, "batch time"] | None = None,
+        items: Int[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean over all positions with a target, by `weights` if given, of the cross-entropy (Eq. 1); 0 for none."""
+        """Mean over all positions with a target, by `weights` if given, of the cross-entropy (Eq. 1); 0 for none.
+
+        Where repeats are learnt, those of the windows' `items` that a prefix holds are no part of its softmax.
+        """
         (found, own), table = self.with_target(states, targets), self.item_table()
         scale = None if weights is None else weights[targets > 0]
+        met = None if self.repeats is None or items is None else others_met(items, targets)
         if self.settings.negatives is None:
-            total = catalogue_cross_entropy(found, table, own, self.settings.matmul_dtype, scale)
+            total = catalogue_cross_entropy(found, table, own, self.settings.matmul_dtype, scale, met)
         else:
             drawn = torch.randint(1, len(table), (self.settings.negatives,)).to(table.device)
-            total = sampled_cross_entropy(found, table, own, drawn, self.settings.matmul_dtype, scale)
+            total = sampled_cross_entropy(found, table, own, drawn, self.settings.matmul_dtype, scale, met)
         return total / (max(1, len(own)) if scale is None else scale.sum().clamp(min=1e-9))
 
     def with_target(

@@ -1,7 +1,8 @@
 """A bias for items that are already in the history, by how long ago they were met.
 
 On some data nobody repeats, on others nearly everybody does, and inner products do not know which: an item that has
-just been met is most like the history. The biases are learnt from training histories.
+just been met is most like the history. So training does not ask a model to score such items low: they are left out of
+its softmax, unless one is the target. The biases are learnt afterwards.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from iadsr.layers.cross_entropy import LeftOut
 
 AGES = 7  # the item itself, the one before it, two that precede this, four, eight, ...; all beyond are the last
 
@@ -45,6 +48,16 @@ def met_in(items: Int[Tensor, "batch time"]) -> MetItems:
     rows, places = ((items > 0) & ~again).nonzero(as_tuple=True)
     newest = (items > 0).sum(1) - 1
     return MetItems(rows, items[rows, places], age_of(newest[rows] - places))
+
+
+def others_met(items: Int[Tensor, "batch time"], targets: Int[Tensor, "batch time"]) -> LeftOut:
+    """For each position with a target, in their order, the items of the window up to there, but the target."""
+    time = items.shape[1]
+    positions = (targets.flatten() > 0).nonzero().flatten()
+    held, own = items[positions // time], targets.flatten()[positions, None]
+    before = torch.arange(time, device=items.device) <= (positions % time)[:, None]
+    rows, places = ((held > 0) & before & (held != own)).nonzero(as_tuple=True)
+    return LeftOut(rows, held[rows, places])
 
 
 def age_of(distances: Int[Tensor, " cells"]) -> Int[Tensor, " cells"]:

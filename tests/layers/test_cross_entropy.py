@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iadsr.layers import cross_entropy
-from iadsr.layers.cross_entropy import ROWS, catalogue_cross_entropy, catalogue_losses
+from iadsr.layers.cross_entropy import ROWS, LeftOut, catalogue_cross_entropy, catalogue_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,6 +50,25 @@ def test_equals_the_plain_loss_whatever_the_chunks(positions: int, items: int, m
     found, gradients = ours(*inputs, torch.float64)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients, wanted)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_what_is_left_out_is_no_part_of_the_softmax(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the chunks, pairs that stand there twice, and logits that need their maximum subtracted."""
+    monkeypatch.setattr(cross_entropy, "CPU_CELLS", ROWS * 9)
+    states, table, targets = drawn(2 * ROWS + 5, 9, dtype=torch.float64)
+    states = (spread * states).detach().requires_grad_()
+    out = torch.rand(len(states), 9, generator=torch.Generator().manual_seed(1)) < 0.4
+    out[torch.arange(len(states)), targets - 1] = False
+    positions, columns = out.nonzero(as_tuple=True)
+    twice = LeftOut(positions.repeat_interleave(2), (columns + 1).repeat_interleave(2))
+    found = catalogue_cross_entropy(states, table, targets, torch.float64, left_out=twice)
+    logits = (states @ table[1:].T).masked_fill(out, float("-inf"))
+    expected = F.cross_entropy(logits, targets - 1, reduction="sum")
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (states, table)), torch.autograd.grad(expected, (states, table))
+    )
 
 
 def test_the_gradient_is_that_of_the_loss() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iadsr.layers.cross_entropy import LeftOut
 from iadsr.layers.sampled_softmax import sampled_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,6 +29,20 @@ def test_by_hand() -> None:
     table = torch.tensor([[9.0], *([math.log(k)] for k in range(1, 5))], requires_grad=True)
     loss = sampled_cross_entropy(torch.ones(1, 1), table, torch.tensor([2]), torch.tensor([4, 2]), torch.float32)
     assert loss.item() == pytest.approx(math.log(14 / 2))
+
+
+def test_what_is_left_out_by_hand() -> None:
+    """As above with negatives 4, 3, 4, but 4 is left out at the first position: 3 times 3 for three others; at the
+    second nothing is, so 3 times (4 + 3 + 4) / 3."""
+    table = torch.tensor([[9.0], *([math.log(k)] for k in range(1, 5))])
+    left_out = LeftOut(torch.tensor([0, 0]), torch.tensor([4, 1]))
+    found = [
+        sampled_cross_entropy(
+            torch.ones(2, 1), table, torch.tensor([2, 2]), torch.tensor([4, 3, 4]), torch.float32, weights, left_out
+        ).item()
+        for weights in torch.eye(2)
+    ]
+    assert found == pytest.approx([math.log(11 / 2), math.log(13 / 2)])
 
 
 def test_with_every_item_as_a_negative_it_is_the_full_loss() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_models import EVERY_BACKBONE, LENGTH, batch_of, plain, sequences_of
 
 from iadsr.models.ranking import rank_targets
-from iadsr.models.recommender import Recommender
-from iadsr.models.repeats import AGES, Repeats, age_of, met_in
+from iadsr.models.recommender import LossSettings, Recommender
+from iadsr.models.repeats import AGES, Repeats, age_of, met_in, others_met
 from iadsr.schemas import TEST
 from iadsr.sequences.windows import Feed
 
@@ -26,6 +26,38 @@ def test_what_is_met_by_a_literal_loop(windows: list[list[int]]) -> None:
         for item in sorted(set(window), key=lambda item: -window[::-1].index(item))
     ]
     assert list(zip(*(each.tolist() for each in met_in(batch_of(*windows).items)), strict=True)) == expected
+
+
+def test_items_met_that_are_left_out_by_a_literal_loop() -> None:
+    """At each position with a target, all items up to there but the target, which may have been met."""
+    windows = [[3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8]]
+    batch = batch_of(*windows)
+    expected, position = set(), 0
+    for window, targets in zip(windows, batch.targets.tolist(), strict=True):
+        for place, target in enumerate(targets):
+            if target:
+                expected |= {(position, item) for item in window[: place + 1] if item != target}
+                position += 1
+    found = others_met(batch.items, batch.targets)
+    assert set(zip(found.positions.tolist(), found.items.tolist(), strict=True)) == expected
+    assert (found.positions.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
+@pytest.mark.parametrize("negatives", [None, 500])
+def test_training_does_not_ask_to_score_met_items_low(backbone: str, negatives: int | None) -> None:
+    """Without a gradient for an item that was met and never is a target; with one where repeats are not learnt."""
+    batch = batch_of([3, 1, 4], [3, 2, 5])
+    for learnt in (True, False):
+        model = plain(backbone)
+        model.repeats = Repeats() if learnt else None
+        model.prepare(LossSettings(negatives=negatives))
+        states = model.prefix_states(batch.items).detach()
+        (of_table,) = torch.autograd.grad(
+            model.cross_entropy(states, batch.targets, items=batch.items), model.items.weight
+        )
+        of_table = of_table.to_dense() if of_table.is_sparse else of_table
+        assert bool(of_table[3].any()) is not learnt and of_table[[1, 2, 4, 5]].any(1).all()
 
 
 def test_biases_are_added_by_hand() -> None:

@@ -74,7 +74,7 @@ class ADT(Recommender):
         states = self.prefix_states(batch.items)
         if self.params.loss == "reweighted":
             return {"ce": self.reweighted(states, batch.targets)}
-        return {"ce": self.cross_entropy(states, self.trusted(states, batch.targets))}
+        return {"ce": self.cross_entropy(states, self.trusted(states, batch.targets), items=batch.items)}
 
     def judge(self, batch: Batch) -> Verdicts:
         """Verdicts on items as targets; NaN where the window does not show what came before."""

@@ -44,4 +44,4 @@ class Plain(Recommender):
         windows, time = batch.items.shape  # the last column is of what follows the window
         kept = torch.rand(windows, time + 1, device=batch.items.device) >= self.random_drop
         states, known = self.states_without(batch.items, kept[:, :-1] & batch.valid)
-        return {"ce": self.cross_entropy(states, batch.targets * known * kept[:, 1:])}
+        return {"ce": self.cross_entropy(states, batch.targets * known * kept[:, 1:], items=batch.items)}

@@ -88,7 +88,9 @@ class TextRule(Recommender):
         keep = ~held | self.passes(self.of_prefixes(batch))
         self.judged += held.sum()
         self.dropped += (~keep).sum()
-        return {"ce": self.cross_entropy(states_under_prefix_masks(self, batch, keep), batch.targets)}
+        return {
+            "ce": self.cross_entropy(states_under_prefix_masks(self, batch, keep), batch.targets, items=batch.items)
+        }
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state after each window without what the rule drops, where `mask_at_test` is set."""

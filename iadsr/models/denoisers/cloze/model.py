@@ -112,7 +112,8 @@ class Cloze(Recommender):
         targets = inputs if self.params.targets == self.params.inputs else worth[self.params.targets]()
         states, known = self.states_of(batch.items, None if inputs is None else inputs[:, :-1])
         wanted = batch.targets if known is None else batch.targets * known
-        return {"ce": self.cross_entropy(states, wanted, None if targets is None else targets[:, 1:])}
+        weights = None if targets is None else targets[:, 1:]
+        return {"ce": self.cross_entropy(states, wanted, weights, batch.items)}
 
     def states_of(
         self, items: Int[Tensor, "batch time"], worth: Float[Tensor, "batch time"] | None

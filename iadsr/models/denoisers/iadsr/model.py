@@ -101,7 +101,7 @@ class IADSR(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 22: cross-entropy, alignment, reconstruction; terms with weight 0 are not computed."""
         states = self.masked_prefix_states(batch)
-        terms = {"ce": self.cross_entropy(states, batch.targets)}
+        terms = {"ce": self.cross_entropy(states, batch.targets, items=batch.items)}
         long_semantic, short_semantic = self.project_texts(batch)
         unit = F.normalize(states, dim=-1)
         if self.params.lambda_info > 0:
