@@ -54,6 +54,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     decimal_comma: bool = False
     rows: np.ndarray | None = None
+    separator: str = ""  # of a CSV's fields
 
     def label(self, ours: str) -> str:
         return label(self.name, ours, self.columns[ours])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,8 @@ def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
     notes = [f"{name}: fields are separated by {file.separator!r}"] if told else []
     mapped = {ours: wanted.columns[ours] for ours in columns}
     comma = file.separator != COMMA
-    return Table(name, _typed(table, comma), mapped, lambda rows: places(file, rows), faults, notes, comma)
+    typed, show = _typed(table, comma), partial(places, file)
+    return Table(name, typed, mapped, show, faults, notes, comma, separator=file.separator)
 
 
 def _opened(name: str, separator: str) -> Csv:

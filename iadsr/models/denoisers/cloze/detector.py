@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float16, Int8
@@ -36,6 +36,14 @@ class DetectorParams(Group):
     kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from
 
 
+class Examined(NamedTuple):
+    """Of the items of windows; 0 of padding."""
+
+    noise: Float[Tensor, "batch time"]  # the probability
+    agreement: Float[Tensor, " batch"]  # of each window's two views, -1 to 1
+    parts: Float[Tensor, "batch time signals"]  # what each signal adds to the fit
+
+
 class Detector(nn.Module):
     """Probabilities of noise for any history: a known user's from the model of his fold, a stranger's from all."""
 
@@ -65,9 +73,10 @@ class Detector(nn.Module):
         self.texts.copy_(centred(vectors))
 
     @torch.no_grad()
-    def judge(self, batch: Batch) -> tuple[Float[Tensor, "batch time"], Float[Tensor, " batch"]]:
-        """The probability that each item is noise, and how far each window's two views agree (-1 to 1)."""
+    def judge(self, batch: Batch) -> Examined:
+        """What the models say of each window that do not know its user, or of a stranger's all in the mean."""
         probability = torch.zeros(batch.items.shape, device=batch.items.device)
+        parts = probability[..., None].repeat(1, 1, len(NAMES))
         agreement = torch.zeros(len(batch.items), device=batch.items.device)
         folds, texts = self.fold_of_user[batch.users], self.texts.float()
         dtype = pick_dtype("auto", texts.device)
@@ -77,7 +86,8 @@ class Detector(nn.Module):
                     signals = signals_of(self.model(number), batch.items[asked], texts, dtype)
                     probability[asked] += share * self.weighing.noise_probability(signals)
                     agreement[asked] += share * self.agreement(signals, batch.valid[asked])
-        return probability * batch.valid, agreement.clamp(-1, 1)  # rounded cosines may lie outside
+                    parts[asked] += share * self.weighing.parts(signals)
+        return Examined(probability * batch.valid, agreement.clamp(-1, 1), parts * batch.valid[..., None])
 
     def agreement(
         self, signals: Float[Tensor, "windows time signals"], valid: Bool[Tensor, "windows time"]

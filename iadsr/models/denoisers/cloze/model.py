@@ -85,8 +85,13 @@ class Cloze(Recommender):
 
     def clean_probability(self, batch: Batch) -> Float[Tensor, "batch time"]:
         """1 - the probability of noise; 1 in windows whose views agree less than theta."""
-        noise, agreement = self.detector.judge(batch)
-        return (1 - noise).where((agreement >= self.params.theta)[:, None], 1.0)
+        return self.examined(batch)[0]
+
+    @torch.no_grad()
+    def examined(self, batch: Batch) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time signals"]]:
+        """The same, and what each signal adds to the fit."""
+        noise, agreement, parts = self.detector.judge(batch)
+        return (1 - noise).where((agreement >= self.params.theta)[:, None], 1.0), parts
 
     def judge(self, batch: Batch) -> Verdicts:
         """The score is the logarithm of the odds of being clean."""

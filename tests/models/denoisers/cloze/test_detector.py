@@ -20,10 +20,11 @@ BATCH = batch_of([3, 1, 4, 1, 5], [9, 2], [6], [5, 3, 5, 8])  # users 1 to 4
 STRANGERS = replace(BATCH, users=torch.zeros(4, dtype=torch.long))
 
 
-def by_fold(judge: Detector, number: int) -> tuple[Tensor, Tensor]:
+def by_fold(judge: Detector, number: int) -> tuple[Tensor, ...]:
     """What one fold's model says of everybody."""
     signals = signals_of(judge.model(number), BATCH.items, judge.texts.float(), pick_dtype("auto", torch.device("cpu")))
-    return judge.weighing.noise_probability(signals) * BATCH.valid, judge.agreement(signals, BATCH.valid)
+    probability, parts = judge.weighing.noise_probability(signals), judge.weighing.parts(signals)
+    return probability * BATCH.valid, judge.agreement(signals, BATCH.valid), parts * BATCH.valid[..., None]
 
 
 def test_a_known_user_is_judged_by_the_model_of_his_fold() -> None:
@@ -46,7 +47,7 @@ def test_a_stranger_is_judged_by_the_mean_of_all(folds: int) -> None:
 def test_padding_is_no_noise() -> None:
     judge = detector()
     for batch in (BATCH, STRANGERS):
-        probability, _ = judge.judge(batch)
+        probability = judge.judge(batch).noise
         assert not probability[~batch.valid].any() and (probability[batch.valid] > 0).all()
 
 

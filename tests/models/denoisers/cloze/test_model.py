@@ -180,7 +180,7 @@ def literal_state(model: Cloze, items: list[int], clean: Tensor) -> Tensor | Non
 
 def test_a_window_whose_views_agree_less_than_theta_is_not_denoised() -> None:
     """Of 4 windows the 2 that agree least keep all items."""
-    noise, agreement = cloze("raw", "raw").detector.judge(BATCH)
+    noise, agreement, _ = cloze("raw", "raw").detector.judge(BATCH)
     theta = agreement.sort().values[2].item()
     found = cloze("raw", "raw", theta=theta).judge(BATCH)
     spared = agreement < theta

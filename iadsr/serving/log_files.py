@@ -1,0 +1,112 @@
+"""A log with verdicts beside its own columns, written row by row, so that no file is ever whole in memory."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Bool, Float
+
+from iadsr.artifacts import replacing
+from iadsr.errors import UserError
+from iadsr.ingest.parquet_files import SUFFIXES
+
+NOISE, KEEP, REASON = ADDED = ("noise_probability", "keep", "reason")
+ROWS = 65_536  # of Parquet, written at once
+
+
+class Verdicts(NamedTuple):
+    """Of every row of a file, in its order."""
+
+    noise: Float[np.ndarray, " rows"]  # NaN: not judged
+    keep: Bool[np.ndarray, " rows"]
+    reason: Callable[[int], str]
+
+
+def is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def write_judged(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_only: bool) -> None:
+    """Write the log's own columns, as they are, and the verdicts behind them; `keep_only`: only rows that are kept.
+
+    UserError for another kind of file than the log, for a log that has such columns, and for one that has changed.
+    """
+    if is_parquet(log) != is_parquet(out):
+        raise UserError(f"--out {out}: expected the kind of {log.name}, {'Parquet' if is_parquet(log) else 'CSV'}")
+    with replacing(out) as temporary:
+        if is_parquet(log):
+            _write_parquet(log, temporary, verdicts, keep_only)
+        else:
+            _write_csv(log, temporary, separator, verdicts, keep_only)
+
+
+def _write_csv(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_only: bool) -> None:
+    csv.field_size_limit(1 << 30)
+    with open(log, encoding="utf-8-sig", newline="") as given, open(out, "w", encoding="utf-8", newline="") as file:
+        records = csv.reader(given, delimiter=separator)
+        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+        header = next(records)
+        refuse_taken(log, header)
+        writer.writerow([*header, *ADDED])
+        count = len(verdicts.keep)
+        for row, fields in enumerate(records):
+            if row == count and not any(fields):
+                break  # empty lines at the end are no rows
+            if row >= count:
+                raise changed(log)
+            if verdicts.keep[row] or not keep_only:
+                padded = [*fields, *[""] * (len(header) - len(fields))]
+                writer.writerow([*padded, *cells(verdicts, row)])
+        if row + 1 < count:
+            raise changed(log)
+
+
+def cells(verdicts: Verdicts, row: int) -> list[str]:
+    """
+    >>> cells(Verdicts(np.array([0.25, np.nan]), np.array([True, True]), str), 1)
+    ['', 'true', '1']
+    """
+    noise = verdicts.noise[row]
+    return ["" if np.isnan(noise) else f"{noise:.6g}", str(bool(verdicts.keep[row])).lower(), verdicts.reason(row)]
+
+
+def _write_parquet(log: Path, out: Path, verdicts: Verdicts, keep_only: bool) -> None:
+    with pa.parquet.ParquetFile(log) as file:
+        refuse_taken(log, file.schema_arrow.names)
+        if file.metadata.num_rows != len(verdicts.keep):
+            raise changed(log)
+        schema = file.schema_arrow
+        for name, kind in zip(ADDED, (pa.float32(), pa.bool_(), pa.string()), strict=True):
+            schema = schema.append(pa.field(name, kind))
+        with pa.parquet.ParquetWriter(out, schema) as writer:
+            for batch in _with_verdicts(file, verdicts, schema):
+                writer.write_table(batch.filter(batch[KEEP]) if keep_only else batch)
+
+
+def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Verdicts, schema: pa.Schema) -> Iterator[pa.Table]:
+    first = 0
+    for batch in file.iter_batches(ROWS):
+        rows = slice(first, first + len(batch))
+        first = rows.stop
+        added = [
+            pa.array(verdicts.noise[rows].astype(np.float32), from_pandas=True),
+            pa.array(verdicts.keep[rows]),
+            pa.array([verdicts.reason(row) for row in range(rows.start, rows.stop)]),
+        ]
+        yield pa.Table.from_arrays([*batch.columns, *added], schema=schema)
+
+
+def refuse_taken(log: Path, names: list[str]) -> None:
+    """UserError where the log has a column of a verdict's name."""
+    if taken := [name for name in ADDED if name in names]:
+        raise UserError(f"{log}: it has a column {taken[0]!r} already, as verdicts have; rename it, or drop it")
+
+
+def changed(log: Path) -> UserError:
+    return UserError(f"{log}: it has other rows now than when it was read; run the same command again")

@@ -1,0 +1,158 @@
+"""Verdicts on every row of a log by the detector of a trained model, with reasons; nothing is trained.
+
+Users may have been seen in training or not: a known user is judged by the gap model that has not seen him, a stranger
+by all. Rows that cannot be judged say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.denoisers.cloze.signals import NAMES, TEXT
+from iadsr.sequences.windows import Batch, Feed, Sequences, shortest_first, tail_tiles
+
+FEWEST = 3  # interactions of a user: of two, each is judged by nothing but the other
+AT_ONCE = 512  # windows
+NEAREST = 2  # titles that a reason names
+TOO_SHORT, UNKNOWN = "not judged: too few interactions of this user", "not judged: the model does not know this item"
+BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
+
+
+class Log(NamedTuple):
+    """The rows of a log, each user's in the order of time; others may stand between them."""
+
+    users: Int[np.ndarray, " rows"]  # numbers from 0
+    items: Int[np.ndarray, " rows"]  # of the catalogue, from 1; 0: the model does not know it
+    known_as: Int[np.ndarray, " users"]  # the model's number of each user, from 1; 0: a stranger
+
+
+class RowVerdicts(NamedTuple):
+    """What the detector says of each row; NaN where it is not judged."""
+
+    noise: Float[np.ndarray, " rows"]  # the probability
+    parts: Float[np.ndarray, "rows signals"]  # what each signal adds to the fit
+
+
+class Explained(NamedTuple):
+    """Which rows are kept, and why others are not, or why nothing is known of them; "" where a row is kept."""
+
+    keep: Bool[np.ndarray, " rows"]
+    reasons: list[str]
+
+
+class Histories:
+    """The judged rows of a log as sequences, user after user."""
+
+    def __init__(self, log: Log) -> None:
+        counts = np.bincount(log.users[log.items > 0], minlength=len(log.known_as))
+        judged = (log.items > 0) & (counts[log.users] >= FEWEST)
+        rows = np.flatnonzero(judged)
+        self.rows = rows[np.argsort(log.users[rows], kind="stable")]
+        users, lengths = np.unique(log.users[self.rows], return_counts=True)
+        self.known_as = torch.from_numpy(log.known_as[users].astype(np.int64))
+        offsets = torch.from_numpy(np.append(0, lengths.cumsum()))
+        self.feed = Feed(Sequences(torch.from_numpy(log.items[self.rows].astype(np.int64)), offsets))
+
+    def batches(self, max_length: int) -> Iterator[Batch]:
+        """All windows, each user under the number by which the model knows him."""
+        offsets = self.feed.sequences.offsets
+        windows = tail_tiles(offsets[:-1], offsets[1:], max_length)
+        for numbers in shortest_first(windows, AT_ONCE):
+            batch = self.feed.batch(windows[numbers])
+            yield Batch(batch.rows, batch.items, batch.targets, self.known_as[batch.users - 1])
+
+
+@torch.no_grad()
+def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
+    """The verdicts on all rows."""
+    histories = Histories(log)
+    noise = np.full(len(log.items), np.nan, dtype=np.float32)
+    parts = np.full((len(log.items), len(NAMES)), np.nan, dtype=np.float16)
+    if len(histories.rows):
+        for batch in histories.batches(max_length):
+            clean, of_signals = model.examined(batch)
+            where = histories.rows[batch.rows[batch.valid].numpy()]
+            noise[where] = 1 - clean[batch.valid].numpy()
+            parts[where] = of_signals[batch.valid].numpy()
+    return RowVerdicts(noise, parts)
+
+
+def threshold_for(noise: Float[np.ndarray, " rows"], budget: float) -> float:
+    """The probability above which at most this share of the judged rows lies."""
+    known = np.sort(noise[np.isfinite(noise)])
+    if not len(known):
+        return 1.0
+    return float(known[max(0, len(known) - 1 - int(budget * len(known)))])
+
+
+def explained(
+    model: Cloze, log: Log, verdicts: RowVerdicts, threshold: float, titles: Sequence[str], max_length: int
+) -> Explained:
+    """Drop rows whose probability of noise is above the threshold, and say why; `titles` are those of the catalogue."""
+    with np.errstate(invalid="ignore"):
+        keep = ~(verdicts.noise > threshold)
+    reasons = [""] * len(keep)
+    for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
+        reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
+    worse, near = share_that_fits_better(verdicts.noise), nearest_kept(model, log, keep, max_length)
+    by_text = by_its_title(verdicts.parts)
+    for row in np.flatnonzero(~keep).tolist():
+        view = BY_TEXT if by_text[row] else BY_BEHAVIOUR
+        beside = "; ".join(titles[item - 1] for item in near.get(row, ()))
+        reasons[row] = f"{view}; fits worse than {worse[row]:.0%} of this log"
+        reasons[row] += f"; nearest kept: {beside}" if beside else ""
+    return Explained(keep, reasons)
+
+
+def by_its_title(parts: Float[np.ndarray, "rows signals"]) -> Bool[np.ndarray, " rows"]:
+    """Whether the title speaks more against a row than behaviour does: without it the fit would rise most."""
+    of_text = np.isin(NAMES, TEXT)
+    return parts[:, of_text].astype(np.float32).sum(1) < parts[:, ~of_text].astype(np.float32).sum(1)
+
+
+def share_that_fits_better(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """For each row the share of the judged rows that are less likely noise; 0 for one that is not judged."""
+    known = np.sort(noise[np.isfinite(noise)])
+    found = np.searchsorted(known, noise, "left") / max(1, len(known))
+    return np.where(np.isfinite(noise), found, 0.0)
+
+
+@torch.no_grad()
+def nearest_kept(
+    model: Cloze, log: Log, keep: Bool[np.ndarray, " rows"], max_length: int
+) -> dict[int, tuple[int, ...]]:
+    """For each row that is dropped the kept items of its window whose titles are most like its own, nearest first."""
+    histories, found = Histories(log), dict[int, tuple[int, ...]]()
+    texts = F.normalize(model.detector.texts.float(), dim=1)
+    for batch in histories.batches(max_length) if len(histories.rows) else ():
+        rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)
+        kept = torch.from_numpy(keep[rows]) & batch.valid
+        dropped = ~kept & batch.valid
+        some = dropped.any(1)
+        for place, items in zip(*likest(batch.items[some], dropped[some], kept[some], texts), strict=True):
+            found[int(rows[some.numpy()].flat[place])] = items
+    return found
+
+
+def likest(
+    items: Int[Tensor, "batch time"],
+    dropped: Bool[Tensor, "batch time"],
+    kept: Bool[Tensor, "batch time"],
+    texts: Tensor,
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """The flat places of what is dropped, and of each the kept items of its window, those of like titles first."""
+    units = texts[items]
+    cosines = (units @ units.mT).masked_fill(~kept[:, None, :], float("-inf"))
+    values, places = cosines.topk(min(NEAREST, items.shape[1]), dim=2)
+    named = items[torch.arange(len(items))[:, None, None], places].where(values.isfinite(), 0)
+    wanted = dropped.flatten().nonzero().flatten()
+    lists = named.flatten(0, 1)[wanted].tolist()
+    return wanted.tolist(), [tuple(dict.fromkeys(item for item in each if item)) for each in lists]

@@ -1,0 +1,108 @@
+"""What a log's verdicts follow from: whose window, which title is nearest, and that a named view moves the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_detectors import detector, detector_params
+from small_models import ITEMS, LENGTH, small_config, spread_out
+
+from iadsr.models.assembly import build
+from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.denoisers.cloze.signals import NAMES, TEXT
+from iadsr.serving.log_verdicts import (
+    FEWEST,
+    TOO_SHORT,
+    UNKNOWN,
+    Log,
+    by_its_title,
+    explained,
+    judged,
+    likest,
+    share_that_fits_better,
+    threshold_for,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAN = float("nan")
+
+
+def cloze() -> Cloze:
+    own: dict[str, Any] = {"inputs": "raw", "targets": "raw", "detector": detector_params().model_dump()}
+    model = build(small_config("cloze", "gru4rec", **own))
+    assert isinstance(model, Cloze)
+    model.params = model.params.model_copy(update={"theta": -1.0})
+    spread_out(model, 0.5).detector.load_state_dict(detector().state_dict())
+    return model.eval()
+
+
+def log(users: list[int], items: list[int], known_as: list[int]) -> Log:
+    return Log(np.array(users), np.array(items), np.array(known_as))
+
+
+def test_rows_of_users_that_stand_between_each_other() -> None:
+    """As each history alone; unknown items are none of it."""
+    model, users, items = cloze(), [0, 1, 0, 1, 0, 1, 0, 0], [3, 5, 1, 8, 0, 2, 4, 9]
+    found = judged(model, log(users, items, [0, 2]), LENGTH).noise
+    for user, number in ((0, 0), (1, 2)):
+        own = [row for row, each in enumerate(users) if each == user and items[row]]
+        alone = judged(model, log([0] * len(own), [items[row] for row in own], [number]), LENGTH).noise
+        np.testing.assert_allclose(found[own], alone, rtol=1e-5)
+    assert np.isnan(found[4]) and not np.isnan(found[[0, 1]]).any()
+
+
+def test_a_stranger_and_a_known_user_are_judged_by_others() -> None:
+    found = [judged(cloze(), log([0] * 4, [3, 1, 4, 9], [number]), LENGTH).noise for number in (0, 1, 2)]
+    np.testing.assert_allclose(found[0], (found[1] + found[2]) / 2, rtol=1e-5)
+    assert not np.allclose(found[1], found[2])
+
+
+def test_what_is_not_judged() -> None:
+    users, items = [0] * (FEWEST - 1) + [1] * FEWEST + [2], [1, 2, 3, 4, 5, 0]
+    entries, model = log(users, items, [0, 0, 0]), cloze()
+    verdicts = judged(model, entries, LENGTH)
+    found = explained(model, entries, verdicts, 1.0, ["title"] * ITEMS, LENGTH)
+    assert found.keep.all() and found.reasons == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
+    assert np.isnan(judged(model, log([0], [0], [0]), LENGTH).noise).all()
+
+
+def test_the_named_view_moves_the_verdict() -> None:
+    """With the named view neutral, the probability of noise falls more than with the other one neutral."""
+    model, draw = cloze(), np.random.default_rng(0)
+    entries = log(np.repeat(np.arange(30), 8).tolist(), draw.integers(1, ITEMS + 1, 240).tolist(), [0] * 30)
+    parts = torch.from_numpy(judged(model, entries, LENGTH).parts.astype(np.float32))
+    weighing, of_text = model.detector.weighing, torch.tensor(np.isin(NAMES, TEXT))
+
+    def noise(left: torch.Tensor) -> torch.Tensor:
+        fit = (parts * left).sum(1)
+        at = torch.searchsorted(weighing.points, fit.contiguous()).clamp(max=len(weighing.noise) - 1)
+        return weighing.noise[at]
+
+    without_text, without_behaviour = noise(~of_text), noise(of_text)
+    named = torch.from_numpy(by_its_title(parts.numpy()))
+    assert named.any() and not named.all()
+    assert (without_text <= without_behaviour)[named].all() and (without_behaviour <= without_text)[~named].all()
+
+
+def test_nearest_kept_titles_by_hand() -> None:
+    """Of [1, 2, 3, 2] the last is dropped: its like are 3, then 1; not itself, nor 2, which is kept but is the same."""
+    texts = torch.tensor([[0.0, 0], [0, 1], [1, 0], [0.6, 0.8]])
+    items, dropped = torch.tensor([[1, 2, 3, 2]]), torch.tensor([[False, True, False, True]])
+    places, found = likest(items, dropped, ~dropped, texts)
+    assert places == [1, 3] and found == [(3, 1), (3, 1)]
+
+
+def test_how_unusual_a_row_is() -> None:
+    found = share_that_fits_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]))
+    assert found.tolist() == [0.5, 0, 0, 0.75, 0]
+
+
+@pytest.mark.parametrize(("budget", "dropped"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.74, 2), (1.0, 3)])
+def test_thresholds_of_budgets(budget: float, dropped: int) -> None:
+    """What is equal to the threshold is kept, so that of a budget of all one is kept."""
+    noise = np.array([0.5, NAN, 0.1, 0.9, 0.2])
+    assert (noise > threshold_for(noise, budget)).sum() == dropped
+    assert threshold_for(np.array([NAN]), 0.5) == 1

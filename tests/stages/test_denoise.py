@@ -1,0 +1,129 @@
+"""Verdicts on any log: its own rows and columns, who is judged by what, how much is dropped, and clear errors."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from small_project import assert_one_error, change, invoke, succeed
+
+from stages import paths
+
+ADDED = ["noise_probability", "keep", "reason"]
+
+
+@pytest.fixture
+def project(copy: Path) -> Path:
+    """A tiny demo on which cloze is trained."""
+    change(denoiser="cloze", train__max_epochs=1)
+    succeed("train")
+    return copy
+
+
+def training_log(project: Path) -> pl.DataFrame:
+    """The training rows under their raw ids, without order, and a column of the user's own."""
+    rows = pl.read_parquet(project / paths.DENOISED).filter(split="train")
+    chosen = rows.select(
+        pl.col("user").cast(pl.String), pl.col("item").cast(pl.String), "timestamp", "keep_probability"
+    )
+    return chosen.sample(fraction=1, shuffle=True, seed=0)
+
+
+def denoised(*options: str) -> str:
+    result = invoke("denoise", *options)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_the_training_log_gets_the_verdicts_of_training(project: Path) -> None:
+    """Known users are judged by the model of their fold, within the same windows; the file's order plays no part."""
+    given = training_log(project)
+    given.write_parquet("log.parquet")
+    denoised("--histories", "log.parquet")
+    found = pl.read_parquet("log.denoised.parquet")
+    assert found.columns == [*given.columns, *ADDED] and found.select(given.columns).equals(given)
+    judged = found.filter(pl.col("noise_probability").is_not_null())
+    np.testing.assert_allclose(judged["noise_probability"], 1 - judged["keep_probability"], atol=1e-5)
+    assert judged["keep"].to_list() == (judged["noise_probability"] <= 0.5).to_list()
+    assert judged.height == given.filter(pl.len().over("user") >= 3).height > 0
+
+
+def test_every_row_and_column_of_a_csv(project: Path) -> None:
+    """As they stand: quotes, blanks, an unknown item, a short history, a row without a user, a separator of its own."""
+    known = training_log(project)["item"].unique(maintain_order=True).to_list()
+    rows = [
+        *(["u 1", item, str(time), 'say ""x""; y'] for time, item in enumerate(known[:4], 10**9)),
+        ["u 1", "never seen", str(10**9 + 9), ""],
+        ["u2", known[0], str(10**9), "007"],
+        ["", known[0], str(10**9), "1.50"],
+    ]
+    with open("log.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=";").writerows([["user", "item", "timestamp", "note"], *rows])
+    said = denoised("--histories", "log.csv", "--out", "judged.csv")
+    with open("judged.csv", newline="", encoding="utf-8") as file:
+        header, *found = csv.reader(file, delimiter=";")
+    assert header == ["user", "item", "timestamp", "note", *ADDED]
+    assert [row[:4] for row in found] == rows
+    assert [row[4] != "" for row in found] == [True] * 4 + [False] * 3
+    assert [row[6] for row in found[4:]] == [
+        "not judged: the model does not know this item",
+        "not judged: too few interactions of this user",
+        "not judged: user is missing",
+    ]
+    assert "judged 4 of 7 rows" in said and "wrote judged.csv" in said
+
+
+@pytest.mark.parametrize(("how", "share"), [("10%", 0.1), ("0.25", 0.25), ("0", 0.0), ("100%", 1.0)])
+def test_a_budget_is_kept_and_used(how: str, share: float, project: Path) -> None:
+    training_log(project).write_parquet("log.parquet")
+    denoised("--histories", "log.parquet", "--budget", how)
+    found = pl.read_parquet("log.denoised.parquet").filter(pl.col("noise_probability").is_not_null())
+    noise, keep = found["noise_probability"].to_numpy(), found["keep"].to_numpy()
+    assert (~keep).sum() <= share * len(keep) and (~keep).sum() + (noise == noise[keep].max()).sum() >= share * len(keep)
+    assert keep.all() or noise[~keep].min() > noise[keep].max()
+
+
+def test_reasons_name_a_view_and_what_was_kept(project: Path) -> None:
+    """Of half of the rows dropped each has a reason; of those kept none has."""
+    training_log(project).write_parquet("log.parquet")
+    denoised("--histories", "log.parquet", "--budget", "50%")
+    found = pl.read_parquet("log.denoised.parquet").filter(pl.col("noise_probability").is_not_null())
+    assert set(found.filter("keep")["reason"]) == {""}
+    views = "^(its title is unlike the others|seldom chosen beside the others); fits worse than [0-9]+% of this log"
+    assert found.filter(~pl.col("keep"))["reason"].str.contains(views).all()
+    assert found.filter(~pl.col("keep"))["reason"].str.contains("nearest kept: ").any()
+
+
+def test_only_what_is_kept(project: Path) -> None:
+    training_log(project).write_parquet("log.parquet")
+    denoised("--histories", "log.parquet", "--budget", "20%")
+    denoised("--histories", "log.parquet", "--budget", "20%", "--keep-only", "--out", "clean.parquet")
+    assert pl.read_parquet("clean.parquet").equals(pl.read_parquet("log.denoised.parquet").filter("keep"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--budget", "5%", "--threshold", "0.8"), "give either --budget or --threshold"),
+        (("--budget", "lots"), "--budget lots: expected a share such as 5% or 0.05"),
+        (("--budget", "150%"), "--budget 150%: expected a share"),
+        (("--out", "judged.csv"), "--out judged.csv: expected the kind of log.parquet, Parquet"),
+    ],
+)
+def test_wrong_options(options: tuple[str, ...], said: str, project: Path) -> None:
+    training_log(project).write_parquet("log.parquet")
+    assert_one_error(invoke("denoise", "--histories", "log.parquet", *options), said)
+    assert not Path("judged.csv").exists() and not Path("log.denoised.parquet").exists()
+
+
+def test_a_log_that_has_verdicts_already(project: Path) -> None:
+    training_log(project).with_columns(keep=True).write_parquet("log.parquet")
+    assert_one_error(invoke("denoise", "--histories", "log.parquet"), "log.parquet: it has a column 'keep' already")
+
+
+def test_a_model_without_a_detector(copy: Path) -> None:
+    training_log(copy).write_parquet("log.parquet")
+    assert_one_error(invoke("denoise", "--histories", "log.parquet"), "was trained with denoiser iadsr, which cannot")
