@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Bool, Float
 
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from iadsr.ingest.parquet_files import SUFFIXES
+from iadsr.serving.judge import Decided
 
 NOISE, KEEP, REASON = ADDED = ("noise_probability", "keep", "reason")
 ROWS = 65_536  # of Parquet, written at once
-
-
-class Verdicts(NamedTuple):
-    """Of every row of a file, in its order."""
-
-    noise: Float[np.ndarray, " rows"]  # NaN: not judged
-    keep: Bool[np.ndarray, " rows"]
-    reason: Callable[[int], str]
 
 
 def is_parquet(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def write_judged(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_only: bool) -> None:
+def write_judged(log: Path, out: Path, separator: str, verdicts: Decided, keep_only: bool) -> None:
     """Write the log's own columns, as they are, and the verdicts behind them; `keep_only`: only rows that are kept.
 
     UserError for another kind of file than the log, for a log that has such columns, and for one that has changed.
@@ -46,7 +37,7 @@ def write_judged(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_
             _write_csv(log, temporary, separator, verdicts, keep_only)
 
 
-def _write_csv(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_only: bool) -> None:
+def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_only: bool) -> None:
     csv.field_size_limit(1 << 30)
     with open(log, encoding="utf-8-sig", newline="") as given, open(out, "w", encoding="utf-8", newline="") as file:
         records = csv.reader(given, delimiter=separator)
@@ -67,16 +58,16 @@ def _write_csv(log: Path, out: Path, separator: str, verdicts: Verdicts, keep_on
             raise changed(log)
 
 
-def cells(verdicts: Verdicts, row: int) -> list[str]:
+def cells(verdicts: Decided, row: int) -> list[str]:
     """
-    >>> cells(Verdicts(np.array([0.25, np.nan]), np.array([True, True]), str), 1)
-    ['', 'true', '1']
+    >>> cells(Decided(np.array([0.25, np.nan]), np.array([False, True]), ["unlike", ""], 0.2), 0)
+    ['0.25', 'false', 'unlike']
     """
     noise = verdicts.noise[row]
-    return ["" if np.isnan(noise) else f"{noise:.6g}", str(bool(verdicts.keep[row])).lower(), verdicts.reason(row)]
+    return ["" if np.isnan(noise) else f"{noise:.6g}", str(bool(verdicts.keep[row])).lower(), verdicts.reasons[row]]
 
 
-def _write_parquet(log: Path, out: Path, verdicts: Verdicts, keep_only: bool) -> None:
+def _write_parquet(log: Path, out: Path, verdicts: Decided, keep_only: bool) -> None:
     with pa.parquet.ParquetFile(log) as file:
         refuse_taken(log, file.schema_arrow.names)
         if file.metadata.num_rows != len(verdicts.keep):
@@ -89,7 +80,7 @@ def _write_parquet(log: Path, out: Path, verdicts: Verdicts, keep_only: bool) ->
                 writer.write_table(batch.filter(batch[KEEP]) if keep_only else batch)
 
 
-def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Verdicts, schema: pa.Schema) -> Iterator[pa.Table]:
+def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Decided, schema: pa.Schema) -> Iterator[pa.Table]:
     first = 0
     for batch in file.iter_batches(ROWS):
         rows = slice(first, first + len(batch))
@@ -97,7 +88,7 @@ def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Verdicts, schema: pa.
         added = [
             pa.array(verdicts.noise[rows].astype(np.float32), from_pandas=True),
             pa.array(verdicts.keep[rows]),
-            pa.array([verdicts.reason(row) for row in range(rows.start, rows.stop)]),
+            pa.array(verdicts.reasons[rows]),
         ]
         yield pa.Table.from_arrays([*batch.columns, *added], schema=schema)
 

@@ -48,7 +48,7 @@ class Explained(NamedTuple):
     reasons: list[str]
 
 
-class Histories:
+class JudgedHistories:
     """The judged rows of a log as sequences, user after user."""
 
     def __init__(self, log: Log) -> None:
@@ -73,7 +73,7 @@ class Histories:
 @torch.no_grad()
 def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
     """The verdicts on all rows."""
-    histories = Histories(log)
+    histories = JudgedHistories(log)
     noise = np.full(len(log.items), np.nan, dtype=np.float32)
     parts = np.full((len(log.items), len(NAMES)), np.nan, dtype=np.float16)
     if len(histories.rows):
@@ -130,7 +130,7 @@ def nearest_kept(
     model: Cloze, log: Log, keep: Bool[np.ndarray, " rows"], max_length: int
 ) -> dict[int, tuple[int, ...]]:
     """For each row that is dropped the kept items of its window whose titles are most like its own, nearest first."""
-    histories, found = Histories(log), dict[int, tuple[int, ...]]()
+    histories, found = JudgedHistories(log), dict[int, tuple[int, ...]]()
     texts = F.normalize(model.detector.texts.float(), dim=1)
     for batch in histories.batches(max_length) if len(histories.rows) else ():
         rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)

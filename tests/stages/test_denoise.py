@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas
 import polars as pl
 import pytest
 from small_project import assert_one_error, change, invoke, succeed
 
+import iadsr
+from iadsr import load
+from iadsr.errors import UserError
 from stages import paths
 
 ADDED = ["noise_probability", "keep", "reason"]
@@ -82,7 +87,9 @@ def test_a_budget_is_kept_and_used(how: str, share: float, project: Path) -> Non
     denoised("--histories", "log.parquet", "--budget", how)
     found = pl.read_parquet("log.denoised.parquet").filter(pl.col("noise_probability").is_not_null())
     noise, keep = found["noise_probability"].to_numpy(), found["keep"].to_numpy()
-    assert (~keep).sum() <= share * len(keep) and (~keep).sum() + (noise == noise[keep].max()).sum() >= share * len(keep)
+    assert (~keep).sum() <= share * len(keep) and (~keep).sum() + (noise == noise[keep].max()).sum() >= share * len(
+        keep
+    )
     assert keep.all() or noise[~keep].min() > noise[keep].max()
 
 
@@ -127,3 +134,62 @@ def test_a_log_that_has_verdicts_already(project: Path) -> None:
 def test_a_model_without_a_detector(copy: Path) -> None:
     training_log(copy).write_parquet("log.parquet")
     assert_one_error(invoke("denoise", "--histories", "log.parquet"), "was trained with denoiser iadsr, which cannot")
+
+
+# --- the same from Python ---
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_a_frame_gets_the_verdicts_of_the_command(kind: str, project: Path) -> None:
+    """Under the frame's own names, with its own kind of index, and the same reasons."""
+    given = training_log(project)
+    given.write_parquet("log.parquet")
+    denoised("--histories", "log.parquet", "--budget", "10%")
+    expected = pl.read_parquet("log.denoised.parquet")
+    frame: Any = given.rename({"user": "who"})
+    if kind == "pandas":
+        frame = pandas.DataFrame(frame.to_dict(as_series=False), index=[f"row {row}" for row in range(given.height)])
+    found = load().denoise(frame, user="who", budget=0.1)
+    assert type(found) is type(frame) and list(found.columns) == [*frame.columns, *ADDED]
+    if kind == "pandas":
+        assert list(found.index) == list(frame.index)
+    for name in ("keep", "reason"):
+        assert list(found[name]) == expected[name].to_list()
+    noise = [float("nan") if value is None else value for value in found["noise_probability"]]
+    np.testing.assert_allclose(noise, expected["noise_probability"].fill_null(float("nan")), rtol=1e-6)
+
+
+def test_a_frame_without_times_and_with_gaps(project: Path) -> None:
+    """Its order counts; ids may be numbers; a row without an item is kept."""
+    items = training_log(project)["item"].unique(maintain_order=True).to_list()[:4]
+    frame = pl.DataFrame({"user": [7, 7, 7, 7, None], "item": [*items[:3], None, items[0]]})
+    found = load().denoise(frame)
+    assert found["noise_probability"].is_not_null().to_list() == [True] * 3 + [False] * 2
+    assert found["reason"].to_list()[3:] == ["not judged: user or item is missing"] * 2
+
+
+def test_recommendations_from_python(project: Path) -> None:
+    (item,) = pl.read_parquet(paths.ITEMS)["raw_item"].head(1)
+    found = load("models/model").recommend([item], k=3)
+    assert len(found) == 3 and item not in [each.item for each in found]
+    with pytest.raises(UserError, match="the model knows none of the items"):
+        load().recommend(["never seen"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"who": ["a"]}, "frame: no column 'user'; it has: who"),
+        ({"user": ["a"], "item": ["b"], "keep": [True]}, "keep"),
+    ],
+)
+def test_wrong_frames(columns: dict[str, Any], said: str, project: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        load().denoise(pl.DataFrame(columns))
+
+
+def test_no_model_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config.json: no such file; train a model with `dvc repro`"):
+        load(tmp_path / "models" / "model")
+    with pytest.raises(AttributeError, match="no attribute 'save'"):
+        iadsr.save  # noqa: B018

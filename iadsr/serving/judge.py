@@ -1,0 +1,97 @@
+"""A trained model that judges logs: whose ids it knows, and what it decides of rows in the order of their file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from iadsr.artifacts import read_columns
+from iadsr.errors import UserError
+from iadsr.ingest.log_rows import Coded
+from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.files import load_model
+from iadsr.schemas import RAW_USER
+from iadsr.serving.catalogue import read_catalogue
+from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
+
+LIKELIER_THAN_NOT = 0.5
+
+
+class Decided(NamedTuple):
+    """Of every row of a log, in its order."""
+
+    noise: Float[np.ndarray, " rows"]  # the probability; NaN where a row is not judged
+    keep: Bool[np.ndarray, " rows"]
+    reasons: list[str]  # why a row is dropped or not judged, else ""
+    threshold: float  # the probability above which rows are dropped
+
+
+class Asked(NamedTuple):
+    """Rows of which verdicts are asked: who, which item, in which order; and what is wrong with some of them."""
+
+    users: Coded
+    items: Coded
+    order: Int[np.ndarray, " rows"]  # all rows, oldest first
+    faults: Mapping[int, str]
+
+
+class Judge:
+    """The detector of a model that was trained with cloze."""
+
+    def __init__(self, model: Any, config: ModelConfig, ids: list[str], titles: list[str], users: list[str]) -> None:
+        """`ids`, `titles`: of the catalogue, item 1 first. `users`: those that the model was trained on, or none.
+
+        UserError for a model without a detector.
+        """
+        if not isinstance(model, Cloze):
+            raise UserError(
+                f"the model was trained with denoiser {config.denoiser}, which cannot judge other logs; train one "
+                "with `dvc exp run -S denoiser=cloze`"
+            )
+        self.model, self.max_length, self.titles = model, config.max_length, titles
+        self.catalogue = {raw: number for number, raw in enumerate(ids, 1)}
+        self.known = {raw: number for number, raw in enumerate(users, 1)} if len(users) == config.user_count else {}
+
+    @classmethod
+    def opened(cls, folder: Path, items: Path, users: Path) -> Judge:
+        """A saved model with the tables that it was trained on; without that of users all are strangers."""
+        model, config = load_model(folder, torch.device("cpu"))
+        known = read_columns(users, (RAW_USER,), "filter")[RAW_USER].to_pylist() if users.exists() else []
+        return cls(model, config, *read_catalogue(items, config), known)
+
+    def decide(self, asked: Asked, threshold: float | None = None, budget: float | None = None) -> Decided:
+        """Drop rows more likely noise than `threshold` (by default than not), or at most a share, `budget`."""
+        log = self._log(asked)
+        verdicts = judged(self.model, log, self.max_length)
+        limit = LIKELIER_THAN_NOT if threshold is None else threshold
+        if budget is not None:
+            limit = threshold_for(verdicts.noise, budget)
+        found = explained(self.model, log, verdicts, limit, self.titles, self.max_length)
+        reasons = [""] * len(found.reasons)
+        for row, reason in zip(asked.order.tolist(), found.reasons, strict=True):
+            reasons[row] = reason
+        for row, fault in asked.faults.items():
+            reasons[row] = f"not judged: {fault}"
+        noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, found.keep))
+        return Decided(noise, keep, reasons, limit)
+
+    def _log(self, asked: Asked) -> Log:
+        """The rows in the order of time, in the model's numbers; rows with a fault count as unknown items."""
+        items = np.array([*(self.catalogue.get(raw, 0) for raw in asked.items.ids), 0])[asked.items.places]
+        items[np.fromiter(asked.faults, dtype=np.int64, count=len(asked.faults))] = 0
+        users = np.maximum(asked.users.places, 0)
+        known_as = np.array([self.known.get(raw, 0) for raw in asked.users.ids] or [0])
+        return Log(users[asked.order], items[asked.order], known_as)
+
+
+def in_file_order(values: np.ndarray, order: Int[np.ndarray, " rows"]) -> np.ndarray:
+    """What stands in the order of time, in that of the file."""
+    found = np.empty_like(values)
+    found[order] = values
+    return found
