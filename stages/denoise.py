@@ -13,7 +13,8 @@ from stages import paths
 from stages.command import ParamsFile, new_app, reports_errors
 
 if TYPE_CHECKING:
-    from iadsr.serving.judge import Decided
+    from iadsr.params import Params
+    from iadsr.serving.judge import Decided, Judge
 
 app = new_app()
 HistoriesFile = Annotated[
@@ -60,13 +61,26 @@ def main(
 
     share = share_of(budget, threshold)
     judge = Judge.opened(model, paths.ITEMS, paths.USERS)
-    log = read_log(str(histories), columns_of(read_params(params)))
+    content = read_params(params)
+    log = read_log(str(histories), columns_of(content))
+    learn_titles(judge, log.items.ids, content)
     decided = judge.decide(Asked(log.users, log.items, log.order, log.faults), threshold, share)
     target = out or histories.with_name(f"{histories.stem}.denoised{histories.suffix}")
     write_judged(histories, target, log.separator, decided, keep_only)
     for note in log.notes:
         print(note, file=sys.stderr)
     print("\n".join([*summary(decided), f"wrote {target}"]))
+
+
+def learn_titles(judge: Judge, ids: list[str], content: Params) -> None:
+    """Items of a log that `filter` removed from the training data are judged by their titles."""
+    from iadsr.serving.catalogue import trained_encoder
+    from stages.recommend import other_titles
+
+    titles = other_titles()
+    new = {raw: titles[raw] for raw in ids if raw not in judge.catalogue and raw in titles}
+    if new and judge.config.encodings is not None:
+        judge.learn_titles(new, trained_encoder(content, judge.config.encodings))
 
 
 def share_of(budget: str | None, threshold: float | None) -> float | None:

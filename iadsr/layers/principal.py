@@ -27,9 +27,19 @@ def principal_map(vectors: Float[Tensor, "items width"], dim: int) -> Float[Tens
     return mapping * (SPREAD / spread)
 
 
-@torch.no_grad()
 def centred(vectors: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
     """Directions from the mean direction, of unit length; rows that are zero, as of what has no text, stay zero."""
-    known = vectors.any(1)
-    apart = F.normalize(vectors, dim=1) - F.normalize(vectors[known], dim=1).mean(0)
-    return F.normalize(apart, dim=1) * known[:, None]
+    return from_centre(vectors, mean_direction(vectors))
+
+
+@torch.no_grad()
+def mean_direction(vectors: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:
+    """Of the rows that are not zero; zero if all are."""
+    known = vectors[vectors.any(1)]
+    return F.normalize(known, dim=1).sum(0) / max(1, len(known))
+
+
+@torch.no_grad()
+def from_centre(vectors: Float[Tensor, "rows width"], centre: Float[Tensor, " width"]) -> Float[Tensor, "rows width"]:
+    """Directions of the rows from a centre of directions, of unit length; rows that are zero stay zero."""
+    return F.normalize(F.normalize(vectors, dim=1) - centre, dim=1) * vectors.any(1)[:, None]

@@ -11,6 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from iadsr.artifacts import read_columns
+from iadsr.device import pick_dtype
+from iadsr.encode.batches import Budget, encoded
+from iadsr.encode.encoders.interface import EncoderParams
+from iadsr.encode.encoders.registry import open_encoder
+from iadsr.encode.texts import Wording
 from iadsr.errors import UserError
 from iadsr.ingest.log_rows import Coded
 from iadsr.models.config import ModelConfig
@@ -19,7 +24,9 @@ from iadsr.models.files import load_model
 from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
 from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
+from iadsr.serving.texts import SERVING_TOKENS
 
+CPU = torch.device("cpu")
 LIKELIER_THAN_NOT = 0.5
 
 
@@ -54,25 +61,41 @@ class Judge:
                 f"the model was trained with denoiser {config.denoiser}, which cannot judge other logs; train one "
                 "with `dvc exp run -S denoiser=cloze`"
             )
-        self.model, self.max_length, self.titles = model, config.max_length, titles
+        self.model, self.config, self.titles = model, config, titles
         self.catalogue = {raw: number for number, raw in enumerate(ids, 1)}
         self.known = {raw: number for number, raw in enumerate(users, 1)} if len(users) == config.user_count else {}
+        self.others = torch.zeros(0, model.detector.texts.shape[1])
+
+    def learn_titles(self, titles: Mapping[str, str], spec: EncoderParams) -> None:
+        """Judge items that the model does not know by these titles, by id; `spec` is the encoder of its texts."""
+        new = {raw: title for raw, title in titles.items() if title and raw not in self.catalogue}
+        if not new:
+            return
+        made = self.config.encodings
+        assert made is not None
+        encoder = open_encoder(spec, CPU, pick_dtype(made["computed_in"], CPU))
+        texts = [Wording(item=made["item_template"]).of_item(title) for title in new.values()]
+        found = torch.from_numpy(encoded(encoder, texts, Budget(SERVING_TOKENS)).vectors)
+        vectors = self.model.detector.like_those_read(found.float())
+        self.others = torch.cat([self.others, vectors])
+        self.catalogue |= {raw: number for number, raw in enumerate(new, len(self.catalogue) + 1)}
+        self.titles = [*self.titles, *new.values()]
 
     @classmethod
     def opened(cls, folder: Path, items: Path, users: Path) -> Judge:
         """A saved model with the tables that it was trained on; without that of users all are strangers."""
-        model, config = load_model(folder, torch.device("cpu"))
+        model, config = load_model(folder, CPU)
         known = read_columns(users, (RAW_USER,), "filter")[RAW_USER].to_pylist() if users.exists() else []
         return cls(model, config, *read_catalogue(items, config), known)
 
     def decide(self, asked: Asked, threshold: float | None = None, budget: float | None = None) -> Decided:
         """Drop rows more likely noise than `threshold` (by default than not), or at most a share, `budget`."""
         log = self._log(asked)
-        verdicts = judged(self.model, log, self.max_length)
+        verdicts = judged(self.model, log, self.config.max_length)
         limit = LIKELIER_THAN_NOT if threshold is None else threshold
         if budget is not None:
             limit = threshold_for(verdicts.noise, budget)
-        found = explained(self.model, log, verdicts, limit, self.titles, self.max_length)
+        found = explained(self.model, log, verdicts, limit, self.titles, self.config.max_length)
         reasons = [""] * len(found.reasons)
         for row, reason in zip(asked.order.tolist(), found.reasons, strict=True):
             reasons[row] = reason
@@ -87,7 +110,7 @@ class Judge:
         items[np.fromiter(asked.faults, dtype=np.int64, count=len(asked.faults))] = 0
         users = np.maximum(asked.users.places, 0)
         known_as = np.array([self.known.get(raw, 0) for raw in asked.users.ids] or [0])
-        return Log(users[asked.order], items[asked.order], known_as)
+        return Log(users[asked.order], items[asked.order], known_as, self.others)
 
 
 def in_file_order(values: np.ndarray, order: Int[np.ndarray, " rows"]) -> np.ndarray:

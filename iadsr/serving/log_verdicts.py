@@ -22,7 +22,7 @@ from iadsr.sequences.windows import Batch, Feed, Sequences, shortest_first, tail
 FEWEST = 3  # interactions of a user: of two, each is judged by nothing but the other
 AT_ONCE = 512  # windows
 NEAREST = 2  # titles that a reason names
-TOO_SHORT, UNKNOWN = "not judged: too few interactions of this user", "not judged: the model does not know this item"
+TOO_SHORT, UNKNOWN = "not judged: too few interactions of this user", "not judged: nothing is known of this item"
 BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
 
 
@@ -30,8 +30,9 @@ class Log(NamedTuple):
     """The rows of a log, each user's in the order of time; others may stand between them."""
 
     users: Int[np.ndarray, " rows"]  # numbers from 0
-    items: Int[np.ndarray, " rows"]  # of the catalogue, from 1; 0: the model does not know it
+    items: Int[np.ndarray, " rows"]  # of the catalogue, from 1, then of `others`; 0: nothing is known of it
     known_as: Int[np.ndarray, " users"]  # the model's number of each user, from 1; 0: a stranger
+    others: Float[Tensor, "others width"]  # texts of items beyond the catalogue, as the detector reads them
 
 
 class RowVerdicts(NamedTuple):
@@ -78,7 +79,7 @@ def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
     parts = np.full((len(log.items), len(NAMES)), np.nan, dtype=np.float16)
     if len(histories.rows):
         for batch in histories.batches(max_length):
-            clean, of_signals = model.examined(batch)
+            clean, of_signals = model.examined(batch, log.others)
             where = histories.rows[batch.rows[batch.valid].numpy()]
             noise[where] = 1 - clean[batch.valid].numpy()
             parts[where] = of_signals[batch.valid].numpy()
@@ -96,7 +97,7 @@ def threshold_for(noise: Float[np.ndarray, " rows"], budget: float) -> float:
 def explained(
     model: Cloze, log: Log, verdicts: RowVerdicts, threshold: float, titles: Sequence[str], max_length: int
 ) -> Explained:
-    """Drop rows whose probability of noise is above the threshold, and say why; `titles` are those of the catalogue."""
+    """Drop rows whose probability of noise is above the threshold, and say why; `titles` are those of all items."""
     with np.errstate(invalid="ignore"):
         keep = ~(verdicts.noise > threshold)
     reasons = [""] * len(keep)
@@ -131,7 +132,7 @@ def nearest_kept(
 ) -> dict[int, tuple[int, ...]]:
     """For each row that is dropped the kept items of its window whose titles are most like its own, nearest first."""
     histories, found = JudgedHistories(log), dict[int, tuple[int, ...]]()
-    texts = F.normalize(model.detector.texts.float(), dim=1)
+    texts = F.normalize(torch.cat([model.detector.texts.float(), log.others]), dim=1)
     for batch in histories.batches(max_length) if len(histories.rows) else ():
         rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)
         kept = torch.from_numpy(keep[rows]) & batch.valid

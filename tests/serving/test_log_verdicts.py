@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_detectors import detector, detector_params
-from small_models import ITEMS, LENGTH, small_config, spread_out
+from small_models import ITEMS, LENGTH, WIDTH, small_config, spread_out
 
 from iadsr.models.assembly import build
 from iadsr.models.denoisers.cloze.model import Cloze
@@ -39,8 +39,10 @@ def cloze() -> Cloze:
     return model.eval()
 
 
-def log(users: list[int], items: list[int], known_as: list[int]) -> Log:
-    return Log(np.array(users), np.array(items), np.array(known_as))
+def log(users: list[int], items: list[int], known_as: list[int], others: torch.Tensor | None = None) -> Log:
+    return Log(
+        np.array(users), np.array(items), np.array(known_as), torch.zeros(0, WIDTH) if others is None else others
+    )
 
 
 def test_rows_of_users_that_stand_between_each_other() -> None:
@@ -67,6 +69,21 @@ def test_what_is_not_judged() -> None:
     found = explained(model, entries, verdicts, 1.0, ["title"] * ITEMS, LENGTH)
     assert found.keep.all() and found.reasons == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
     assert np.isnan(judged(model, log([0], [0], [0]), LENGTH).noise).all()
+
+
+def test_an_item_beyond_the_catalogue_is_judged_by_its_text() -> None:
+    """As one of the catalogue that has the same text, no row of its own, and the bias of rare ones."""
+    model = cloze()
+    with torch.no_grad():
+        for fold in range(2):
+            model.detector.model(fold).own.weight[5] = 0
+            model.detector.model(fold).bias.weight.fill_(0.3)
+    within, beyond = (
+        judged(model, log([0] * 4, [3, 1, item, 9], [0], model.detector.texts[5:6].float()), LENGTH).noise
+        for item in (5, ITEMS + 1)
+    )
+    np.testing.assert_allclose(within, beyond, rtol=0.05)
+    assert np.isfinite(beyond).all()
 
 
 def test_the_named_view_moves_the_verdict() -> None:

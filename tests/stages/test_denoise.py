@@ -74,11 +74,23 @@ def test_every_row_and_column_of_a_csv(project: Path) -> None:
     assert [row[:4] for row in found] == rows
     assert [row[4] != "" for row in found] == [True] * 4 + [False] * 3
     assert [row[6] for row in found[4:]] == [
-        "not judged: the model does not know this item",
+        "not judged: nothing is known of this item",
         "not judged: too few interactions of this user",
         "not judged: user is missing",
     ]
     assert "judged 4 of 7 rows" in said and "wrote judged.csv" in said
+
+
+def test_an_item_that_the_core_removed_is_judged_by_its_title(project: Path) -> None:
+    """Its title stands in the data set's own items; and it is what the reason of another row may name."""
+    known = training_log(project)["item"].unique(maintain_order=True).to_list()
+    raw = pl.read_parquet(project / paths.RAW_ITEMS).filter(
+        ~pl.col("item").is_in(pl.read_parquet(paths.ITEMS)["raw_item"].to_list())
+    )
+    (removed,) = raw["item"].head(1)
+    pl.DataFrame({"user": ["u"] * 4, "item": [*known[:3], removed]}).write_parquet("log.parquet")
+    denoised("--histories", "log.parquet")
+    assert pl.read_parquet("log.denoised.parquet")["noise_probability"].is_not_null().all()
 
 
 @pytest.mark.parametrize(("how", "share"), [("10%", 0.1), ("0.25", 0.25), ("0", 0.0), ("100%", 1.0)])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iadsr.device import pick_dtype
-from iadsr.layers.principal import centred
+from iadsr.layers.principal import from_centre, mean_direction
 from iadsr.models.denoisers.cloze.gap_model import GapModel
 from iadsr.models.denoisers.cloze.signals import BEHAVIOUR, NAMES, TEXT, signals_of
 from iadsr.models.denoisers.cloze.weighing import Weighing
@@ -48,6 +48,7 @@ class Detector(nn.Module):
     """Probabilities of noise for any history: a known user's from the model of his fold, a stranger's from all."""
 
     texts: Float16[Tensor, "catalogue width"]
+    centre: Float[Tensor, " width"]  # the mean direction of the catalogue's texts
     fold_of_user: Int8[Tensor, " strangers_and_users"]
 
     def __init__(self, users: int, items: int, width: int, max_length: int, params: DetectorParams) -> None:
@@ -56,6 +57,7 @@ class Detector(nn.Module):
         self.models = nn.ModuleList(self.fresh_model() for _ in range(params.folds))
         self.weighing = Weighing(len(NAMES))
         self.register_buffer("texts", torch.zeros(items + 1, width, dtype=torch.float16))
+        self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("fold_of_user", torch.full((users + 1,), -1, dtype=torch.int8))
 
     def fresh_model(self) -> GapModel:
@@ -70,15 +72,24 @@ class Detector(nn.Module):
     @torch.no_grad()
     def read(self, vectors: Float[Tensor, "catalogue width"]) -> None:
         """Take the items' text vectors, centred and of unit length; zero where there is no text."""
-        self.texts.copy_(centred(vectors))
+        self.centre.copy_(mean_direction(vectors))
+        self.texts.copy_(self.like_those_read(vectors))
+
+    def like_those_read(self, vectors: Float[Tensor, "some width"]) -> Float[Tensor, "some width"]:
+        """Other text vectors as the catalogue's are."""
+        return from_centre(vectors, self.centre)
 
     @torch.no_grad()
-    def judge(self, batch: Batch) -> Examined:
-        """What the models say of each window that do not know its user, or of a stranger's all in the mean."""
+    def judge(self, batch: Batch, others: Float[Tensor, "others width"] | None = None) -> Examined:
+        """What the models say of each window that do not know its user, or of a stranger's all in the mean.
+
+        `others` are text vectors, as `like_those_read` gives them, of items beyond the catalogue, which follow its own.
+        """
         probability = torch.zeros(batch.items.shape, device=batch.items.device)
         parts = probability[..., None].repeat(1, 1, len(NAMES))
         agreement = torch.zeros(len(batch.items), device=batch.items.device)
         folds, texts = self.fold_of_user[batch.users], self.texts.float()
+        texts = texts if others is None else torch.cat([texts, others])
         dtype = pick_dtype("auto", texts.device)
         for number in range(len(self.models)):
             for asked, share in ((folds == number, 1.0), (folds < 0, 1 / len(self.models))):

@@ -24,6 +24,7 @@ from iadsr.layers.principal import principal_map
 HEADS, WIDENING = 2, 4
 BOTH = 2  # of the sides
 GAPS = (0, 2)  # items on either side that are hidden with the item
+RAREST = 0.05  # quantile of biases that stands for the rarest tenth
 BY_CHANCE = 0.2  # share of interactions that popularity alone explains, before training
 
 
@@ -103,21 +104,28 @@ class GapModel(nn.Module):
             total = total - torch.logaddexp(F.logsigmoid(-self.chance) + known, by_chance).mean()
         return total
 
-    def table(self, texts: Float[Tensor, "catalogue width"]) -> Float[Tensor, "catalogue dim"]:
-        """The rows of the whole catalogue."""
-        return self.own.weight + texts @ self.of_text.weight.T
+    def table(self, texts: Float[Tensor, "items width"]) -> Float[Tensor, "items dim"]:
+        """The rows of the whole catalogue, and of items beyond it, of which nothing but their text is known."""
+        beyond_it = len(texts) - len(self.own.weight)
+        return F.pad(self.own.weight, (0, 0, 0, beyond_it)) + texts @ self.of_text.weight.T
+
+    def biases(self, items: int) -> Float[Tensor, "items one"]:
+        """Those of so many items; items beyond the catalogue are as rare as its rarest tenth."""
+        known = self.bias.weight
+        rarest = known[1:].quantile(RAREST) if len(known) > 1 else known.sum()
+        return torch.cat([known, rarest.expand(items - len(known), 1)])
 
     @torch.no_grad()
     def fits(
         self,
         items: Int[Tensor, "batch time"],
         asked: Bool[Tensor, "batch time"],
-        table: Float[Tensor, "catalogue dim"],
+        table: Float[Tensor, "items dim"],
         gap: int,
         dtype: torch.dtype,
     ) -> Float[Tensor, " asked"]:
-        """Log-probabilities of real items over the whole catalogue, from both sides; products are in `dtype`."""
-        real, biased = items > 0, torch.cat([table, self.bias.weight], 1)
+        """Log-probabilities of real items over all items of the table, from both sides; products are in `dtype`."""
+        real, biased = items > 0, torch.cat([table, self.biases(len(table))], 1)
         states = F.pad(self.states(table[items[real]], real, gap)[BOTH][asked[real]], (0, 1), value=1.0)
         return -catalogue_losses(states, biased, items[asked], dtype)
 

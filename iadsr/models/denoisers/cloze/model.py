@@ -88,9 +88,11 @@ class Cloze(Recommender):
         return self.examined(batch)[0]
 
     @torch.no_grad()
-    def examined(self, batch: Batch) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time signals"]]:
-        """The same, and what each signal adds to the fit."""
-        noise, agreement, parts = self.detector.judge(batch)
+    def examined(
+        self, batch: Batch, others: Float[Tensor, "others width"] | None = None
+    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time signals"]]:
+        """The same, and what each signal adds to the fit; `others` are texts of items beyond the catalogue."""
+        noise, agreement, parts = self.detector.judge(batch, others)
         return (1 - noise).where((agreement >= self.params.theta)[:, None], 1.0), parts
 
     def judge(self, batch: Batch) -> Verdicts:

@@ -22,13 +22,13 @@ BEHAVIOUR, TEXT = NAMES[:2], NAMES[2:]
 def signals_of(
     model: GapModel,
     items: Int[Tensor, "batch time"],
-    texts: Float[Tensor, "catalogue width"],
+    texts: Float[Tensor, "items width"],
     dtype: torch.dtype,
     asked: Bool[Tensor, "batch time"] | None = None,
 ) -> Float[Tensor, "batch time signals"]:
     """The signals within its window of each real item that is `asked` for (None: of all), in the order of NAMES.
 
-    Of others some number.
+    Of others some number. Items may be beyond the model's catalogue, where there are texts of them.
 
     `gap`: log-probability of the item in its gap. `table`: cosine of its row of the table with the mean of the others'
     rows, of unit length. `text`: the same of texts. Each is a mean over GAPS.
