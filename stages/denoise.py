@@ -33,7 +33,7 @@ Budget = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Drop what is more likely noise than this.", show_default="0.5"),
+    typer.Option(min=0, max=1, help="Drop what is more likely noise than this.", show_default="cloze.drop_above"),
 ]
 KeepOnly = Annotated[bool, typer.Option("--keep-only", help="Write only the rows that are kept.")]
 

@@ -27,7 +27,6 @@ from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
 from iadsr.serving.texts import SERVING_TOKENS
 
 CPU = torch.device("cpu")
-LIKELIER_THAN_NOT = 0.5
 
 
 class Decided(NamedTuple):
@@ -89,10 +88,10 @@ class Judge:
         return cls(model, config, *read_catalogue(items, config), known)
 
     def decide(self, asked: Asked, threshold: float | None = None, budget: float | None = None) -> Decided:
-        """Drop rows more likely noise than `threshold` (by default than not), or at most a share, `budget`."""
+        """Drop rows more likely noise than `threshold`, by default the model's own, or at most a share, `budget`."""
         log = self._log(asked)
         verdicts = judged(self.model, log, self.config.max_length)
-        limit = LIKELIER_THAN_NOT if threshold is None else threshold
+        limit = self.model.params.drop_above if threshold is None else threshold
         if budget is not None:
             limit = threshold_for(verdicts.noise, budget)
         found = explained(self.model, log, verdicts, limit, self.titles, self.config.max_length)

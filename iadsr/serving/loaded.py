@@ -47,8 +47,8 @@ class Loaded:
         """A polars or pandas frame of interactions with noise_probability, keep and reason behind its columns.
 
         Rows stay as they are. Without a column of times their order counts. Dropped is what is more likely noise than
-        `threshold` (by default than not), or at most a share of the judged rows, `budget`. UserError for a frame that
-        lacks a column, or has one of the new ones.
+        `threshold` (by default the model's own), or at most a share of the judged rows, `budget`. UserError for a frame
+        that lacks a column, or has one of the new ones.
         """
         given = nw.from_native(frame, eager_only=True)
         for name in (user, item):

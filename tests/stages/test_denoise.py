@@ -52,7 +52,7 @@ def test_the_training_log_gets_the_verdicts_of_training(project: Path) -> None:
     assert found.columns == [*given.columns, *ADDED] and found.select(given.columns).equals(given)
     judged = found.filter(pl.col("noise_probability").is_not_null())
     np.testing.assert_allclose(judged["noise_probability"], 1 - judged["keep_probability"], atol=1e-5)
-    assert judged["keep"].to_list() == (judged["noise_probability"] <= 0.5).to_list()
+    assert judged["keep"].to_list() == (judged["noise_probability"] <= 0.8).to_list()
     assert judged.height == given.filter(pl.len().over("user") >= 3).height > 0
 
 

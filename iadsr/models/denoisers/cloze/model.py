@@ -2,15 +2,16 @@
 
 The detector (`detector.py`) is trained first, once for a data set and an encoder, whatever the backbone.
 Training then uses the probability p that an interaction is clean, as `inputs` and `targets` say: `raw` takes no notice
-of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is more likely noise than not,
-`sampled` keeps each interaction with probability p, drawn anew in every epoch; of what it keeps it leaves out a share,
-`random_drop`, as a plain backbone may. A window of a history whose two views agree less than `theta` is not denoised at
-all. What is recommended follows from the history as it is, and verdicts say what is more likely noise than not, however
-training uses it.
+of it, `weighted` multiplies embeddings by p and losses by p, `dropped` leaves out what is noise with more probability
+than `drop_above`, `sampled` keeps each interaction with probability p, drawn anew in every epoch; of what it keeps it
+leaves out a share, `random_drop`, as a plain backbone may. A window of a history whose two views agree less than
+`theta` is not denoised at all. What is recommended follows from the history as it is, and verdicts drop by
+`drop_above`, however training uses it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,7 @@ class ClozeParams(Group):
     inputs: Use
     targets: Use
     random_drop: float = Field(0.0, ge=0, lt=1)  # share of the interactions; models from before it leave out none
+    drop_above: float = Field(0.5, gt=0, lt=1)  # probability of noise; models from before it dropped above a half
     detector: DetectorParams
     theta: float = Field(ge=-1, le=1)
 
@@ -96,10 +98,13 @@ class Cloze(Recommender):
         return (1 - noise).where((agreement >= self.params.theta)[:, None], 1.0), parts
 
     def judge(self, batch: Batch) -> Verdicts:
-        """The score is the logarithm of the odds of being clean."""
+        """The score is how far the logarithm of the odds of being clean lies above that where items are dropped."""
         clean = self.clean_probability(batch)
-        score = torch.logit(clean, eps=CERTAIN)
+        score = self.score(clean)
         return Verdicts.without_cosines(score, clean, score >= 0)
+
+    def score(self, clean: Float[Tensor, "*where"]) -> Float[Tensor, "*where"]:
+        return torch.logit(clean, eps=CERTAIN) - math.log(1 / self.params.drop_above - 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy with inputs and targets that count as much as they are clean.
@@ -112,7 +117,7 @@ class Cloze(Recommender):
         worth = {
             "raw": lambda: None,
             "weighted": lambda: clean,
-            "dropped": lambda: (clean >= 0.5).to(clean.dtype),
+            "dropped": lambda: (self.score(clean) >= 0).to(clean.dtype),
             "sampled": lambda: torch.bernoulli(clean * (1 - self.params.random_drop)),
         }
         inputs = worth[self.params.inputs]()

@@ -39,6 +39,7 @@ DROPPED = torch.tensor([1, 0, 1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 1, 0, 1], dtype=t
 def cloze(inputs: str, targets: str, backbone: str = "gru4rec", theta: float = -1.0, feed: Feed | None = None) -> Cloze:
     """With a detector of large weights, and what `clean` says of the rows of BATCH: about half are dropped."""
     own: dict[str, Any] = {"inputs": inputs, "targets": targets, "detector": detector_params().model_dump()}
+    own["drop_above"] = 0.5
     model = build(small_config("cloze", backbone, **own), feed)
     assert isinstance(model, Cloze)
     model.params = model.params.model_copy(update={"theta": theta})
@@ -196,6 +197,18 @@ def test_scores_by_hand(clean: float, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = torch.logit(torch.tensor(clean, dtype=torch.float64), eps=1e-6).item()
     assert found.score[0, 0].item() == pytest.approx(expected, abs=1e-6, rel=1e-2)
     assert (found.score < 0).equal(~found.kept) and found.kept.all().item() is (clean >= 0.5)
+
+
+@pytest.mark.parametrize(("noise", "kept"), [(0.79, True), (0.81, False)])
+def test_what_is_noise_with_more_than_a_probability_is_dropped(
+    noise: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the verdicts, and by what training uses."""
+    monkeypatch.setattr(Cloze, "clean_probability", lambda self, batch: torch.full(batch.items.shape, 1 - noise))
+    model = cloze("dropped", "dropped")
+    model.params = model.params.model_copy(update={"drop_above": 0.8})
+    model.clean = torch.full_like(model.clean, 1 - noise)
+    assert (model.judge(BATCH).kept == kept).all() and bool(model.loss(BATCH)["ce"] > 0) is kept
 
 
 def test_all_training_rows_are_judged_and_no_others(tmp_path: Path) -> None:
