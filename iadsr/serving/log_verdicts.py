@@ -104,19 +104,33 @@ def explained(
     for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
         reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
     worse, near = share_that_fits_better(verdicts.noise), nearest_kept(model, log, keep, max_length)
-    by_text = by_its_title(verdicts.parts)
+    text, behaviour = of_views(verdicts.parts)
     for row in np.flatnonzero(~keep).tolist():
-        view = BY_TEXT if by_text[row] else BY_BEHAVIOUR
+        view = words(float(text[row]), float(behaviour[row]))
         beside = "; ".join(titles[item - 1] for item in near.get(row, ()))
         reasons[row] = f"{view}; fits worse than {worse[row]:.0%} of this log"
         reasons[row] += f"; nearest kept: {beside}" if beside else ""
     return Explained(keep, reasons)
 
 
-def by_its_title(parts: Float[np.ndarray, "rows signals"]) -> Bool[np.ndarray, " rows"]:
-    """Whether the title speaks more against a row than behaviour does: without it the fit would rise most."""
+def of_views(
+    parts: Float[np.ndarray, "rows signals"],
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """What the title and what behaviour add to the fit; below 0 what speaks against a row."""
     of_text = np.isin(NAMES, TEXT)
-    return parts[:, of_text].astype(np.float32).sum(1) < parts[:, ~of_text].astype(np.float32).sum(1)
+    wide = parts.astype(np.float32)
+    return wide[:, of_text].sum(1), wide[:, ~of_text].sum(1)
+
+
+def words(text: float, behaviour: float) -> str:
+    """The views that speak against a row, first the one without which the fit would rise most.
+
+    >>> words(-0.5, -2.0), words(-2.0, 0.1)
+    ('seldom chosen beside the others, and its title is unlike theirs', 'its title is unlike the others')
+    """
+    if text < behaviour:
+        return BY_TEXT if behaviour >= 0 else f"{BY_TEXT}, and it is {BY_BEHAVIOUR}"
+    return BY_BEHAVIOUR if text >= 0 else f"{BY_BEHAVIOUR}, and its title is unlike theirs"
 
 
 def share_that_fits_better(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:

@@ -18,10 +18,10 @@ from iadsr.serving.log_verdicts import (
     TOO_SHORT,
     UNKNOWN,
     Log,
-    by_its_title,
     explained,
     judged,
     likest,
+    of_views,
     share_that_fits_better,
     threshold_for,
 )
@@ -87,7 +87,7 @@ def test_an_item_beyond_the_catalogue_is_judged_by_its_text() -> None:
 
 
 def test_the_named_view_moves_the_verdict() -> None:
-    """With the named view neutral, the probability of noise falls more than with the other one neutral."""
+    """With the view neutral that is named first, the probability of noise falls more than with the other neutral."""
     model, draw = cloze(), np.random.default_rng(0)
     entries = log(np.repeat(np.arange(30), 8).tolist(), draw.integers(1, ITEMS + 1, 240).tolist(), [0] * 30)
     parts = torch.from_numpy(judged(model, entries, LENGTH).parts.astype(np.float32))
@@ -99,7 +99,8 @@ def test_the_named_view_moves_the_verdict() -> None:
         return weighing.noise[at]
 
     without_text, without_behaviour = noise(~of_text), noise(of_text)
-    named = torch.from_numpy(by_its_title(parts.numpy()))
+    text, behaviour = of_views(parts.numpy())
+    named = torch.from_numpy(text < behaviour)
     assert named.any() and not named.all()
     assert (without_text <= without_behaviour)[named].all() and (without_behaviour <= without_text)[~named].all()
 
