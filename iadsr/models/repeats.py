@@ -2,7 +2,7 @@
 
 On some data nobody repeats, on others nearly everybody does, and inner products do not know which: an item that has
 just been met is most like the history. So training does not ask a model to score such items low: they are left out of
-its softmax, unless one is the target. The biases are learnt afterwards.
+its softmax, unless one is the target. The biases are learnt after each epoch.
 """
 
 from __future__ import annotations

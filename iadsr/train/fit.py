@@ -23,6 +23,7 @@ from iadsr.seeds import derived_seed
 from iadsr.sequences.windows import Feed, training_windows
 from iadsr.train.checkpoint import Progress, load_checkpoint, restore_weights, save_checkpoint
 from iadsr.train.history import STOPPING_METRIC
+from iadsr.train.repeats import fit_repeats
 
 
 class TrainParams(Group):
@@ -30,7 +31,7 @@ class TrainParams(Group):
 
     dim: int = Field(ge=1)
     item_start: Literal["random", "text"]  # what item embeddings are before training
-    repeat: Literal["none", "learned"]  # a bias for items that are already in the history, learnt at the end
+    repeat: Literal["none", "learned"]  # a bias for items that are already in the history, learnt after each epoch
     batch_size: int = Field(ge=1)  # windows
     windows: Literal["tiles", "newest"]  # of histories longer than max_length: all of it, or its newest items
     prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all
@@ -75,6 +76,8 @@ def fit(
         began = time.perf_counter()
         figures = train_epoch(model, feed, params, max_length, progress)
         model.eval()
+        if model.repeats is not None:
+            fit_repeats(model, feed, max_length, torch.Generator().manual_seed(derived_seed(seed, "repeats")))
         ranks = rank_targets(model, feed, VALIDATION, max_length)
         figures |= summarise(ranks, CUTOFFS, VALIDATION)
         best = figures[STOPPING_METRIC] > progress.best_value()

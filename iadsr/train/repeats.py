@@ -1,4 +1,4 @@
-"""Learning how likely items of the history are to come again, once all else is trained."""
+"""Learning how likely items of the history are to come again, the model's scores being what they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iadsr.models.repeats import AGES, met_in
 from iadsr.schemas import TRAIN
 from iadsr.sequences.windows import Feed, Windows, shortest_first
 
-MOST = 20_000  # targets that are looked at
+MOST = 10_000  # targets that are looked at
 SPREAD = 10.0  # standard deviation of the biases before anything is seen: what never comes again has one near -10
 AT_ONCE = 256  # histories
 
@@ -29,7 +29,7 @@ class Meetings(NamedTuple):
 
 @torch.no_grad()
 def fit_repeats(model: Recommender, feed: Feed, max_length: int, generator: torch.Generator) -> None:
-    """The biases under which the training targets are most likely, the model's scores being what they are."""
+    """Set the biases under which some training targets are most likely."""
     assert model.repeats is not None
     windows, table, begins = drawn_prefixes(feed, max_length, generator), model.item_table()[1:], 0
     if not len(windows):

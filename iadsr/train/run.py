@@ -27,14 +27,12 @@ from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import insertions, judge_all
 from iadsr.params import Params, chosen_dataset, group
 from iadsr.provenance import checked, chosen, digests_of, read_note, require_params
-from iadsr.seeds import derived_seed
 from iadsr.sequences.text_vectors import ItemVectors, opened_items, opened_prefixes, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
 from iadsr.train.detector import Source, read_categories, train_detector, training_histories
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
-from iadsr.train.repeats import fit_repeats
 
 ABANDONED = 7 * 24 * 3600.0  # seconds
 MADE_WITH = (  # which machine computes, and on how many threads, decides nothing that matters
@@ -139,14 +137,8 @@ class Training:
         checkpoint = self.work / "checkpoint.safetensors"
         return fit(self.model, self.feed, self.settings, self.config.max_length, self.config.seed, checkpoint)
 
-    def learn_repeats(self) -> None:
-        if self.model.repeats is not None:
-            generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "repeats"))
-            fit_repeats(self.model, self.feed, self.config.max_length, generator)
-
     def finish(self, reports: list[EpochReport]) -> str:
         """Write the outputs, remove the checkpoint and abandoned ones; return what was reached, for a person."""
-        self.learn_repeats()
         best = max(report.epoch for report in reports if report.best)
         config = self.config.model_copy(update={"best_epoch": best, "epochs": len(reports)})
         verdicts = judge_all(self.model, self.feed, config.max_length)

@@ -256,7 +256,7 @@ def test_figures_are_means_over_batches(feed: Feed, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite(value: float, feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recommender, "cross_entropy", lambda self, *rest: self.items.weight.sum() * value)
+    monkeypatch.setattr(Recommender, "cross_entropy", lambda self, *rest, **more: self.items.weight.sum() * value)
     with pytest.raises(UserError, match=r"train\.learning_rate: .* epoch 0; lower the rate"):
         trained("none", feed, tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint").exists()
