@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from iadsr.layers.cross_entropy import LeftOut
 
-AGES = 7  # the item itself, the one before it, two that precede this, four, eight, ...; all beyond are the last
+AGES = 7  # the newest item, two before it, four before these, eight, ...; all beyond are the last
 
 
 class MetItems(NamedTuple):
@@ -63,6 +63,6 @@ def others_met(items: Int[Tensor, "batch time"], targets: Int[Tensor, "batch tim
 def age_of(distances: Int[Tensor, " cells"]) -> Int[Tensor, " cells"]:
     """
     >>> age_of(torch.tensor([0, 1, 2, 3, 4, 7, 8, 1000])).tolist()
-    [0, 1, 2, 2, 3, 3, 4, 6]
+    [0, 1, 1, 2, 2, 3, 3, 6]
     """
     return torch.log2(distances.double() + 1).floor().long().clamp(max=AGES - 1)

@@ -165,7 +165,7 @@ def test_every_part_is_trained(tmp_path: Path) -> None:
     """Tables, rates and knots are no longer those of a fresh detector; signals of noise are worth something."""
     found, before = trained(tmp_path), fresh().state_dict()
     same = {name for name, value in found.state_dict().items() if torch.equal(value, before[name])}
-    assert same == {"texts"}
+    assert same == {"texts", "centre"}
     assert 0 <= found.weighing.rate <= 1 and (found.weighing.noise.diff() <= 0).all()
 
 
