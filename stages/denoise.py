@@ -56,7 +56,7 @@ def main(
     from iadsr.ingest.histories import columns_of
     from iadsr.ingest.log_rows import read_log
     from iadsr.params import read_params
-    from iadsr.serving.judge import Asked, Judge
+    from iadsr.serving.judge import Judge
     from iadsr.serving.log_files import write_judged
 
     share = share_of(budget, threshold)
@@ -64,7 +64,7 @@ def main(
     content = read_params(params)
     log = read_log(str(histories), columns_of(content))
     learn_titles(judge, log.items.ids, content)
-    decided = judge.decide(Asked(log.users, log.items, log.order, log.faults), threshold, share)
+    decided = judge.decide(log, threshold, share)
     target = out or histories.with_name(f"{histories.stem}.denoised{histories.suffix}")
     write_judged(histories, target, log.separator, decided, keep_only)
     for note in log.notes:

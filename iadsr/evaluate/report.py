@@ -59,7 +59,7 @@ def evaluated(
     metrics: dict[str, float] = {}
     for split, found in ranks.items():
         metrics |= summarise(found, tuple(settings.cutoffs), split)
-    metrics |= cold_targets(feed.sequences, ranks[TEST], tuple(settings.cutoffs))
+    metrics |= cold_targets(feed, ranks[TEST], tuple(settings.cutoffs))
     kept, probability = verdicts.kept.numpy(), verdicts.probability.numpy().astype(np.float64)
     judged = np.isfinite(probability)
     metrics["drop_ratio"] = float(1 - kept[judged].mean())
@@ -89,13 +89,11 @@ def compared(numbers: dict[str, float]) -> dict[str, float]:
     return {name: numbers[name] for name in (*headlines(numbers), validation, *BESIDE_ACCURACY) if name in numbers}
 
 
-def cold_targets(sequences: Sequences, ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:
+def cold_targets(feed: Feed, ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str, float]:
     """Metrics over the test targets that have fewer than 10 real training interactions, and how many these are."""
-    real = torch.arange(len(sequences.items)) < sequences.history_ends(TRAIN).cpu().repeat_interleave(
-        sequences.offsets.diff().cpu()
-    )
+    sequences, real = feed.sequences, training_rows(feed).cpu()
     if sequences.noise is not None:
-        real &= ~sequences.noise.cpu()
+        real = real & ~sequences.noise.cpu()
     counts = torch.bincount(sequences.items.cpu()[real], minlength=sequences.item_count + 1).numpy()
     cold = counts[ranks.targets] < COLD
     if not cold.any():

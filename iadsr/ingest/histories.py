@@ -63,7 +63,7 @@ def read_histories(
     if table.frame.is_empty():
         raise UserError(f"{name}: no row in it; give at least one user and item")
     ids = [cleaned_ids(table, ours) for ours in (schemas.USER, schemas.ITEM)]
-    when, notes = _moments(table, TimeRules(unit, format, now), columns.timestamp)
+    when, notes = moments_or_rows(table, TimeRules(unit, format, now), columns.timestamp)
     found = table.faults.found()
     rows = pl.DataFrame([*ids, *when, _titles(table)]).with_columns(
         pl.Series("bad", _places(found, table.frame.height))
@@ -71,7 +71,7 @@ def read_histories(
     return _collected(rows, [*table.notes, *notes, *_left_out(table, found)])
 
 
-def _moments(table: Table, rules: TimeRules, theirs: str | None) -> tuple[pl.DataFrame, list[str]]:
+def moments_or_rows(table: Table, rules: TimeRules, theirs: str | None) -> tuple[pl.DataFrame, list[str]]:
     """Columns to sort by, and what to say of them; the numbers of the rows where there are no times to understand."""
     rows = pl.DataFrame({schemas.TIMESTAMP: np.arange(table.frame.height)})
     if schemas.TIMESTAMP not in table.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from jaxtyping import Int
 
 from iadsr import schemas
 from iadsr.errors import UserError
-from iadsr.ingest.columns import Table, Wanted
-from iadsr.ingest.own_files import Reading, cleaned_ids, moments
+from iadsr.ingest.columns import Wanted
+from iadsr.ingest.histories import moments_or_rows
+from iadsr.ingest.own_files import Reading, cleaned_ids
 from iadsr.ingest.tables import read_table
 from iadsr.ingest.times import TimeRules
 
@@ -25,14 +27,14 @@ class Coded(NamedTuple):
 
 
 class LogRows(NamedTuple):
-    """The rows of a log as they stand in its file. `order`: all of them, oldest first."""
+    """The rows of a log as they stand: who, which item, in which order; and what is wrong with some of them."""
 
     users: Coded
     items: Coded
-    order: Int[np.ndarray, " rows"]
-    faults: dict[int, str]  # what is wrong with a row
-    notes: list[str]
-    separator: str  # of a CSV's fields
+    order: Int[np.ndarray, " rows"]  # all rows, oldest first
+    faults: Mapping[int, str]
+    notes: Sequence[str] = ()  # on how a file was read
+    separator: str = ""  # of a CSV's fields
 
 
 def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
@@ -47,21 +49,12 @@ def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
         what = "no row in it" if table.frame.is_empty() else "several files"
         raise UserError(f"{name}: {what}; give one file with a row an interaction")
     ids = [cleaned_ids(table, ours) for ours in (schemas.USER, schemas.ITEM)]
-    order, notes = _order(table, TimeRules(how.unit, how.format, now))
+    when, notes = moments_or_rows(table, TimeRules(how.unit, how.format, now), how.columns.timestamp)
+    order = when.select(pl.arg_sort_by(when.columns, maintain_order=True)).to_series().to_numpy().astype(np.int64)
     found = table.faults.found()
     faults = dict(zip(found["row"].to_list(), found["reason"].cast(pl.String).to_list(), strict=True))
     users, items = (_coded(column) for column in ids)
     return LogRows(users, items, order, faults, [*table.notes, *notes], table.separator)
-
-
-def _order(table: Table, rules: TimeRules) -> tuple[Int[np.ndarray, " rows"], list[str]]:
-    if schemas.TIMESTAMP not in table.columns:
-        return np.arange(table.frame.height), [f"{table.name}: no column of times, so the order of the file counts"]
-    try:
-        found = moments(table, rules)
-    except UserError as error:
-        return np.arange(table.frame.height), [f"{error}; so the order of the file counts"]
-    return found.select(pl.arg_sort_by(found.columns, maintain_order=True)).to_series().to_numpy().astype(np.int64), []
 
 
 def _coded(column: pl.Series) -> Coded:

@@ -17,7 +17,7 @@ from iadsr.encode.encoders.interface import EncoderParams
 from iadsr.encode.encoders.registry import open_encoder
 from iadsr.encode.texts import Wording
 from iadsr.errors import UserError
-from iadsr.ingest.log_rows import Coded
+from iadsr.ingest.log_rows import LogRows
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.files import load_model
@@ -36,15 +36,6 @@ class Decided(NamedTuple):
     keep: Bool[np.ndarray, " rows"]
     reasons: list[str]  # why a row is dropped or not judged, else ""
     threshold: float  # the probability above which rows are dropped
-
-
-class Asked(NamedTuple):
-    """Rows of which verdicts are asked: who, which item, in which order; and what is wrong with some of them."""
-
-    users: Coded
-    items: Coded
-    order: Int[np.ndarray, " rows"]  # all rows, oldest first
-    faults: Mapping[int, str]
 
 
 class Judge:
@@ -87,7 +78,7 @@ class Judge:
         known = read_columns(users, (RAW_USER,), "filter")[RAW_USER].to_pylist() if users.exists() else []
         return cls(model, config, *read_catalogue(items, config), known)
 
-    def decide(self, asked: Asked, threshold: float | None = None, budget: float | None = None) -> Decided:
+    def decide(self, asked: LogRows, threshold: float | None = None, budget: float | None = None) -> Decided:
         """Drop rows more likely noise than `threshold`, by default the model's own, or at most a share, `budget`."""
         log = self._log(asked)
         verdicts = judged(self.model, log, self.config.max_length)
@@ -103,7 +94,7 @@ class Judge:
         noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, found.keep))
         return Decided(noise, keep, reasons, limit)
 
-    def _log(self, asked: Asked) -> Log:
+    def _log(self, asked: LogRows) -> Log:
         """The rows in the order of time, in the model's numbers; rows with a fault count as unknown items."""
         items = np.array([*(self.catalogue.get(raw, 0) for raw in asked.items.ids), 0])[asked.items.places]
         items[np.fromiter(asked.faults, dtype=np.int64, count=len(asked.faults))] = 0

@@ -9,10 +9,10 @@ import narwhals as nw
 import numpy as np
 
 from iadsr.errors import UserError
-from iadsr.ingest.log_rows import Coded
+from iadsr.ingest.log_rows import Coded, LogRows
 from iadsr.serving.histories import raw_id
-from iadsr.serving.judge import Asked, Judge
-from iadsr.serving.log_files import ADDED
+from iadsr.serving.judge import Judge
+from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import Recommendation, Server
 
 ITEMS, USERS = Path("data/filtered/items.parquet"), Path("data/filtered/users.parquet")
@@ -54,15 +54,14 @@ class Loaded:
         for name in (user, item):
             if name not in given.columns:
                 raise UserError(f"frame: no column {name!r}; it has: {', '.join(map(str, given.columns))}")
-        if taken := [name for name in ADDED if name in given.columns]:
-            raise UserError(f"frame: it has a column {taken[0]!r} already, as verdicts have; rename it, or drop it")
+        refuse_taken("frame", given.columns)
         if self._judge is None:
             self._judge = Judge.opened(self._model, self._project / ITEMS, self._project / USERS)
         users, items = (coded(given[name].to_list()) for name in (user, item))
         nobody = np.flatnonzero((users.places < 0) | (items.places < 0)).tolist()
         wrong = dict.fromkeys(nobody, "user or item is missing")
         order = by_time(given, timestamp)
-        decided = self._judge.decide(Asked(users, items, order, wrong), threshold, budget)
+        decided = self._judge.decide(LogRows(users, items, order, wrong), threshold, budget)
         noise = [None if np.isnan(value) else value for value in decided.noise.tolist()]
         added = zip(ADDED, (noise, decided.keep.tolist(), decided.reasons), strict=True)
         columns = [nw.new_series(name, values, backend=given.implementation) for name, values in added]

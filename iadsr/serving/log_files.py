@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_onl
         records = csv.reader(given, delimiter=separator)
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
         header = next(records)
-        refuse_taken(log, header)
+        refuse_taken(str(log), header)
         writer.writerow([*header, *ADDED])
         count = len(verdicts.keep)
         for row, fields in enumerate(records):
@@ -69,7 +69,7 @@ def cells(verdicts: Decided, row: int) -> list[str]:
 
 def _write_parquet(log: Path, out: Path, verdicts: Decided, keep_only: bool) -> None:
     with pa.parquet.ParquetFile(log) as file:
-        refuse_taken(log, file.schema_arrow.names)
+        refuse_taken(str(log), file.schema_arrow.names)
         if file.metadata.num_rows != len(verdicts.keep):
             raise changed(log)
         schema = file.schema_arrow
@@ -93,8 +93,8 @@ def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Decided, schema: pa.S
         yield pa.Table.from_arrays([*batch.columns, *added], schema=schema)
 
 
-def refuse_taken(log: Path, names: list[str]) -> None:
-    """UserError where the log has a column of a verdict's name."""
+def refuse_taken(log: str, names: Sequence[str]) -> None:
+    """UserError where a log has a column of a verdict's name."""
     if taken := [name for name in ADDED if name in names]:
         raise UserError(f"{log}: it has a column {taken[0]!r} already, as verdicts have; rename it, or drop it")
 

@@ -136,13 +136,13 @@ def test_cold_targets_have_few_real_training_interactions() -> None:
     histories = ([1] * 11 + [3, 1], [2] * 10 + [3, 2])
     noise = [row == 13 for row in range(13 + 12)]
     ranks = Ranks(np.array([1, 2]), np.array([1.0, 3.0]), np.array([1.0, 1.0]))
-    found = cold_targets(sequences_of(*histories, noise=noise), ranks, (5,))
+    found = cold_targets(Feed(sequences_of(*histories, noise=noise)), ranks, (5,))
     assert found == {
         **{"test_cold_targets": 1, "test_cold_hr_5_unfiltered": 1, "test_cold_ndcg_5_unfiltered": 0.5},
         **{"test_cold_hr_5_filtered": 1, "test_cold_ndcg_5_filtered": 1},
     }
     warm = Ranks(np.array([1, 1]), *(np.array([1.0, 3.0]),) * 2)
-    assert cold_targets(sequences_of(*histories, noise=noise), warm, (5,)) == {}
+    assert cold_targets(Feed(sequences_of(*histories, noise=noise)), warm, (5,)) == {}
 
 
 def test_real_interactions_by_item() -> None:
