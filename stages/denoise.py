@@ -57,15 +57,16 @@ def main(
     from iadsr.ingest.log_rows import read_log
     from iadsr.params import read_params
     from iadsr.serving.judge import Judge
-    from iadsr.serving.log_files import write_judged
+    from iadsr.serving.log_files import require_writable, write_judged
 
     share = share_of(budget, threshold)
     judge = Judge.opened(model, paths.ITEMS, paths.USERS)
     content = read_params(params)
     log = read_log(str(histories), columns_of(content))
+    target = out or histories.with_name(f"{histories.stem}.denoised{histories.suffix}")
+    require_writable(histories, target, log.separator)
     learn_titles(judge, log.items.ids, content)
     decided = judge.decide(log, threshold, share)
-    target = out or histories.with_name(f"{histories.stem}.denoised{histories.suffix}")
     write_judged(histories, target, log.separator, decided, keep_only)
     for note in log.notes:
         print(note, file=sys.stderr)

@@ -65,9 +65,7 @@ class Loaded:
         noise = [None if np.isnan(value) else value for value in decided.noise.tolist()]
         added = zip(ADDED, (noise, decided.keep.tolist(), decided.reasons), strict=True)
         columns = [nw.new_series(name, values, backend=given.implementation) for name, values in added]
-        return nw.concat(
-            [given, nw.DataFrame.from_dict(dict(zip(ADDED, columns, strict=True)))], how="horizontal"
-        ).to_native()
+        return given.with_columns(*columns).to_native()
 
 
 def by_time(given: Any, timestamp: str) -> np.ndarray:

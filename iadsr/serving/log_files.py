@@ -23,13 +23,22 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def require_writable(log: Path, out: Path, separator: str) -> None:
+    """UserError, before anything is judged, for another kind of file than the log, and for a log with such columns."""
+    if is_parquet(log) != is_parquet(out):
+        raise UserError(f"--out {out}: expected the kind of {log.name}, {'Parquet' if is_parquet(log) else 'CSV'}")
+    if is_parquet(log):
+        refuse_taken(str(log), pa.parquet.read_schema(log).names)
+    else:
+        with open(log, encoding="utf-8-sig", newline="") as given:
+            refuse_taken(str(log), next(csv.reader(given, delimiter=separator)))
+
+
 def write_judged(log: Path, out: Path, separator: str, verdicts: Decided, keep_only: bool) -> None:
     """Write the log's own columns, as they are, and the verdicts behind them; `keep_only`: only rows that are kept.
 
-    UserError for another kind of file than the log, for a log that has such columns, and for one that has changed.
+    UserError for a log that has changed.
     """
-    if is_parquet(log) != is_parquet(out):
-        raise UserError(f"--out {out}: expected the kind of {log.name}, {'Parquet' if is_parquet(log) else 'CSV'}")
     with replacing(out) as temporary:
         if is_parquet(log):
             _write_parquet(log, temporary, verdicts, keep_only)
@@ -43,7 +52,6 @@ def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_onl
         records = csv.reader(given, delimiter=separator)
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
         header = next(records)
-        refuse_taken(str(log), header)
         writer.writerow([*header, *ADDED])
         count = len(verdicts.keep)
         for row, fields in enumerate(records):
@@ -69,7 +77,6 @@ def cells(verdicts: Decided, row: int) -> list[str]:
 
 def _write_parquet(log: Path, out: Path, verdicts: Decided, keep_only: bool) -> None:
     with pa.parquet.ParquetFile(log) as file:
-        refuse_taken(str(log), file.schema_arrow.names)
         if file.metadata.num_rows != len(verdicts.keep):
             raise changed(log)
         schema = file.schema_arrow
