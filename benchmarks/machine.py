@@ -88,10 +88,15 @@ def cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """The revision that runs, marked `-dirty` where files differ from it; None outside a git repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The revision that runs, marked `-dirty` where other files than results differ from it; None without git."""
     try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        revision = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
     except OSError:
         return None
-    return found.stdout.strip() or None
+    return f"{revision}-dirty" if revision and changed else revision or None
+
+
+def git(*arguments: str) -> str:
+    """What git says in this repository; nothing where it fails."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,67 @@
+"""`python -m study`: run cells of cells.yaml, say which are missing, and print what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iadsr.errors import UserError
+from stages.command import new_app, reports_errors
+from study.cells import Cell, cells_of, read_declared
+from study.results import LINES, read_results
+from study.run import missing, run
+from study.table import table
+
+app = new_app()
+Patterns = Annotated[
+    list[str], typer.Option("--cells", help="Which, such as unplanted/beauty or '*/cloze/0'. May be repeated.")
+]
+Place = Annotated[Path, typer.Option("--results", help="The file of lines; ranks lie in the folder of its name.")]
+
+
+@app.command("list")
+@reports_errors
+def listed(cells: Patterns = ["*"], results: Place = LINES) -> None:  # noqa: B006
+    """Name the cells, and which of them are missing."""
+    chosen = cells_of(read_declared(), cells)
+    absent = {cell.name for cell in missing(chosen, results)}
+    for cell in chosen:
+        print(f"{'missing' if cell.name in absent else 'done   '} {cell.name}")
+
+
+@app.command("run", epilog="Example: python -m study run --cells 'unplanted/beauty/*' --workers 2")
+@reports_errors
+def running(
+    cells: Patterns = ["*"],  # noqa: B006
+    workers: Annotated[int, typer.Option(min=1, help="Cells at once; each trains on train.threads threads.")] = 2,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of params.yaml: a trial, with --results elsewhere.")
+    ] = None,
+    results: Place = LINES,
+) -> None:
+    """Train and evaluate the cells that are missing; each has its line as soon as it is done.
+
+    Interrupted at any moment, the same command goes on where it was.
+    """
+    if changes and results == LINES:
+        raise UserError("--set: cells with other parameters are no part of the study; give --results FILE as well")
+    todo = missing(cells_of(read_declared(), cells), results)
+    for number, cell in enumerate(run(todo, results, workers, changes or []), 1):
+        print(f"{number} of {len(todo)}: {cell.name}", flush=True)
+
+
+@app.command("table", epilog="Example: python -m study table unplanted")
+@reports_errors
+def printed(group: Annotated[str, typer.Argument(help="A group of cells.yaml.")], results: Place = LINES) -> None:
+    """Print a group's table in Markdown."""
+    declared = read_declared()
+    if group not in declared.groups:
+        raise UserError(f"{group}: no group of cells.yaml; there are {', '.join(declared.groups)}")
+    cells: list[Cell] = cells_of(declared, [group])
+    print("\n".join(table(cells, read_results(results))))
+
+
+if __name__ == "__main__":
+    app()

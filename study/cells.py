@@ -1,0 +1,137 @@
+"""The cells of the study, as cells.yaml declares them, and the parameters of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from benchmarks.prepared import parameters
+from iadsr.errors import UserError
+from iadsr.models.denoisers.registry import DENOISERS
+from iadsr.params import Group, choice, read_yaml
+
+DECLARED = Path(__file__).with_name("cells.yaml")
+Settings = dict[str, Any]
+FREE = ("threads", "device")  # of `train`: they do not decide what is trained
+
+
+class Matrix(Group):
+    """An entry of `groups`: one cell for each combination, with these settings."""
+
+    about: str
+    datasets: list[str] = Field(min_length=1)
+    backbones: list[str] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    settings: Settings = Field(default_factory=dict)
+
+
+class Declared(Group):
+    """The whole of cells.yaml."""
+
+    settings: Settings
+    datasets: dict[str, Settings]
+    backbones: dict[str, Settings]
+    methods: dict[str, Settings]
+    groups: dict[str, Matrix]
+
+
+class Cell(NamedTuple):
+    """One training and its evaluation."""
+
+    group: str
+    dataset: str
+    backbone: str
+    method: str
+    seed: int
+    settings: Settings  # dotted keys of params.yaml
+
+    @property
+    def name(self) -> str:
+        return "/".join(map(str, self[:-1]))
+
+    def content(self) -> dict[str, Any]:
+        """params.yaml with the cell's settings; ParamsError where they do not go together."""
+        return parameters(self.settings, [])
+
+
+def read_declared(path: Path = DECLARED) -> Declared:
+    """UserError for a key that is unknown or missing, and for a group that names what is not declared."""
+    try:
+        declared = Declared.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name, matrix in declared.groups.items():
+        for axis in ("datasets", "backbones", "methods"):
+            if unknown := [each for each in getattr(matrix, axis) if each not in getattr(declared, axis)]:
+                raise UserError(f"{path}: groups.{name}.{axis}: {unknown[0]} is not declared under `{axis}`")
+    return declared
+
+
+def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[Cell]:
+    """The cells that match one of the patterns, such as `unplanted/beauty/*`; UserError for one that matches none."""
+    cells = [cell for name, matrix in declared.groups.items() for cell in of_group(declared, name, matrix)]
+    for pattern in patterns:
+        if not any(matches(cell, pattern) for cell in cells):
+            raise UserError(
+                f"--cells {pattern}: no cell of this name; `python -m study list` shows those that there are"
+            )
+    return [cell for cell in cells if any(matches(cell, pattern) for pattern in patterns)]
+
+
+def matches(cell: Cell, pattern: str) -> bool:
+    """Whether the pattern, whose * also stands for slashes, is of the cell's name or of a folder that it is in."""
+    return fnmatchcase(cell.name, pattern) or fnmatchcase(cell.name, f"{pattern.rstrip('/')}/*")
+
+
+def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
+    """Seeds vary slowest: so a table has all its rows as soon as can be."""
+    axes = (matrix.seeds, matrix.datasets, matrix.backbones, matrix.methods)
+    for seed, dataset, backbone, method in itertools.product(*axes):
+        settings = {
+            **{"dataset": dataset, "backbone": backbone, "seed": seed},
+            **declared.settings,
+            **declared.datasets[dataset],
+            **declared.backbones[backbone],
+            **matrix.settings,
+            **declared.methods[method],
+        }
+        yield Cell(name, dataset, backbone, method, seed, settings)
+
+
+def decisive(content: dict[str, Any]) -> Settings:
+    """What of these parameters decides a cell's result, by dotted key: entries that it does not use are left out."""
+    denoiser = content["denoiser"]
+    traits = DENOISERS[denoiser].traits
+    reads_texts = traits.reads_texts or content["train"]["item_start"] == "text"
+    found: Settings = {name: content[name] for name in ("dataset", "backbone", "denoiser", "seed", *traits.top_level)}
+    groups = {name: content[name] for name in ("ingest", "filter", "train")}
+    groups["dataset"] = content["datasets"][choice(content, "dataset", "datasets")]
+    groups |= {f"backbones.{name}": content["backbones"][name] for name in [content["backbone"]] if name != "none"}
+    groups[f"denoisers.{denoiser}"] = content["denoisers"][denoiser]
+    if content["noise"]["ratio"]:
+        groups["noise"] = content["noise"]
+    if reads_texts:
+        groups["encode"] = {"item_template": content["encode"]["item_template"]}
+        groups["encoder"] = content["encoders"][content["encoder"]]
+        if traits.reads_prefix_texts:
+            groups["encode"]["prefixes"] = content["encode"]["prefixes"]
+    for name, group in groups.items():
+        found |= flat(name, group)
+    return {key: value for key, value in found.items() if key not in {f"train.{name}" for name in FREE}}
+
+
+def flat(prefix: str, group: Any) -> Settings:
+    """
+    >>> flat("a", {"b": 1, "c": {"d": [2]}})
+    {'a.b': 1, 'a.c.d': [2]}
+    """
+    if not isinstance(group, dict):
+        return {prefix: group}
+    return {key: value for name, inner in group.items() for key, value in flat(f"{prefix}.{name}", inner).items()}

@@ -1,0 +1,79 @@
+"""Training and evaluating cells, several at a time, each by the stages themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.accuracy import timed
+from benchmarks.prepared import parameters, prepared, trained_in
+from iadsr.artifacts import read_json
+from iadsr.device import pick_device, pick_dtype
+from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
+from iadsr.schemas import TEST, VALIDATION
+from stages import paths
+from study.cells import Cell, decisive
+from study.results import CUTOFFS, Line, add, read_results
+
+BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_auc", "noise_rate_estimated")
+
+
+def missing(cells: Sequence[Cell], lines: Path) -> list[Cell]:
+    """Those of which there is no line yet, or one with other parameters."""
+    results = read_results(lines)
+    return [cell for cell in cells if results.line_of(cell) is None]
+
+
+def run(cells: Sequence[Cell], lines: Path, workers: int, changes: Sequence[str] = ()) -> Iterator[Cell]:
+    """Train the cells, so many at once, and yield each once its line is written.
+
+    What is trained stays in .cache/benchmarks, so a cell that was interrupted goes on from its last epoch. When one
+    fails no other is begun, those that are running end, and its error is raised.
+    """
+    contents = [parameters(cell.settings, list(changes)) for cell in cells]
+    for content in contents:  # one after the other: cells of a data set share its folder
+        prepared(content)
+    waiting = list(zip(cells, contents, strict=True))
+    running: dict[Future[tuple[Line, Path]], Cell] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                cell, content = waiting.pop(0)
+                running[pool.submit(line_of, cell, content)] = cell
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(done)
+                line, ranks = done.result()
+                add(lines, line, ranks)
+                yield cell
+
+
+def line_of(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
+    """Train and evaluate a cell; its line, and where its ranks are."""
+    print(f"{cell.name}: begun", file=sys.stderr, flush=True)
+    seconds = timed(content, cell.seed)
+    folder = trained_in(content) / paths.SEEDS / str(cell.seed)
+    found = read_json(folder / paths.DETAILS)
+    device = pick_device(content["train"]["device"], "train.device")
+    names = [
+        metric_name(name, cutoff, protocol, split)
+        for split in (TEST, VALIDATION)
+        for protocol in PROTOCOLS
+        for name in METRICS
+        for cutoff in (CUTOFFS if split == TEST else CUTOFFS[1:2])
+    ]
+    line = {
+        "cell": cell.name,
+        "metrics": {name: round(found[name], 7) for name in (*names, *BESIDE) if name in found},
+        "seconds": round(seconds, 1),
+        "machine": {
+            **machine.described(device),
+            "threads": content["train"]["threads"],
+            "dtype": str(pick_dtype(content["train"]["dtype"], device)).removeprefix("torch."),
+        },
+        "params": decisive(content),
+    }
+    return line, folder / paths.RANKS
