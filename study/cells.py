@@ -37,6 +37,7 @@ class Declared(Group):
     settings: Settings
     datasets: dict[str, Settings]
     backbones: dict[str, Settings]
+    tuned: dict[str, Settings] = Field(default_factory=dict)  # by DATASET/BACKBONE
     methods: dict[str, Settings]
     groups: dict[str, Matrix]
 
@@ -99,6 +100,7 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
             **declared.settings,
             **declared.datasets[dataset],
             **declared.backbones[backbone],
+            **declared.tuned.get(f"{dataset}/{backbone}", {}),
             **matrix.settings,
             **declared.methods[method],
         }
@@ -115,8 +117,7 @@ def decisive(content: dict[str, Any]) -> Settings:
     groups["dataset"] = content["datasets"][choice(content, "dataset", "datasets")]
     groups |= {f"backbones.{name}": content["backbones"][name] for name in [content["backbone"]] if name != "none"}
     groups[f"denoisers.{denoiser}"] = content["denoisers"][denoiser]
-    if content["noise"]["ratio"]:
-        groups["noise"] = content["noise"]
+    groups["noise"] = content["noise"] if content["noise"]["ratio"] else {"ratio": 0.0}
     if reads_texts:
         groups["encode"] = {"item_template": content["encode"]["item_template"]}
         groups["encoder"] = content["encoders"][content["encoder"]]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from benchmarks.gain import NAMES, recovery
-from benchmarks.significance import holm, paired_p
+from iadsr.evaluate.significance import holm, paired_p
 from study.cells import Cell
 from study.results import Line, Results
 

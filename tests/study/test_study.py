@@ -1,0 +1,137 @@
+"""Cells are trained once, their lines and ranks belong together, and tables say what they show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from small_detectors import TINY, without_encoding
+from typer.testing import CliRunner
+
+from benchmarks import prepared
+from iadsr.errors import UserError
+from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
+from iadsr.schemas import SPLIT, TEST, VALIDATION
+from study.__main__ import app
+from study.cells import Cell, cells_of, decisive, read_declared
+from study.results import CUTOFFS, add, read_results
+from study.run import missing, run
+from study.table import table
+
+RANKS = {"none": [1.0, 30.0, 30.0, 30.0] * 9, "clean": [1.0, 1.0, 1.0, 30.0] * 9, "cloze": [1.0, 1.0, 30.0, 30.0] * 9}
+
+
+def evaluated(folder: Path, ranks: list[float]) -> Path:
+    """As the stage `evaluate` writes them: rows of both splits."""
+    splits, place = [VALIDATION] * len(ranks) + [TEST] * len(ranks), folder / "ranks.parquet"
+    columns = {f"rank_{protocol}": [1.0] * len(ranks) + ranks for protocol in PROTOCOLS}
+    pyarrow.parquet.write_table(pa.table({SPLIT: splits, **columns}), place)
+    return place
+
+
+def line(cell: Cell, ranks: list[float]) -> dict[str, Any]:
+    metrics = {
+        metric_name(name, cutoff, protocol, TEST): float(function(np.array(ranks), cutoff).mean())
+        for protocol in PROTOCOLS
+        for name, function in METRICS.items()
+        for cutoff in CUTOFFS
+    }
+    machine = {"device": "cpu", "cpu": "one", "dtype": "float32", "torch": "2", "commit": "abc"}
+    return {"cell": cell.name, "metrics": metrics, "machine": machine, "params": decisive(cell.content())}
+
+
+def of_planted(*methods: str, seed: int = 0) -> list[Cell]:
+    return cells_of(read_declared(), [f"planted-20/beauty/sasrec/{method}/{seed}" for method in methods])
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Lines of three cells, whose users are hit once, three times and twice of four."""
+    path = tmp_path / "study.jsonl"
+    for cell in of_planted(*RANKS):
+        add(path, line(cell, RANKS[cell.method]), evaluated(tmp_path, RANKS[cell.method]))
+    return path
+
+
+def test_a_table_by_hand(written: Path) -> None:
+    """HR@10 is 1/4 without, 3/4 where nothing was planted, and 2/4: half is won back; over 36 users that is no chance.
+    One seed has no deviation."""
+    found = "\n".join(table(of_planted(*RANKS), read_results(written)))
+    assert "| beauty, sasrec, none | 0 | .2500 |" in found
+    assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
+    assert "`cloze` against `none` in 1 of 1 cells: better in 1 / 1 / 1 / 1, worse in 0 / 0 / 0 / 0." in found
+    assert found.endswith("Trained on: cpu (one), float32, torch 2. Revisions: abc.")
+
+
+def test_what_was_not_run_shows(written: Path) -> None:
+    cells = cells_of(read_declared(), ["planted-20/beauty"])
+    assert "| beauty, sasrec, random | not run |  |  |  |  |" in list(table(cells, read_results(written)))
+
+
+def test_methods_are_compared_on_the_seeds_that_they_share(written: Path, tmp_path: Path) -> None:
+    """A second seed of the plain backbone, as good as the method, changes its mean but not the comparison."""
+    cell = of_planted("none", seed=1)[0]
+    add(written, line(cell, RANKS["cloze"]), evaluated(tmp_path, RANKS["cloze"]))
+    found = "\n".join(table(cells_of(read_declared(), ["planted-20/beauty"]), read_results(written)))
+    assert "| beauty, sasrec, none | 0, 1 | .3750 ± .1768 |" in found
+    assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
+
+
+def test_ranks_beyond_all_cutoffs_count_for_nothing(written: Path) -> None:
+    results = read_results(written)
+    found = results.values(results.lines["planted-20/beauty/sasrec/none/0"])
+    assert found[metric_name("ndcg", 20, PROTOCOLS[0])].tolist() == [1.0, 0.0, 0.0, 0.0] * 9
+
+
+def test_ranks_of_another_training_are_refused(written: Path, tmp_path: Path) -> None:
+    results = read_results(written)
+    one, other = (results.ranks / f"planted-20/beauty/sasrec/{name}/0.parquet" for name in ("none", "cloze"))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match="gives another hr_5_unfiltered than the line"):
+        list(table(of_planted(*RANKS), results))
+    one.unlink()
+    with pytest.raises(UserError, match=r"none/0\.parquet: missing"):
+        list(table(of_planted(*RANKS), results))
+
+
+def test_a_line_with_other_parameters_is_none(written: Path) -> None:
+    """The learning rate has changed since: the cell is missing. A parameter that is new since is not held against it;
+    and what the clean cell found is also what a cell without noise would."""
+    lines = [json.loads(each) for each in written.read_text().splitlines()]
+    none = next(each for each in lines if each["cell"].endswith("none/0"))
+    del none["params"]["train.dim"]
+    written.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert missing(of_planted(*RANKS), written) == []
+    assert missing(cells_of(read_declared(), ["unplanted/beauty/sasrec/none/0"]), written) == []
+    none["params"]["train.learning_rate"] = 0.5
+    written.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert [cell.method for cell in missing(of_planted(*RANKS), written)] == ["none"]
+
+
+def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tiny cells, side by side; asked again, both are there, and each has the ranks that its line says."""
+    monkeypatch.setattr(prepared, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
+    cells = cells_of(read_declared(), ["quick/demo/gru4rec/none/0", "quick/demo/gru4rec/random/0"])
+    path = tmp_path / "study.jsonl"
+    assert {cell.method for cell in run(cells, path, 2, TINY)} == {"none", "random"}
+    results = read_results(path)
+    assert len(results.lines) == 2
+    for each in results.lines.values():
+        assert each["seconds"] > 0 and each["machine"]["threads"] == 1
+        results.values(each)
+
+
+def test_a_trial_is_no_part_of_the_study() -> None:
+    done = CliRunner().invoke(app, ["run", "--cells", "quick", "--set", "train.max_epochs=1"])
+    assert done.exit_code and "give --results FILE as well" in done.output
+
+
+def test_an_unknown_group_is_refused() -> None:
+    done = CliRunner().invoke(app, ["table", "nothing"])
+    assert done.exit_code and "nothing: no group of cells.yaml; there are quick" in done.output
