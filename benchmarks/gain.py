@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet
 import typer
 from jaxtyping import Float
 
@@ -27,14 +26,14 @@ from benchmarks import machine, options
 from benchmarks.convergence import command, opened
 from benchmarks.noise import planting, without_kind
 from benchmarks.prepared import parameters, prepared, shared_detectors, trained_in
-from benchmarks.significance import holm, paired_p
 from iadsr.artifacts import read_json, write_json
 from iadsr.device import pick_device
 from iadsr.errors import UserError
+from iadsr.evaluate.report import user_metrics
+from iadsr.evaluate.significance import holm, paired_p
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.params import ParamsError
 from iadsr.params_check import problems
-from iadsr.schemas import SPLIT, TEST
 from iadsr.train.run import alone_in
 from stages import paths
 from stages.command import new_app, reports_errors
@@ -146,7 +145,7 @@ def trained(content: dict[str, Any], seeds: list[int]) -> Arm:
     with alone_in(workspace, wait=True):
         if missing := [seed for seed, folder in folders.items() if not (folder / paths.RANKS).exists()]:
             train(content, workspace, missing)
-    found = [of_users(folder / paths.RANKS) for folder in folders.values()]
+    found = [user_metrics(folder / paths.RANKS, CUTOFF) for folder in folders.values()]
     machines = [read_json(folder / MACHINE) for folder in folders.values()]
     return Arm({name: np.stack([each[name] for each in found]) for name in NAMES}, machines)
 
@@ -160,16 +159,6 @@ def train(content: dict[str, Any], workspace: Path, seeds: list[int]) -> None:
         (workspace / paths.SEEDS / str(seed)).mkdir(parents=True, exist_ok=True)
         write_json(workspace / paths.SEEDS / str(seed) / MACHINE, described)
     command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
-
-
-def of_users(ranks: Path) -> dict[str, Float[np.ndarray, " users"]]:
-    """HR and NDCG of each user's test item."""
-    table = pyarrow.parquet.read_table(ranks, filters=[(SPLIT, "=", TEST)])
-    return {
-        metric_name(metric, CUTOFF, protocol): values(table[f"rank_{protocol}"].to_numpy(), CUTOFF)
-        for protocol in PROTOCOLS
-        for metric, values in METRICS.items()
-    }
 
 
 def compared(cells: list[dict[str, Arm]]) -> list[dict[str, Any]]:

@@ -121,19 +121,26 @@ def link(place: Path, target: Path) -> None:
 
 def run(folder: Path, stop: Event) -> None:
     """Train and evaluate in `folder`, unless another seed has failed."""
-    root = str(Path(__file__).resolve().parents[1])
-    log = folder / "log.txt"
     for command in (["stages.train", "--skip-trained"], ["stages.evaluate"]):
         if stop.is_set():
             return
-        with open(log, "a", encoding="utf-8") as file:
-            arguments = [sys.executable, "-m", "stages.seeds", *command]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))}
-            done = subprocess.run(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
-        if done.returncode:
+        try:
+            run_stage(folder, f"seed {folder.name}", *command)
+        except UserError:
             stop.set()
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
-            raise UserError(f"seed {folder.name}: {command[0]} failed, see {log}; it said last: {said[-1]}")
+            raise
+
+
+def run_stage(folder: Path, name: str, *command: str) -> None:
+    """Run a stage in `folder`, its output added to log.txt there; UserError, which calls it `name`, when it fails."""
+    root, log = str(Path(__file__).resolve().parents[1]), folder / "log.txt"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))}
+    with open(log, "a", encoding="utf-8") as file:
+        arguments = [sys.executable, "-m", "stages.seeds", *command]
+        done = subprocess.run(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
+    if done.returncode:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
+        raise UserError(f"{name}: {command[0]} failed, see {log}; it said last: {said[-1]}")
 
 
 def summary(metrics: dict[int, dict[str, float]]) -> dict[str, Any]:

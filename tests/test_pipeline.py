@@ -30,7 +30,7 @@ INSIDE = {  # files in the folders that DVC keeps
     *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.SEQUENCES, paths.USERS, paths.ITEMS),
     paths.RANKS,
 }
-COMMANDS = (*STAGES, "check", "denoise", "recommend", "report")
+COMMANDS = (*STAGES, "check", "compare", "denoise", "recommend", "report")
 
 INPUTS = {
     "watch": set(),
@@ -65,8 +65,9 @@ MACHINE = {
 # Commands beside the pipeline.
 BESIDE = {
     *("iadsr/ingest/histories.py", "iadsr/ingest/log_rows.py", "iadsr/params_check.py"),
+    "iadsr/evaluate/significance.py",
     *(f"iadsr/serving/{name}.py" for name in ("judge", "loaded", "log_files", "log_verdicts")),
-    *("stages/check.py", "stages/denoise.py", "stages/recommend.py", "stages/report.py"),
+    *("stages/check.py", "stages/compare.py", "stages/denoise.py", "stages/recommend.py", "stages/report.py"),
 }
 MOST_DEPS = 92  # lines; the file is a table of contents
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 
 from iadsr.artifacts import replacing
@@ -26,7 +26,16 @@ from iadsr.evaluate.noise_detection import (
     stratified_auc,
 )
 from iadsr.evaluate.popularity import Equal, bucket_table, popularity_buckets
-from iadsr.models.ranking import Ranks, cutoffs_of, headline_cutoff, headlines, metric_name, summarise
+from iadsr.models.ranking import (
+    METRICS,
+    PROTOCOLS,
+    Ranks,
+    cutoffs_of,
+    headline_cutoff,
+    headlines,
+    metric_name,
+    summarise,
+)
 from iadsr.models.recommender import Verdicts
 from iadsr.models.verdicts import training_rows
 from iadsr.params import Group
@@ -156,6 +165,16 @@ def write_ranks(path: Path, ranks: dict[str, Ranks]) -> None:
     ]
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(pa.concat_tables(parts), temporary)
+
+
+def user_metrics(ranks: Path, cutoff: int) -> dict[str, Float[np.ndarray, " users"]]:
+    """HR and NDCG of each user's test item, from the file that `write_ranks` has written."""
+    table = pyarrow.parquet.read_table(ranks, filters=[(SPLIT, "=", TEST)])
+    return {
+        metric_name(metric, cutoff, protocol): values(table[f"rank_{protocol}"].to_numpy(), cutoff)
+        for protocol in PROTOCOLS
+        for metric, values in METRICS.items()
+    }
 
 
 def write_tables(folder: Path, tables: dict[str, Table]) -> None:

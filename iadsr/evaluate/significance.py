@@ -19,6 +19,16 @@ def paired_p(first: Float[np.ndarray, " users"], second: Float[np.ndarray, " use
     return float(stats.ttest_rel(first, second).pvalue)
 
 
+def paired_interval(
+    first: Float[np.ndarray, " users"], second: Float[np.ndarray, " users"], confidence: float = 0.95
+) -> tuple[float, float]:
+    """The confidence interval of the mean difference, first less second, of each user's metric (t distribution)."""
+    if np.array_equal(first, second):
+        return 0.0, 0.0
+    low, high = stats.ttest_rel(first, second).confidence_interval(confidence)
+    return float(low), float(high)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number, in the same order (Holm 1979).
 

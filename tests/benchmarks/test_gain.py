@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from small_detectors import TINY, without_encoding
 
 from benchmarks import gain, prepared
-from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, of_users, recovery
+from benchmarks.gain import BASE, CLEAN, NAMES, Arm, asked, compared, recovery
 from benchmarks.prepared import parameters
 from iadsr.errors import UserError
 from iadsr.params import ParamsError
@@ -60,15 +58,6 @@ def test_an_interval_of_what_is_recovered() -> None:
     assert recovery(0 * lost, lost, lost / 2) == {"recovered": 0.5, "recovered_95": [0.5, 0.5]}
     low, high = recovery(0 * lost, lost, by_chance)["recovered_95"]
     assert (low, high) == pytest.approx((0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025), abs=0.01)
-
-
-def test_metrics_of_users_by_hand(tmp_path: Path) -> None:
-    """Rank 1 gains all, rank 3 half, rank 11 nothing; validation does not count."""
-    table = {"split": ["test"] * 3 + ["validation"], "rank_filtered": [1.0, 3.0, 11.0, 1.0]}
-    pyarrow.parquet.write_table(pa.table({**table, "rank_unfiltered": [11.0] * 4}), tmp_path / "ranks.parquet")
-    found = of_users(tmp_path / "ranks.parquet")
-    assert found["hr_10_filtered"].tolist() == [1, 1, 0] and found["ndcg_10_filtered"].tolist() == [1, 0.5, 0]
-    assert found["hr_10_unfiltered"].tolist() == [0, 0, 0]
 
 
 def test_uses_that_are_asked_for() -> None:

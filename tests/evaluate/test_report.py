@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from iadsr.evaluate.report import (
     compared,
     evaluated,
     item_counts,
+    user_metrics,
     write_ranks,
     write_tables,
 )
@@ -175,3 +178,12 @@ def test_tables_on_disk(tmp_path: Path) -> None:
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         EvaluateParams.model_validate({"cutoffs": [5], "buckets": 5, **wrong})
+
+
+def test_metrics_of_users_by_hand(tmp_path: Path) -> None:
+    """Rank 1 gains all, rank 3 half, rank 11 nothing; validation does not count."""
+    table = {"split": ["test"] * 3 + ["validation"], "rank_filtered": [1.0, 3.0, 11.0, 1.0]}
+    pyarrow.parquet.write_table(pa.table({**table, "rank_unfiltered": [11.0] * 4}), tmp_path / "ranks.parquet")
+    found = user_metrics(tmp_path / "ranks.parquet", 10)
+    assert found["hr_10_filtered"].tolist() == [1, 1, 0] and found["ndcg_10_filtered"].tolist() == [1, 0.5, 0]
+    assert found["hr_10_unfiltered"].tolist() == [0, 0, 0]

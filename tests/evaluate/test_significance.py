@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.significance import holm, paired_p
+from iadsr.evaluate.significance import holm, paired_p
 
 
 def test_p_by_hand() -> None:
