@@ -41,6 +41,7 @@ DETAILS = Path("metrics/details.json")
 EVALUATED = Path("data/evaluated")
 RANKS = Path("data/evaluated/ranks.parquet")
 PLOTS = Path("metrics/plots")
+PAGE = Path("metrics/report.html")
 
 # Work in progress, outside every stage's outputs: downloads and what an interrupted stage goes on from.
 DOWNLOADS = Path(".cache/downloads")  # below project_root()

@@ -13,6 +13,7 @@ from stages.command import ParamsFile, new_app, reports_errors
 
 if TYPE_CHECKING:
     from iadsr.models.config import ModelConfig
+    from iadsr.page.numbers import Numbers
 
 app = new_app()
 
@@ -27,13 +28,22 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     from stages.tracking import shown_address
 
     content = read_params(params)
-    dataset = figures(paths.DATASET_METRICS, paths.FILTERED, "filter")
-    metrics = figures(paths.DETAILS, paths.EVALUATED, "evaluate")
-    config = load_config(paths.MODEL)
+    numbers, config = read_numbers(), load_config(paths.MODEL)
     require_one_run(config)
-    print("\n".join(lines(config, dataset, metrics, shown_address())))
+    print("\n".join(lines(config, numbers, shown_address())))
     if differs(content, config):
         print(f"\n{params} has changed since this model was trained: `dvc repro` would train again")
+
+
+def read_numbers() -> Numbers:
+    """The numbers of the run; UserError where a file is missing or was changed."""
+    from iadsr.page.numbers import Numbers
+
+    return Numbers(
+        ingest=figures(paths.INGEST_METRICS, paths.RAW, "ingest"),
+        dataset=figures(paths.DATASET_DETAILS, paths.FILTERED, "filter"),
+        details=figures(paths.DETAILS, paths.EVALUATED, "evaluate"),
+    )
 
 
 def figures(path: Path, noted_in: Path, stage: str) -> dict[str, Any]:
@@ -59,9 +69,10 @@ def require_one_run(config: ModelConfig) -> None:
     require_same(paths.DETAILS, evaluated, digests_of([paths.MODEL / CONFIG]), "evaluate")
 
 
-def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any], store: str) -> list[str]:
+def lines(config: ModelConfig, numbers: Numbers, store: str) -> list[str]:
     from iadsr.models.ranking import PROTOCOLS, cutoffs_of
 
+    dataset, metrics = numbers.dataset, numbers.details
     cutoffs = cutoffs_of(metrics)
     name = config.denoiser if config.denoiser != "none" else "no denoiser"
     name += f" on {config.backbone}" if config.backbone != "none" else ""
@@ -70,7 +81,8 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         "",
         f"Data set {config.dataset}: {dataset['users']:,} users, {dataset['items']:,} items, "
         f"{dataset['interactions']:,} interactions",
-        f"  average length {dataset['average_length']:.1f}, sparsity {dataset['sparsity']:.2%}",
+        f"  average length {dataset['average_length']:.1f}, sparsity {dataset['sparsity']:.2%}; too rare, or repeated: "
+        f"{numbers.removed:,} more",
         "",
         f"{name}{encoder}, seed {config.seed}: best epoch {metrics['best_epoch']} of {metrics['epochs']}",
         f"  {'full ranking':24}"
@@ -83,6 +95,7 @@ def lines(config: ModelConfig, dataset: dict[str, Any], metrics: dict[str, Any],
         "",
         "Files   metrics/metrics.json, data/evaluated/ranks.parquet (rank of every user's target),",
         "        models/denoised.parquet (a verdict on every interaction), models/model (weights, configuration)",
+        f"Page    {paths.PAGE}: pictures, and histories with verdicts; `{program('python')} -m stages.page` makes it",
         f"Plots   metrics/plots/*.png, or `{program('dvc')} plots show`",
         f"MLflow  {interface(store)}",
     ]

@@ -163,6 +163,12 @@ class Run:
             )
             if last.tags.get(NOTE_TAG, "").startswith(in_words(config)):  # not where somebody has written another
                 self.client.set_tag(self.run_id, NOTE_TAG, f"{in_words(config)} {result_in_words(figures)}")
+
+        self.attempt(log)
+        self.log_files(files)
+
+    def log_files(self, files: Iterable[Path]) -> None:
+        def log() -> None:
             for path in files:
                 self.client.log_artifact(self.run_id, str(path))
 

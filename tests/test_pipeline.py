@@ -30,7 +30,7 @@ INSIDE = {  # files in the folders that DVC keeps
     *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.SEQUENCES, paths.USERS, paths.ITEMS),
     paths.RANKS,
 }
-COMMANDS = (*STAGES, "check", "compare", "denoise", "recommend", "report")
+COMMANDS = (*STAGES, "check", "compare", "denoise", "page", "publish", "recommend", "report")
 
 INPUTS = {
     "watch": set(),
@@ -66,8 +66,17 @@ MACHINE = {
 BESIDE = {
     *("iadsr/ingest/histories.py", "iadsr/ingest/log_rows.py", "iadsr/params_check.py"),
     "iadsr/evaluate/significance.py",
-    *(f"iadsr/serving/{name}.py" for name in ("judge", "loaded", "log_files", "log_verdicts")),
-    *("stages/check.py", "stages/compare.py", "stages/denoise.py", "stages/recommend.py", "stages/report.py"),
+    *(f"iadsr/page/{name}.py" for name in ("__init__", "charts", "examples", "numbers", "page")),
+    *(f"iadsr/serving/{name}.py" for name in ("card", "judge", "loaded", "log_files", "log_verdicts")),
+    *(
+        "stages/check.py",
+        "stages/compare.py",
+        "stages/denoise.py",
+        "stages/page.py",
+        "stages/publish.py",
+        "stages/recommend.py",
+        "stages/report.py",
+    ),
 }
 MOST_DEPS = 92  # lines; the file is a table of contents
 
@@ -138,7 +147,7 @@ def test_every_artifact_of_paths_has_one_writer() -> None:
     written = [path for stage in STAGES for path in (*OUTPUTS[stage], *METRICS[stage])]
     assert len(written) == len(set(written))
     caches = {paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.DETECTORS}
-    work = {paths.PARAMS, paths.SEEDS, *caches}
+    work = {paths.PARAMS, paths.SEEDS, paths.PAGE, *caches}
     assert {value for value in vars(paths).values() if isinstance(value, Path)} == {*written, *INSIDE, *work}
     assert all(path.parent in written for path in INSIDE)
 

@@ -15,21 +15,22 @@ from iadsr.serving.judge import Judge
 from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import Recommendation, Server
 
-ITEMS, USERS = Path("data/filtered/items.parquet"), Path("data/filtered/users.parquet")
+ITEMS, USERS = "items.parquet", "users.parquet"
+TABLES = Path("data/filtered")  # of a project
 
 
 class Loaded:
-    """A model of a project, with the tables that it was trained on."""
+    """A model, with the folder of the tables that it was trained on: its items, and its users if they are there."""
 
-    def __init__(self, model: Path, project: Path) -> None:
-        self._model, self._project = model, project
+    def __init__(self, model: Path, tables: Path) -> None:
+        self._model, self._tables = model, tables
         self._server: Server | None = None
         self._judge: Judge | None = None
 
     def recommend(self, history: list[Any], k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
         """The k best items after a history of raw ids, oldest first; UserError where the model knows none of them."""
         if self._server is None:
-            self._server = Server(self._model, self._project / ITEMS)
+            self._server = Server(self._model, self._tables / ITEMS)
         (answer,) = self._server.recommend([history], k, exclude_seen)
         if answer.note and not answer.items:
             raise UserError(answer.note)
@@ -56,7 +57,7 @@ class Loaded:
                 raise UserError(f"frame: no column {name!r}; it has: {', '.join(map(str, given.columns))}")
         refuse_taken("frame", given.columns)
         if self._judge is None:
-            self._judge = Judge.opened(self._model, self._project / ITEMS, self._project / USERS)
+            self._judge = Judge.opened(self._model, self._tables / ITEMS, self._tables / USERS)
         users, items = (coded(given[name].to_list()) for name in (user, item))
         nobody = np.flatnonzero((users.places < 0) | (items.places < 0)).tolist()
         wrong = dict.fromkeys(nobody, "user or item is missing")
@@ -88,13 +89,14 @@ def missing(value: Any) -> bool:
 
 
 def load(model: str | Path = "models/model") -> Loaded:
-    """The model in a folder of a project, beside whose folder `models` stands `data`.
+    """The model in a folder of a project, beside whose folder `models` stands `data`, or in one that was published.
 
-    UserError where it, or the tables that it was trained on, are missing.
+    UserError where it, or the table of its items, is missing.
     """
     folder = Path(model)
-    project = folder.resolve().parents[1]
-    for path in (folder / "config.json", project / ITEMS):
+    published = (folder / ITEMS).exists()
+    tables = folder if published else folder.resolve().parents[1] / TABLES
+    for path in (folder / "config.json", tables / ITEMS):
         if not path.exists():
             raise UserError(f"{path}: no such file; train a model with `dvc repro`")
-    return Loaded(folder, project)
+    return Loaded(folder, tables)

@@ -43,7 +43,7 @@ def test_a_detector_never_trains_on_the_kind_that_is_planted() -> None:
 
 
 def test_later_settings_win(tmp_path: Path) -> None:
-    """Settings, data set, backbone, both, group, method: of a width 8 a data set makes 16, of a rate .1 the group .2."""
+    """Settings, data set, backbone, both, group, method: of a width 8 a data set makes 16, a group of a rate .1 .2."""
     first, second, tuned, *_ = cells_of(read_declared(declared(tmp_path)))
     assert first.name == "one/demo/gru4rec/none/0"
     assert first.settings["train.dim"] == 16 and first.settings["train.learning_rate"] == 0.2

@@ -1,0 +1,69 @@
+"""Histories for a person to look at: their titles, what the denoiser says of each interaction, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from iadsr.schemas import ITEM, RAW_ITEM, SPLIT, TIMESTAMP, TITLE, TRAIN, USER
+from iadsr.serving.loaded import load
+
+USERS, DOUBTED, SEED = 20, 14, 0  # so many, of whom so many have something dropped; drawn before anybody looks
+LONGEST = 40  # newest interactions that are shown
+
+
+class Shown(NamedTuple):
+    """An interaction."""
+
+    title: str
+    noise: float | None  # the probability; None where the denoiser gives none
+    kept: bool
+    reason: str
+
+
+class History(NamedTuple):
+    """A user's training interactions, oldest first."""
+
+    user: str
+    items: list[Shown]
+
+
+def examples(denoised: pl.DataFrame, items: Path, model: Path, gives_reasons: bool) -> list[History]:
+    """Of users drawn by chance, most of them from those of whom something is dropped."""
+    rows = denoised.filter(pl.col(SPLIT) == TRAIN)
+    users = chosen(rows)
+    titles = pl.read_parquet(items, columns=[RAW_ITEM, TITLE]).rename({RAW_ITEM: ITEM})
+    rows = rows.filter(pl.col(USER).is_in(users)).join(titles, on=ITEM, how="left", maintain_order="left")
+    if gives_reasons:
+        said = load(model).denoise(rows.select(USER, ITEM, TIMESTAMP))
+        rows = rows.with_columns(said["reason"])
+    else:
+        rows = rows.with_columns(reason=pl.lit(""))
+    of_user = rows.partition_by(USER, as_dict=True, maintain_order=True)
+    return [history(user, of_user[(user,)].tail(LONGEST)) for user in users]
+
+
+def chosen(rows: pl.DataFrame) -> list[Any]:
+    """So many users, those of whom something is dropped first."""
+    kept = rows.group_by(USER, maintain_order=True).agg(pl.col("kept").all())
+    generator = np.random.default_rng(SEED)
+    doubted, others = (kept.filter(pl.col("kept") == whole)[USER].to_list() for whole in (False, True))
+    some = drawn(doubted, DOUBTED, generator)
+    return some + drawn(others, USERS - len(some), generator)
+
+
+def drawn(users: list[Any], count: int, generator: np.random.Generator) -> list[Any]:
+    """So many, or all if there are fewer."""
+    return [users[place] for place in generator.permutation(len(users))[:count]]
+
+
+def history(user: Any, rows: pl.DataFrame) -> History:
+    shown = [
+        Shown(row[TITLE] or str(row[ITEM]), None if keep is None else 1 - keep, bool(row["kept"]), row["reason"])
+        for row in rows.iter_rows(named=True)
+        for keep in [row["keep_probability"]]
+    ]
+    return History(str(user), shown)
