@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run git test experiments bench accuracy lint types lock clean
+.PHONY: run git test experiments bench accuracy study study-quick lint types lock clean
 
 run: git .venv/ready
 	@$(BIN)/python -m stages.check
@@ -44,6 +44,16 @@ SEEDS ?= 0
 
 accuracy: .venv/ready
 	@$(BIN)/python -m benchmarks.accuracy --dataset $(DATASET) --seeds $(SEEDS) --json
+
+# cells of study/cells.yaml that are missing, WORKERS at once: all, which takes days, or what the demo shows in half an hour
+WORKERS ?= 2
+
+study: .venv/ready
+	@$(BIN)/python -m study run --workers $(WORKERS)
+
+study-quick: .venv/ready
+	@$(BIN)/python -m study run --workers $(WORKERS) --cells quick
+	@$(BIN)/python -m study table quick
 
 lint: .venv/dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

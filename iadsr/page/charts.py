@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -73,7 +74,11 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def number_or_text(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    """
+    >>> number_or_text("3"), number_or_text("0.5"), number_or_text("a")
+    (3, 0.5, 'a')
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value

@@ -36,12 +36,11 @@ def examples(denoised: pl.DataFrame, items: Path, model: Path, gives_reasons: bo
     rows = denoised.filter(pl.col(SPLIT) == TRAIN)
     users = chosen(rows)
     titles = pl.read_parquet(items, columns=[RAW_ITEM, TITLE]).rename({RAW_ITEM: ITEM})
-    rows = rows.filter(pl.col(USER).is_in(users)).join(titles, on=ITEM, how="left", maintain_order="left")
-    if gives_reasons:
-        said = load(model).denoise(rows.select(USER, ITEM, TIMESTAMP))
-        rows = rows.with_columns(said["reason"])
+    if gives_reasons:  # of all rows, since reasons say how unusual each is among them
+        rows = rows.with_columns(load(model).denoise(rows.select(USER, ITEM, TIMESTAMP))["reason"])
     else:
         rows = rows.with_columns(reason=pl.lit(""))
+    rows = rows.filter(pl.col(USER).is_in(users)).join(titles, on=ITEM, how="left", maintain_order="left")
     of_user = rows.partition_by(USER, as_dict=True, maintain_order=True)
     return [history(user, of_user[(user,)].tail(LONGEST)) for user in users]
 
