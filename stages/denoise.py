@@ -70,7 +70,7 @@ def main(
     write_judged(histories, target, log.separator, decided, keep_only)
     for note in log.notes:
         print(note, file=sys.stderr)
-    print("\n".join([*summary(decided), f"wrote {target}"]))
+    print("\n".join([*summary(decided, judge.expected), f"wrote {target}"]))
 
 
 def learn_titles(judge: Judge, ids: list[str], content: Params) -> None:
@@ -104,15 +104,16 @@ def share_of(budget: str | None, threshold: float | None) -> float | None:
     return share
 
 
-def summary(decided: Decided) -> list[str]:
-    """What a person wants to know."""
+def summary(decided: Decided, expected: float) -> list[str]:
+    """What a person wants to know; `expected`: the share of noise in the training data, from which a log may drift."""
     import numpy as np
 
     judged, dropped = np.isfinite(decided.noise), int((~decided.keep).sum())
     count = max(1, int(judged.sum()))
     why = Counter(decided.reasons[row] for row in np.flatnonzero(~judged).tolist())
     return [
-        f"judged {judged.sum():,} of {len(judged):,} rows, {decided.noise[judged].sum() / count:.1%} noise",
+        f"judged {judged.sum():,} of {len(judged):,} rows, {decided.noise[judged].sum() / count:.1%} noise "
+        f"(in the training data {expected:.1%})",
         f"dropped {dropped:,} ({dropped / count:.1%}), those more likely noise than {decided.threshold:.3f}",
         *(f"{rows:,} {reason}" for reason, rows in why.most_common(5)),
     ]

@@ -1,4 +1,4 @@
-"""The model that MLflow logs, as models-from-code: histories of item ids in, top-k items with scores out."""
+"""The model that MLflow logs, as models-from-code: histories of item ids in, the best items or verdicts out."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ SIGNATURE = ModelSignature(
             ParamSpec("exclude_seen", DataType.boolean, True),
             ParamSpec("unknown", DataType.string, "skip"),
             ParamSpec("exact", DataType.boolean, False),
+            ParamSpec("task", DataType.string, "recommend"),
         ]
     ),
 )
@@ -43,6 +44,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exclude_seen": (lambda value: isinstance(value, bool), "true or false"),
     "exact": (lambda value: isinstance(value, bool), "true or false"),
     "unknown": (lambda value: value in ("skip", "fail"), "'skip' or 'fail'"),
+    "task": (lambda value: value in ("recommend", "denoise"), "'recommend' or 'denoise'"),
 }
 
 
@@ -64,6 +66,9 @@ class ServedModel(PythonModel):
     A row that cannot be answered has empty lists and a `note`. `unknown` tells what becomes of items that the model
     does not know: "skip", or "fail", which refuses the request. Unless `exact`, a request has a limited number of texts
     encoded, and a note says where that left a verdict to an estimate.
+
+    With `task` "denoise" a model that was trained with cloze answers with verdicts on each history's items instead:
+    `noise_probability` (null where an item is not judged), `keep` and `reason`.
     """
 
     def load_context(self, context: Any) -> None:
@@ -78,6 +83,7 @@ class ServedModel(PythonModel):
         described = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         encoder = KINDS[described["kind"]].model_validate(described) if described else None
         screen = Screen.load(folder / "screen.safetensors") if (folder / "screen.safetensors").exists() else None
+        self.folder = folder
         self.server = Server(folder, folder / "items.parquet", encoder, folder / "items.npy", screen)
         self.server.warm_up()
 
@@ -92,6 +98,8 @@ class ServedModel(PythonModel):
         titles = list(model_input["titles"]) if "titles" in model_input else None
         try:
             check_limits(histories, titles)
+            if settings.pop("task") == "denoise":
+                return self.denoised(histories).set_axis(model_input.index)
             answers = self.server.recommend(histories, titles=titles, **settings)
         except UserError as error:
             raise Refused(str(error)) from None
@@ -104,6 +112,24 @@ class ServedModel(PythonModel):
             },
             index=model_input.index,
         )
+
+    def denoised(self, histories: list[Any]) -> pd.DataFrame:
+        """A row of verdicts for each history; UserError for a model without a detector."""
+        answers = self.judge.histories(histories)
+        return pd.DataFrame(
+            {
+                "noise_probability": [answer.noise for answer in answers],
+                "keep": [answer.keep for answer in answers],
+                "reason": [answer.reasons for answer in answers],
+                "note": [answer.note for answer in answers],
+            }
+        )
+
+    @functools.cached_property
+    def judge(self) -> Any:
+        from iadsr.serving.judge import Judge
+
+        return Judge.opened(self.folder, self.folder / "items.parquet", self.folder / "users.parquet")
 
 
 def checked(params: dict[str, Any] | None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ BESIDE = {
     *("iadsr/ingest/histories.py", "iadsr/ingest/log_rows.py", "iadsr/params_check.py"),
     "iadsr/evaluate/significance.py",
     *(f"iadsr/page/{name}.py" for name in ("__init__", "charts", "examples", "numbers", "page")),
-    *(f"iadsr/serving/{name}.py" for name in ("card", "judge", "loaded", "log_files", "log_verdicts")),
+    *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files")),
     *(
         "stages/check.py",
         "stages/compare.py",

@@ -1,40 +1,20 @@
-"""A log whose rows are to be judged: who, which item, in which order; whatever a row holds, none is left out."""
+"""Reading a log whose rows are to be judged; whatever a row holds, none is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int
 
 from iadsr import schemas
 from iadsr.errors import UserError
+from iadsr.ingest.coded import Coded, LogRows
 from iadsr.ingest.columns import Wanted
 from iadsr.ingest.histories import moments_or_rows
 from iadsr.ingest.own_files import Reading, cleaned_ids
 from iadsr.ingest.tables import read_table
 from iadsr.ingest.times import TimeRules
-
-
-class Coded(NamedTuple):
-    """A column of ids: the different ones, and for each row the place of its own; -1: the row has none."""
-
-    ids: list[str]
-    places: Int[np.ndarray, " rows"]
-
-
-class LogRows(NamedTuple):
-    """The rows of a log as they stand: who, which item, in which order; and what is wrong with some of them."""
-
-    users: Coded
-    items: Coded
-    order: Int[np.ndarray, " rows"]  # all rows, oldest first
-    faults: Mapping[int, str]
-    notes: Sequence[str] = ()  # on how a file was read
-    separator: str = ""  # of a CSV's fields
 
 
 def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,13 @@ from iadsr.encode.encoders.interface import EncoderParams
 from iadsr.encode.encoders.registry import open_encoder
 from iadsr.encode.texts import Wording
 from iadsr.errors import UserError
-from iadsr.ingest.log_rows import LogRows
+from iadsr.ingest.coded import Coded, LogRows
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.files import load_model
 from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
+from iadsr.serving.histories import as_list, raw_id, shown
 from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
 from iadsr.serving.texts import SERVING_TOKENS
 
@@ -36,6 +37,15 @@ class Decided(NamedTuple):
     keep: Bool[np.ndarray, " rows"]
     reasons: list[str]  # why a row is dropped or not judged, else ""
     threshold: float  # the probability above which rows are dropped
+
+
+class JudgedHistory(NamedTuple):
+    """Verdicts on the items of a history, in its order."""
+
+    noise: list[float | None]  # the probability; None where an item is not judged
+    keep: list[bool]
+    reasons: list[str]
+    note: str  # why there are none
 
 
 class Judge:
@@ -55,6 +65,11 @@ class Judge:
         self.catalogue = {raw: number for number, raw in enumerate(ids, 1)}
         self.known = {raw: number for number, raw in enumerate(users, 1)} if len(users) == config.user_count else {}
         self.others = torch.zeros(0, model.detector.texts.shape[1])
+
+    @property
+    def expected(self) -> float:
+        """The share of noise that was found in the training data."""
+        return float(self.model.detector.weighing.rate)
 
     def learn_titles(self, titles: Mapping[str, str], spec: EncoderParams) -> None:
         """Judge items that the model does not know by these titles, by id; `spec` is the encoder of its texts."""
@@ -94,6 +109,25 @@ class Judge:
         noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, found.keep))
         return Decided(noise, keep, reasons, limit)
 
+    def histories(self, histories: Sequence[Any]) -> list[JudgedHistory]:
+        """Verdicts on lists of raw ids, oldest first, each of somebody else; what is no list gets a note."""
+        lists = [as_list(history) for history in histories]
+        items = [item for history in lists for item in history or ()]
+        owners = np.repeat(np.arange(len(lists)), [len(history or ()) for history in lists])
+        asked = coded(items)
+        nobody = dict.fromkeys(np.flatnonzero(asked.places < 0).tolist(), "item is missing")
+        users = Coded([f"history {place}" for place in range(len(lists))], owners)
+        found = self.decide(LogRows(users, asked, np.arange(len(items)), nobody)) if items else None
+        noise = [None if np.isnan(value) else value for value in found.noise.tolist()] if found else []
+        answers, first = [], 0
+        for given, history in zip(histories, lists, strict=True):
+            rows = slice(first, first + len(history or ()))
+            first = rows.stop
+            note = f"history: expected a list of item ids, found {shown(given)}" if history is None else ""
+            keep, reasons = (found.keep[rows].tolist(), found.reasons[rows]) if found else ([], [])
+            answers.append(JudgedHistory(noise[rows], keep, reasons, note))
+        return answers
+
     def _log(self, asked: LogRows) -> Log:
         """The rows in the order of time, in the model's numbers; rows with a fault count as unknown items."""
         items = np.array([*(self.catalogue.get(raw, 0) for raw in asked.items.ids), 0])[asked.items.places]
@@ -101,6 +135,17 @@ class Judge:
         users = np.maximum(asked.users.places, 0)
         known_as = np.array([self.known.get(raw, 0) for raw in asked.users.ids] or [0])
         return Log(users[asked.order], items[asked.order], known_as, self.others)
+
+
+def coded(values: list[Any]) -> Coded:
+    """Ids as a data set has them; what is null or no number has none."""
+    numbers = dict[str, int]()
+    places = [-1 if missing(value) else numbers.setdefault(raw_id(value), len(numbers)) for value in values]
+    return Coded(list(numbers), np.array(places, dtype=np.int64))
+
+
+def missing(value: Any) -> bool:
+    return value is None or value != value or value == ""
 
 
 def in_file_order(values: np.ndarray, order: Int[np.ndarray, " rows"]) -> np.ndarray:

@@ -9,9 +9,8 @@ import narwhals as nw
 import numpy as np
 
 from iadsr.errors import UserError
-from iadsr.ingest.log_rows import Coded, LogRows
-from iadsr.serving.histories import raw_id
-from iadsr.serving.judge import Judge
+from iadsr.ingest.coded import LogRows
+from iadsr.serving.judge import Judge, coded
 from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import Recommendation, Server
 
@@ -75,17 +74,6 @@ def by_time(given: Any, timestamp: str) -> np.ndarray:
         return np.arange(len(given))
     rows = given.select(timestamp).with_row_index("row").sort(timestamp, nulls_last=False)
     return np.asarray(rows.sort(timestamp, "row", nulls_last=False)["row"].to_list(), dtype=np.int64)
-
-
-def coded(values: list[Any]) -> Coded:
-    """Ids as a data set has them; what is null or no number has none."""
-    numbers = dict[str, int]()
-    places = [-1 if missing(value) else numbers.setdefault(raw_id(value), len(numbers)) for value in values]
-    return Coded(list(numbers), np.array(places, dtype=np.int64))
-
-
-def missing(value: Any) -> bool:
-    return value is None or value != value or value == ""
 
 
 def load(model: str | Path = "models/model") -> Loaded:

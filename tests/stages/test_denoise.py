@@ -207,3 +207,12 @@ def test_no_model_there(tmp_path: Path) -> None:
         load(tmp_path / "models" / "model")
     with pytest.raises(AttributeError, match="no attribute 'save'"):
         iadsr.save  # noqa: B018
+
+
+def test_a_log_is_set_beside_the_training_data(project: Path) -> None:
+    """What share is noise there, by which a log that has drifted shows."""
+    from safetensors.torch import load_file
+
+    training_log(project).write_parquet("log.parquet")
+    rate = float(load_file(paths.MODEL / "model.safetensors")["detector.weighing.rate"])
+    assert f"(in the training data {rate:.1%})" in denoised("--histories", "log.parquet")

@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 from small_project import K, change, check_places, found_runs, raw_histories, some_ids, store, succeed
 
+from iadsr import load
 from iadsr.encode.encoders.interface import KINDS
 from stages import paths
 
@@ -167,7 +168,9 @@ def check_refusals(port: int, one: str) -> None:
         ({"params": {"k": True}}, "params: k: expected a whole number, found True"),
         ({"params": {"exclude_seen": 1}}, "params: exclude_seen: expected true or false, found 1"),
         ({"params": {"unknown": ["skip"]}}, "params: unknown: expected 'skip' or 'fail', found ['skip']"),
-        ({"params": {"top": 5}}, "params: no parameter 'top'; there are k, exclude_seen, exact, unknown"),
+        ({"params": {"top": 5}}, "params: no parameter 'top'; there are k, exclude_seen, exact, unknown, task"),
+        ({"params": {"task": "clean"}}, "params: task: expected 'recommend' or 'denoise', found 'clean'"),
+        ({"params": {"task": "denoise"}}, "the model was trained with denoiser iadsr, which cannot judge other logs"),
         ({"params": [5]}, "params: expected an object, as {'k': 5}, found [5]"),
         ({"params": {"unknown": "fail"}}, "history 1: unknown item 'nope'; ids are those of the data set, as "),
         ({"dataframe_records": [{"histories": [one]}]}, "no column 'history'; give each row a list of item ids"),
@@ -186,6 +189,31 @@ def test_the_model_served_over_http(chain: Path, tmp_path: Path, monkeypatch: py
         check_a_batch_of_good_and_bad_rows(port, *some_ids(2))
         check_every_format(port, *some_ids(2))
         check_refusals(port, *some_ids(1))
+
+
+def test_verdicts_over_http(copy: Path, tmp_path: Path) -> None:
+    """Of a model that was trained with cloze: as its Python twin gives for the same histories, all of strangers."""
+    change(denoiser="cloze", train__max_epochs=1)
+    succeed("train", "evaluate")
+    ids = some_ids(6)
+    rows = [
+        {"history": ids},
+        {"history": ids[:2]},
+        {"history": [*ids[:3], "nope", None]},
+        {"history": None},
+        {"history": 3},
+    ]
+    with served(logged_model(copy.name), tmp_path / "log") as port:
+        status, found = ask(port, {"dataframe_records": rows, "params": {"task": "denoise"}})
+        again, listed = ask(port, {"dataframe_records": rows[:1], "params": {"k": 1}})
+    assert (status, again) == (200, 200) and len(listed[0]["items"]) == 1
+    frame = pl.DataFrame({"user": ["a"] * 6, "item": ids})
+    twin = load("models/model").denoise(frame)
+    assert found[0]["noise_probability"] == pytest.approx(twin["noise_probability"].to_list(), rel=1e-5)
+    assert found[0]["keep"] == twin["keep"].to_list() and len(found[0]["reason"]) == 6
+    assert [len(row["keep"]) for row in found] == [6, 2, 5, 0, 0] and all(found[2]["keep"][3:])
+    assert all("too few" in reason for reason in found[1]["reason"]) and found[1]["noise_probability"] == [None, None]
+    assert [bool(row["note"]) for row in found] == [False, False, False, False, True]
 
 
 def test_the_example_is_a_request(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
