@@ -53,8 +53,9 @@ def main(
 
 
 def chosen_methods(content: dict[str, Any], listed: str) -> list[str]:
-    """UserError for one that there is not, for one that brings its own encoder, and for fewer than two."""
+    """UserError for one that there is not, for one that lacks a backbone, and for fewer than two."""
     from iadsr.errors import UserError
+    from iadsr.models.assembly import NO_BACKBONE
     from iadsr.models.denoisers.registry import DENOISERS
 
     names = [name.strip() for name in listed.split(",")]
@@ -63,19 +64,27 @@ def chosen_methods(content: dict[str, Any], listed: str) -> list[str]:
             raise UserError(
                 f"--methods {name}: no entry of `denoisers` in params.yaml; there are {', '.join(DENOISERS)}"
             )
+        if content["backbone"] == NO_BACKBONE and not DENOISERS[name].traits.own_encoder:
+            raise UserError(
+                f"backbone: {NO_BACKBONE}, but {name} needs one; set gru4rec, caser or sasrec in params.yaml"
+            )
     if len(set(names)) < max(2, len(names)):
         raise UserError(f"--methods {listed}: expected two different methods or more, such as none,cloze")
     return names
 
 
 def trained(content: dict[str, Any], method: str, seeds: list[int]) -> list[Path]:
-    """Train and evaluate the seeds; their folders."""
+    """Train and evaluate the seeds; their folders. A method with an encoder of its own goes without backbone."""
+    from iadsr.models.assembly import NO_BACKBONE
+    from iadsr.models.denoisers.registry import DENOISERS
     from stages.seeds import run_stage
+    from stages.tracking import tracking_uri
 
-    folder = workspace({**content, "denoiser": method}, WORK / method, [paths.FILTERED])
+    backbone = NO_BACKBONE if DENOISERS[method].traits.own_encoder else content["backbone"]
+    folder = workspace({**content, "denoiser": method, "backbone": backbone}, WORK / method, [paths.FILTERED])
     print(f"{method}: training, see {folder / 'log.txt'}", file=sys.stderr, flush=True)
     for command in (["stages.encode"], ["stages.train", "--seeds", ",".join(map(str, seeds))]):
-        run_stage(folder, method, *command)
+        run_stage(folder, method, *command, MLFLOW_TRACKING_URI=tracking_uri())
     return [folder / paths.SEEDS / str(seed) for seed in seeds]
 
 
@@ -142,6 +151,7 @@ def planted_auc(content: dict[str, Any]) -> dict[str, float]:
     """How well cloze finds uniform noise in these very histories, when it is trained on the other kinds."""
     from iadsr.artifacts import read_json
     from stages.seeds import run_stage
+    from stages.tracking import tracking_uri
 
     detector = content["denoisers"][OURS]["detector"]
     kinds = [kind for kind in detector["kinds"] if kind != PLANTED["kind"]]
@@ -152,7 +162,7 @@ def planted_auc(content: dict[str, Any]) -> dict[str, float]:
     workspace({**changed, "train": {**content["train"], "max_epochs": 1}}, folder, [paths.RAW])
     print(f"planted noise: see {folder / 'log.txt'}", file=sys.stderr, flush=True)
     for command in ("stages.filter", "stages.encode", "stages.train", "stages.evaluate"):
-        run_stage(folder, "planted noise", command)
+        run_stage(folder, "planted noise", command, MLFLOW_TRACKING_URI=tracking_uri())
     found = read_json(folder / paths.DETAILS)
     names = {"auc": "noise_auc", "precision": "noise_precision", "recall": "noise_recall"}
     return {ours: found[name] for ours, name in names.items() if name in found}

@@ -54,10 +54,10 @@ def main(
     Every row of the log is written, in its order. A row that is not judged is kept, and its reason says why.
     """
     from iadsr.ingest.histories import columns_of
-    from iadsr.ingest.log_rows import read_log
     from iadsr.params import read_params
     from iadsr.serving.judge import Judge
     from iadsr.serving.log_files import require_writable, write_judged
+    from iadsr.serving.log_rows import read_log
 
     share = share_of(budget, threshold)
     judge = Judge.opened(model, paths.ITEMS, paths.USERS)

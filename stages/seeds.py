@@ -131,13 +131,17 @@ def run(folder: Path, stop: Event) -> None:
             raise
 
 
-def run_stage(folder: Path, name: str, *command: str) -> None:
-    """Run a stage in `folder`, its output added to log.txt there; UserError, which calls it `name`, when it fails."""
+def run_stage(folder: Path, name: str, *command: str, **environment: str) -> None:
+    """Run a stage in `folder`, its output added to log.txt there; UserError, which calls it `name`, when it fails.
+
+    `environment`: variables that are set for it.
+    """
     root, log = str(Path(__file__).resolve().parents[1]), folder / "log.txt"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [root, os.getenv("PYTHONPATH")]))
     with open(log, "a", encoding="utf-8") as file:
         arguments = [sys.executable, "-m", "stages.seeds", *command]
-        done = subprocess.run(arguments, cwd=folder, env=environment, stdout=file, stderr=file)
+        variables = {**os.environ, "PYTHONPATH": path, **environment}
+        done = subprocess.run(arguments, cwd=folder, env=variables, stdout=file, stderr=file)
     if done.returncode:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
         raise UserError(f"{name}: {command[0]} failed, see {log}; it said last: {said[-1]}")

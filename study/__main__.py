@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks import options
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
-from study.cells import Cell, cells_of, read_declared
+from study.cells import cells_of, read_declared
 from study.results import LINES, read_results
 from study.run import missing, run
-from study.table import table
+from study.table import as_fields, table
 
 app = new_app()
 Patterns = Annotated[
@@ -54,13 +56,17 @@ def running(
 
 @app.command("table", epilog="Example: python -m study table unplanted")
 @reports_errors
-def printed(group: Annotated[str, typer.Argument(help="A group of cells.yaml.")], results: Place = LINES) -> None:
-    """Print a group's table in Markdown."""
+def printed(
+    group: Annotated[str, typer.Argument(help="A group of cells.yaml.")],
+    results: Place = LINES,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print a group's table in Markdown, or with --json all its numbers."""
     declared = read_declared()
     if group not in declared.groups:
         raise UserError(f"{group}: no group of cells.yaml; there are {', '.join(declared.groups)}")
-    cells: list[Cell] = cells_of(declared, [group])
-    print("\n".join(table(cells, read_results(results))))
+    cells, found = cells_of(declared, [group]), read_results(results)
+    print(json.dumps(as_fields(cells, found)) if as_json else "\n".join(table(cells, found)))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Float
 
-from benchmarks.prepared import ROOT
+from benchmarks.prepared import CACHE, ROOT
 from benchmarks.results import read_runs
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import SPLIT, TEST
+from iadsr.train.run import alone_in
 from study.cells import Cell, Settings, decisive
 
 LINES = ROOT / "results" / "study.jsonl"
@@ -81,12 +82,16 @@ def agree(params: Settings, wanted: Settings) -> bool:
 
 
 def add(path: Path, line: Line, ranks: Path) -> None:
-    """Write the ranks of a cell, then its line in place of an older one; lines are sorted by name."""
-    results = read_results(path)
-    write_ranks(results.ranks / f"{line['cell']}.parquet", ranks)
-    lines = sorted((results.lines | {line["cell"]: line}).items())
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(each) + "\n" for _, each in lines), encoding="utf-8")
+    """Write the ranks of a cell, then its line in place of an older one; lines are sorted by name.
+
+    Several studies may write at once.
+    """
+    with alone_in(CACHE / "study", wait=True):
+        results = read_results(path)
+        write_ranks(results.ranks / f"{line['cell']}.parquet", ranks)
+        lines = sorted((results.lines | {line["cell"]: line}).items())
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(each) + "\n" for _, each in lines), encoding="utf-8")
 
 
 def write_ranks(place: Path, evaluated: Path) -> None:

@@ -55,6 +55,36 @@ def table(cells: Sequence[Cell], results: Results) -> Iterator[str]:
     yield from ("", NOTE, "", *sentences(rows, compared), machines(rows))
 
 
+def as_fields(cells: Sequence[Cell], results: Results) -> list[dict[str, Any]]:
+    """All numbers of the table, and the p-values and intervals behind them: a dictionary for each row."""
+    rows = rows_of(cells, results)
+    return [
+        {
+            "dataset": row.dataset,
+            "backbone": row.backbone,
+            "method": row.method,
+            "seeds": list(row.lines),
+            **rounded(found),
+        }
+        for row, found in zip(rows, comparisons(rows, results), strict=True)
+    ]
+
+
+def rounded(compared: Compared) -> Compared:
+    """
+    >>> rounded({"a": {"mean": 0.123456, "std": None, "p": 0.00012345}})
+    {'a': {'mean': 0.12346, 'std': None, 'p': 0.000123}}
+    """
+    return {name: {key: short(key, value) for key, value in found.items()} for name, found in compared.items()}
+
+
+def short(key: str, value: Any) -> Any:
+    """As many digits as a person can use."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.3g}") if key == "p" else round(float(value), 5)
+
+
 def rows_of(cells: Sequence[Cell], results: Results) -> list[Row]:
     """In the order of cells.yaml."""
     axes = [list(dict.fromkeys(each)) for each in zip(*[cell[1:4] for cell in cells], strict=True)]

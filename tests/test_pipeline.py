@@ -64,10 +64,10 @@ MACHINE = {
 }
 # Commands beside the pipeline.
 BESIDE = {
-    *("iadsr/ingest/histories.py", "iadsr/ingest/log_rows.py", "iadsr/params_check.py"),
+    *("iadsr/ingest/histories.py", "iadsr/params_check.py"),
     "iadsr/evaluate/significance.py",
     *(f"iadsr/page/{name}.py" for name in ("__init__", "charts", "examples", "numbers", "page")),
-    *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files")),
+    *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files", "log_rows")),
     *(
         "stages/check.py",
         "stages/compare.py",

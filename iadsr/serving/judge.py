@@ -17,12 +17,12 @@ from iadsr.encode.encoders.interface import EncoderParams
 from iadsr.encode.encoders.registry import open_encoder
 from iadsr.encode.texts import Wording
 from iadsr.errors import UserError
-from iadsr.ingest.coded import Coded, LogRows
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.files import load_model
 from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
+from iadsr.serving.coded import Coded, LogRows
 from iadsr.serving.histories import as_list, raw_id, shown
 from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
 from iadsr.serving.texts import SERVING_TOKENS

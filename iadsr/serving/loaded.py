@@ -9,7 +9,7 @@ import narwhals as nw
 import numpy as np
 
 from iadsr.errors import UserError
-from iadsr.ingest.coded import LogRows
+from iadsr.serving.coded import LogRows
 from iadsr.serving.judge import Judge, coded
 from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import Recommendation, Server

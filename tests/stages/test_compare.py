@@ -79,12 +79,12 @@ def test_the_table_marks_what_is_no_chance(tmp_path: Path) -> None:
 def test_a_whole_comparison(copy: Path) -> None:
     """Of the project's own data; asked again, nothing is trained again, and the numbers are the same."""
     change(train__max_epochs=1, denoiser="cloze")
-    options = ("--methods", "none,iadsr,cloze", "--seeds", "0", "--json")
+    options = ("--methods", "none,dcrec,cloze", "--seeds", "0", "--json")
     first, again = (invoke("compare", *options) for _ in range(2))
     assert first.exit_code == 0, first.stderr
     assert first.stdout == again.stdout
     found = json.loads(first.stdout)
-    assert list(found["methods"]) == ["none", "iadsr", "cloze"]
+    assert list(found["methods"]) == ["none", "dcrec", "cloze"]
     assert 0 < found["planted"]["auc"] < 1 and found["conclusion"]
     log = (copy / ".cache/compare/cloze/log.txt").read_text()
     assert log.count("best epoch") == 1
@@ -101,6 +101,11 @@ def test_a_whole_comparison(copy: Path) -> None:
 )
 def test_wrong_methods(copy: Path, methods: str, said: str) -> None:
     assert_one_error(invoke("compare", "--methods", methods), said)
+
+
+def test_methods_need_a_backbone(copy: Path) -> None:
+    change(backbone="none", denoiser="dcrec")
+    assert_one_error(invoke("compare", "--methods", "none,cloze"), "backbone: none, but none needs one")
 
 
 def test_data_must_be_there(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from study.__main__ import app
 from study.cells import Cell, cells_of, decisive, read_declared
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
-from study.table import table
+from study.table import as_fields, table
 
 RANKS = {"none": [1.0, 30.0, 30.0, 30.0] * 9, "clean": [1.0, 1.0, 1.0, 30.0] * 9, "cloze": [1.0, 1.0, 30.0, 30.0] * 9}
 
@@ -66,6 +66,15 @@ def test_a_table_by_hand(written: Path) -> None:
     assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
     assert "`cloze` against `none` in 1 of 1 cells: better in 1 / 1 / 1 / 1, worse in 0 / 0 / 0 / 0." in found
     assert found.endswith("Trained on: cpu (one), float32, torch 2. Revisions: abc.")
+
+
+def test_all_numbers_behind_a_table(written: Path) -> None:
+    """Of the same: the method gains 1/4, and its p-value and the interval of what it wins back are there."""
+    plain, _, cloze = as_fields(of_planted(*RANKS), read_results(written))
+    found = cloze["hr_10_filtered"]
+    assert plain["hr_10_filtered"] == {"mean": 0.25, "std": None} and cloze["seeds"] == [0]
+    assert (found["gained"], found["recovered"]) == (0.25, 0.5) and 0 < found["p"] < 0.01
+    assert found["recovered_95"][0] < 0.5 < found["recovered_95"][1]
 
 
 def test_what_was_not_run_shows(written: Path) -> None:

@@ -9,12 +9,12 @@ import polars as pl
 
 from iadsr import schemas
 from iadsr.errors import UserError
-from iadsr.ingest.coded import Coded, LogRows
 from iadsr.ingest.columns import Wanted
 from iadsr.ingest.histories import moments_or_rows
 from iadsr.ingest.own_files import Reading, cleaned_ids
 from iadsr.ingest.tables import read_table
 from iadsr.ingest.times import TimeRules
+from iadsr.serving.coded import Coded, LogRows
 
 
 def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
