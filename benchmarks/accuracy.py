@@ -37,7 +37,8 @@ def main(
     """Train the preset of a data set under each seed; what is trained stays in .cache/benchmarks."""
     content = parameters({"dataset": dataset, "denoiser": "none", **preset(dataset)}, changes or [])
     prepared(content)
-    seconds = [timed(content, seed) for seed in parsed(seeds)]
+    place = trained_in(content) / paths.SEEDS
+    seconds = [timed(content, seed, place / str(seed)) for seed in parsed(seeds)]
     result = {"dataset": dataset, **described(trained(content, parsed(seeds)), seconds), "preset": preset(dataset)}
     result |= machine.described(pick_device(content["train"]["device"], "train.device"))
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
@@ -51,9 +52,8 @@ def preset(dataset: str) -> dict[str, Any]:
     return dict(presets[dataset])
 
 
-def timed(content: dict[str, Any], seed: int) -> float:
-    """Seconds of training and evaluating a seed, noted when it was trained; data and texts are prepared before."""
-    folder = trained_in(content) / paths.SEEDS / str(seed)
+def timed(content: dict[str, Any], seed: int, folder: Path) -> float:
+    """Seconds of training and evaluating a seed, noted in its folder when it was trained; data are prepared before."""
     if not (folder / SECONDS).exists():
         began = time.perf_counter()
         trained(content, [seed])

@@ -105,10 +105,14 @@ def opened(content: Fields, folder: Path, workspace: Path) -> Path:
 
 
 def command(workspace: Path, *arguments: str) -> float:
-    """Seconds of a stage; UserError when it fails."""
+    """Seconds of a stage, which ends with this process; UserError when it fails."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=workspace, env=environment(), stdout=sys.stderr, check=False
+        [sys.executable, "-m", "stages.seeds", *arguments],
+        cwd=workspace,
+        env=environment(),
+        stdout=sys.stderr,
+        check=False,
     )
     if done.returncode:
         raise UserError(f"{' '.join(arguments)} failed; its message stands above")

@@ -17,8 +17,9 @@ PLAIN, OURS = "none", "cloze"
 METHODS = "none,text_rule,iadsr,cloze"
 WORK = Path(".cache/compare")
 CUTOFF, DECIDING = 10, "ndcg_10_unfiltered"
-CERTAIN = 0.05
+CERTAIN, CONFIDENCE = 0.05, 0.95
 PLANTED = {"kind": "uniform", "ratio": 0.2, "seed": 0}
+NOISE = ("noise_auc", "noise_precision", "noise_recall")
 Found = dict[str, dict[str, Any]]  # by method
 
 
@@ -41,13 +42,15 @@ def main(
     """
     from iadsr.params import read_params
     from stages.seeds import parsed
+    from stages.tracking import prepare_store
 
     content = read_params(params)
-    chosen = chosen_methods(content, methods)
+    chosen, to_plant = chosen_methods(content, methods), with_plants(content) if planted else None
+    prepare_store()
     found = compared({name: trained(content, name, parsed(seeds)) for name in chosen})
     result: dict[str, Any] = {"dataset": content["dataset"], "seeds": parsed(seeds), "methods": found}
-    if planted:
-        result["planted"] = planted_auc(content)
+    if to_plant:
+        result["planted"] = found_of_planted(to_plant)
     result["conclusion"] = conclusion(found)
     print(json.dumps(result) if as_json else "\n".join(lines(result)))
 
@@ -116,8 +119,8 @@ def workspace(content: dict[str, Any], folder: Path, inputs: list[Path]) -> Path
 def compared(folders: dict[str, list[Path]]) -> Found:
     """Of each method means and deviations over seeds, what it drops, and its difference from the first method.
 
-    Differences are of users' means over seeds: `gained` is the mean over users, `low` and `high` its 95% interval, `p`
-    two-sided, corrected over the methods (Holm).
+    Differences are of users' means over seeds: `gained` is the mean over users, `low` and `high` an interval that holds
+    for all methods together with 95% confidence (Bonferroni), `p` two-sided, corrected over the methods (Holm).
     """
     import numpy as np
 
@@ -141,31 +144,47 @@ def compared(folders: dict[str, list[Path]]) -> Found:
         users = {name: np.mean([each[metric] for each in by_seed], axis=0) for name, by_seed in values.items()}
         corrected = holm([paired_p(users[name], users[base]) for name in others])
         for name, p in zip(others, corrected, strict=True):
-            low, high = paired_interval(users[name], users[base])
+            low, high = paired_interval(users[name], users[base], 1 - (1 - CONFIDENCE) / len(others))
             gained = float((users[name] - users[base]).mean())
             found[name][metric] |= {"gained": gained, "low": low, "high": high, "p": p}
     return found
 
 
-def planted_auc(content: dict[str, Any]) -> dict[str, float]:
-    """How well cloze finds uniform noise in these very histories, when it is trained on the other kinds."""
+def with_plants(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The parameters under which cloze has to find noise of a kind that it is not trained on.
+
+    None where some noise is known already, so that what is found could not be told apart; UserError for parameters
+    with which cloze cannot be trained.
+    """
+    from iadsr.params import ParamsError
+    from iadsr.params_check import problems
+    from stages.report import figures
+
+    known = figures(paths.DATASET_DETAILS, paths.FILTERED, "filter") if paths.DATASET_DETAILS.exists() else {}
+    if known.get("noise_interactions"):
+        return None
+    ours = content["denoisers"].get(OURS, {})
+    kinds = [kind for kind in ours.get("detector", {}).get("kinds", ()) if kind != PLANTED["kind"]]
+    cloze = {**ours, "detector": {**ours.get("detector", {}), "kinds": kinds}}
+    changed = {**content, "denoiser": OURS, "noise": PLANTED, "denoisers": {**content["denoisers"], OURS: cloze}}
+    changed |= {"train": {**content["train"], "max_epochs": 1}}
+    if wrong := problems(changed):
+        raise ParamsError([*wrong, "so no noise can be planted and found; correct that, or give --no-planted"])
+    return changed
+
+
+def found_of_planted(content: dict[str, Any]) -> dict[str, float]:
+    """How well cloze finds what is planted into these very histories; nothing where nothing could be planted."""
     from iadsr.artifacts import read_json
     from stages.seeds import run_stage
     from stages.tracking import tracking_uri
 
-    detector = content["denoisers"][OURS]["detector"]
-    kinds = [kind for kind in detector["kinds"] if kind != PLANTED["kind"]]
-    cloze = {**content["denoisers"][OURS], "detector": {**detector, "kinds": kinds}}
-    changed = {**content, "denoiser": OURS, "noise": PLANTED, "denoisers": {**content["denoisers"], OURS: cloze}}
-    folder = WORK / "planted"
-    (folder / paths.FILTERED).parent.mkdir(parents=True, exist_ok=True)
-    workspace({**changed, "train": {**content["train"], "max_epochs": 1}}, folder, [paths.RAW])
+    folder = workspace(content, WORK / "planted", [paths.RAW])
     print(f"planted noise: see {folder / 'log.txt'}", file=sys.stderr, flush=True)
-    for command in ("stages.filter", "stages.encode", "stages.train", "stages.evaluate"):
-        run_stage(folder, "planted noise", command, MLFLOW_TRACKING_URI=tracking_uri())
+    for command in (["stages.filter"], ["stages.encode"], ["stages.train", "--skip-trained"], ["stages.evaluate"]):
+        run_stage(folder, "planted noise", *command, MLFLOW_TRACKING_URI=tracking_uri())
     found = read_json(folder / paths.DETAILS)
-    names = {"auc": "noise_auc", "precision": "noise_precision", "recall": "noise_recall"}
-    return {ours: found[name] for ours, name in names.items() if name in found}
+    return {name: found[name] for name in NOISE if name in found}
 
 
 def conclusion(found: Found) -> str:
@@ -181,7 +200,7 @@ def conclusion(found: Found) -> str:
         said = f"{best} helps: NDCG@10 is {test['gained'] / plain:+.0%} over {base}" if plain else f"{best} helps"
         return f"{said}, and no less than {test['low']:+.4f} with 95% confidence."
     said = f"No method is better than {base} beyond chance (p < {CERTAIN})"
-    return f"{said}; {', '.join(worse)} cost accuracy." if worse else f"{said}, and none is worse."
+    return f"{said}; {', '.join(worse)} cost accuracy." if worse else f"{said}, and none is measurably worse."
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -220,12 +239,12 @@ def interval(name: str, base: str, of_method: dict[str, Any]) -> str:
 
 
 def said_of_planted(found: dict[str, float]) -> str:
-    if "auc" not in found:
+    if "noise_auc" not in found:
         return "Planted noise: none could be planted into these histories."
     return (
         f"Of uniform noise planted into these histories, one row for five real ones, {OURS} finds "
-        f"{found['recall']:.0%}, and {found['precision']:.0%} of what it drops is planted (AUC {found['auc']:.3f}; the "
-        "detector had not seen this kind)."
+        f"{found['noise_recall']:.0%}, and {found['noise_precision']:.0%} of what it drops is planted (AUC "
+        f"{found['noise_auc']:.3f}; the detector had not seen this kind)."
     )
 
 

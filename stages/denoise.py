@@ -46,7 +46,9 @@ def main(
     budget: Budget = None,
     threshold: Threshold = None,
     keep_only: KeepOnly = False,
-    model: Annotated[Path, typer.Option(help="A model that was trained with cloze.")] = paths.MODEL,
+    model: Annotated[
+        Path, typer.Option(help="A model that was trained with cloze; items.parquet may lie in it.")
+    ] = paths.MODEL,
     params: ParamsFile = paths.PARAMS,
 ) -> None:
     """Write a log with noise_probability, keep and reason behind its own columns; nothing is trained.
@@ -60,7 +62,7 @@ def main(
     from iadsr.serving.log_rows import read_log
 
     share = share_of(budget, threshold)
-    judge = Judge.opened(model, paths.ITEMS, paths.USERS)
+    judge = Judge.opened(model, *tables(model))
     content = read_params(params)
     log = read_log(str(histories), columns_of(content))
     target = out or histories.with_name(f"{histories.stem}.denoised{histories.suffix}")
@@ -71,6 +73,12 @@ def main(
     for note in log.notes:
         print(note, file=sys.stderr)
     print("\n".join([*summary(decided, judge.expected), f"wrote {target}"]))
+
+
+def tables(model: Path) -> tuple[Path, Path]:
+    """Items and users that a model was trained on: beside it, as in a copy for serving, else those of the project."""
+    beside = [model / path.name for path in (paths.ITEMS, paths.USERS)]
+    return (beside[0], beside[1]) if beside[0].exists() else (paths.ITEMS, paths.USERS)
 
 
 def learn_titles(judge: Judge, ids: list[str], content: Params) -> None:

@@ -64,7 +64,7 @@ def write(repo: str) -> None:
 def send(repo: str, private: bool) -> None:
     """Upload the folder; UserError in one line for what a hub or a network can refuse."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
 
     from iadsr.errors import UserError
 
@@ -72,7 +72,7 @@ def send(repo: str, private: bool) -> None:
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=FOLDER)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(
             f"--push: {said}; {FOLDER} is written, so the same command sends it when that is mended"

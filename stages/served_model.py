@@ -68,7 +68,8 @@ class ServedModel(PythonModel):
     encoded, and a note says where that left a verdict to an estimate.
 
     With `task` "denoise" a model that was trained with cloze answers with verdicts on each history's items instead:
-    `noise_probability` (null where an item is not judged), `keep` and `reason`.
+    `noise_probability` (null where an item is not judged), `keep` and `reason`; titles and the other parameters then do
+    nothing.
     """
 
     def load_context(self, context: Any) -> None:

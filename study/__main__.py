@@ -11,7 +11,7 @@ import typer
 from benchmarks import options
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
-from study.cells import cells_of, read_declared
+from study.cells import cells_of, read_declared, with_changes
 from study.results import LINES, read_results
 from study.run import missing, run
 from study.table import as_fields, table
@@ -23,14 +23,20 @@ Patterns = Annotated[
 Place = Annotated[Path, typer.Option("--results", help="The file of lines; ranks lie in the folder of its name.")]
 
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of params.yaml for all cells: a trial, with --results elsewhere."),
+]
+
+
 @app.command("list")
 @reports_errors
-def listed(cells: Patterns = ["*"], results: Place = LINES) -> None:  # noqa: B006
+def listed(cells: Patterns = ["*"], results: Place = LINES, changes: Changes = None) -> None:  # noqa: B006
     """Name the cells, and which of them are missing."""
-    chosen = cells_of(read_declared(), cells)
-    absent = {cell.name for cell in missing(chosen, results)}
+    chosen, path = with_changes(cells_of(read_declared(), cells), changes or []), file_of(results, changes)
+    found = read_results(path)
     for cell in chosen:
-        print(f"{'missing' if cell.name in absent else 'done   '} {cell.name}")
+        print(f"{'done   ' if found.line_of(cell) else 'missing'} {cell.name}")
 
 
 @app.command("run", epilog="Example: python -m study run --cells 'unplanted/beauty/*' --workers 2")
@@ -38,19 +44,16 @@ def listed(cells: Patterns = ["*"], results: Place = LINES) -> None:  # noqa: B0
 def running(
     cells: Patterns = ["*"],  # noqa: B006
     workers: Annotated[int, typer.Option(min=1, help="Cells at once; each trains on train.threads threads.")] = 2,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of params.yaml: a trial, with --results elsewhere.")
-    ] = None,
+    changes: Changes = None,
     results: Place = LINES,
 ) -> None:
     """Train and evaluate the cells that are missing; each has its line as soon as it is done.
 
     Interrupted at any moment, the same command goes on where it was.
     """
-    if changes and results == LINES:
-        raise UserError("--set: cells with other parameters are no part of the study; give --results FILE as well")
-    todo = missing(cells_of(read_declared(), cells), results)
-    for number, cell in enumerate(run(todo, results, workers, changes or []), 1):
+    path = file_of(results, changes)
+    todo = missing(with_changes(cells_of(read_declared(), cells), changes or []), path)
+    for number, cell in enumerate(run(todo, path, workers), 1):
         print(f"{number} of {len(todo)}: {cell.name}", flush=True)
 
 
@@ -59,14 +62,22 @@ def running(
 def printed(
     group: Annotated[str, typer.Argument(help="A group of cells.yaml.")],
     results: Place = LINES,
+    changes: Changes = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Print a group's table in Markdown, or with --json all its numbers."""
-    declared = read_declared()
+    declared, found = read_declared(), read_results(file_of(results, changes))
     if group not in declared.groups:
         raise UserError(f"{group}: no group of cells.yaml; there are {', '.join(declared.groups)}")
-    cells, found = cells_of(declared, [group]), read_results(results)
+    cells = with_changes(cells_of(declared, [group]), changes or [])
     print(json.dumps(as_fields(cells, found)) if as_json else "\n".join(table(cells, found)))
+
+
+def file_of(results: Path, changes: list[str] | None) -> Path:
+    """UserError where a trial would be written among the study's own lines."""
+    if changes and results.resolve() == LINES.resolve():
+        raise UserError("--set: cells with other parameters are no part of the study; give --results FILE as well")
+    return results
 
 
 if __name__ == "__main__":

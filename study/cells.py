@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from benchmarks.prepared import parameters
+from benchmarks.prepared import parameters, yaml_value
 from iadsr.errors import UserError
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.params import Group, choice, read_yaml
 
 DECLARED = Path(__file__).with_name("cells.yaml")
 Settings = dict[str, Any]
-FREE = ("threads", "device")  # of `train`: they do not decide what is trained
+NAMED = ("dataset", "backbone", "denoiser", "seed")  # what a cell's name says
+# They do not decide what is trained, only where and how fast.
+FREE = {
+    *("encode.actors", "encode.batch_tokens", "encode.device", "encode.engine", "encode.threads"),
+    *("train.device", "train.threads"),
+}
+OF_PREFIXES = ("prefixes", "prefix_template", "separator")  # of `encode`
 
 
 class Matrix(Group):
@@ -107,6 +113,20 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
         yield Cell(name, dataset, backbone, method, seed, settings)
 
 
+def with_changes(cells: Sequence[Cell], changes: Sequence[str]) -> list[Cell]:
+    """The cells with these parameters, "key=value" in YAML, as well: a trial, and no part of the study.
+
+    UserError for one that is part of a cell's name.
+    """
+    found = {}
+    for text in changes:
+        key, _, value = text.partition("=")
+        if key in NAMED:
+            raise UserError(f"--set {text}: cells have a {key} of their own; choose some by --cells")
+        found[key] = yaml_value(text, value)
+    return [cell._replace(settings=cell.settings | found) for cell in cells]
+
+
 def decisive(content: dict[str, Any]) -> Settings:
     """What of these parameters decides a cell's result, by dotted key: entries that it does not use are left out."""
     denoiser = content["denoiser"]
@@ -119,13 +139,12 @@ def decisive(content: dict[str, Any]) -> Settings:
     groups[f"denoisers.{denoiser}"] = content["denoisers"][denoiser]
     groups["noise"] = content["noise"] if content["noise"]["ratio"] else {"ratio": 0.0}
     if reads_texts:
-        groups["encode"] = {"item_template": content["encode"]["item_template"]}
+        left_out = () if traits.reads_prefix_texts else OF_PREFIXES
+        groups["encode"] = {key: value for key, value in content["encode"].items() if key not in left_out}
         groups["encoder"] = content["encoders"][content["encoder"]]
-        if traits.reads_prefix_texts:
-            groups["encode"]["prefixes"] = content["encode"]["prefixes"]
     for name, group in groups.items():
         found |= flat(name, group)
-    return {key: value for key, value in found.items() if key not in {f"train.{name}" for name in FREE}}
+    return {key: value for key, value in found.items() if key not in FREE}
 
 
 def flat(prefix: str, group: Any) -> Settings:

@@ -43,14 +43,12 @@ class Results(NamedTuple):
     def line_of(self, cell: Cell) -> Line | None:
         """The cell's own, unless it was trained with other parameters than those that cells.yaml now declares.
 
-        A line of another cell with the same parameters is as good: what is measured once need not be again.
+        A line of another cell with the very same parameters is as good: what is measured once need not be again.
         """
-        wanted = decisive(cell.content())
-        own = self.lines.get(cell.name)
-        for line in [own] if own and agree(own["params"], wanted) else self.lines.values():
-            if line["params"].get("seed") == cell.seed and agree(line["params"], wanted):
-                return line
-        return None
+        wanted, own = decisive(cell.content()), self.lines.get(cell.name)
+        if own and still_declared(own["params"], wanted, cell):
+            return own
+        return next((line for line in self.lines.values() if line["params"] == wanted), None)
 
     def values(self, line: Line) -> dict[str, Float[np.ndarray, " users"]]:
         """Each user's metrics at every cutoff; UserError where the ranks are missing or do not give the line's."""
@@ -76,9 +74,13 @@ def read_results(path: Path = LINES) -> Results:
     return Results(path, {line["cell"]: line for line in lines})
 
 
-def agree(params: Settings, wanted: Settings) -> bool:
-    """Whether these say the same of all that both name: a parameter that is new since is not held against a line."""
-    return all(params[key] == value for key, value in wanted.items() if key in params)
+def still_declared(params: Settings, wanted: Settings, cell: Cell) -> bool:
+    """Whether a cell's line has the parameters that are wanted now.
+
+    One that params.yaml has got since is not held against it, unless the cell sets it.
+    """
+    known = {key: value for key, value in wanted.items() if key in params or key in cell.settings}
+    return all(key in params and params[key] == value for key, value in known.items())
 
 
 def add(path: Path, line: Line, ranks: Path) -> None:

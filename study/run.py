@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
 from benchmarks.accuracy import timed
-from benchmarks.prepared import parameters, prepared, trained_in
+from benchmarks.gain import MACHINE
+from benchmarks.prepared import prepared, trained_in
 from iadsr.artifacts import read_json
 from iadsr.device import pick_device, pick_dtype
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
@@ -23,18 +24,19 @@ BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_au
 
 
 def missing(cells: Sequence[Cell], lines: Path) -> list[Cell]:
-    """Those of which there is no line yet, or one with other parameters."""
+    """Those of which there is no line yet, or one with other parameters; of equal ones the first."""
     results = read_results(lines)
-    return [cell for cell in cells if results.line_of(cell) is None]
+    absent = {json.dumps(decisive(cell.content())): cell for cell in reversed(cells) if results.line_of(cell) is None}
+    return [cell for cell in cells if cell in absent.values()]
 
 
-def run(cells: Sequence[Cell], lines: Path, workers: int, changes: Sequence[str] = ()) -> Iterator[Cell]:
+def run(cells: Sequence[Cell], lines: Path, workers: int) -> Iterator[Cell]:
     """Train the cells, so many at once, and yield each once its line is written.
 
     What is trained stays in .cache/benchmarks, so a cell that was interrupted goes on from its last epoch. When one
     fails no other is begun, those that are running end, and its error is raised.
     """
-    contents = [parameters(cell.settings, list(changes)) for cell in cells]
+    contents = [cell.content() for cell in cells]
     for content in contents:  # one after the other: cells of a data set share its folder
         prepared(content)
     waiting = list(zip(cells, contents, strict=True))
@@ -52,10 +54,14 @@ def run(cells: Sequence[Cell], lines: Path, workers: int, changes: Sequence[str]
 
 
 def line_of(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
-    """Train and evaluate a cell; its line, and where its ranks are."""
+    """Train and evaluate a cell; its line, and where its ranks are.
+
+    `seconds` are those of this call, with the detector where it was not there yet; None where all was there.
+    """
     print(f"{cell.name}: begun", file=sys.stderr, flush=True)
-    seconds = timed(content, cell.seed)
     folder = trained_in(content) / paths.SEEDS / str(cell.seed)
+    was_there = (folder / paths.RANKS).exists()
+    seconds = timed(content, cell.seed, folder)
     found = read_json(folder / paths.DETAILS)
     device = pick_device(content["train"]["device"], "train.device")
     names = [
@@ -68,9 +74,9 @@ def line_of(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
     line = {
         "cell": cell.name,
         "metrics": {name: round(found[name], 7) for name in (*names, *BESIDE) if name in found},
-        "seconds": round(seconds, 1),
+        "seconds": None if was_there else round(seconds, 1),
         "machine": {
-            **machine.described(device),
+            **read_json(folder / MACHINE),  # as it was when the training began
             "threads": content["train"]["threads"],
             "dtype": str(pick_dtype(content["train"]["dtype"], device)).removeprefix("torch."),
         },

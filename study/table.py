@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ TITLES = ("data set, backbone, method", "seeds", "HR@10 U", "NDCG@10 U", "HR@10 
 NOTE = (
     "Test items, full ranking; U: unfiltered, F: items seen before are not ranked; mean ± sample deviation over seeds. "
     f"`+` and `-`: better or worse than `{PLAIN}` with the same seeds, two-sided t-test paired over users, Holm over "
-    f"the column, p < {CERTAIN}. In brackets: the share of what noise costs that the method wins back."
+    f"the column, p < {CERTAIN}. It asks whether other users would say the same of these trainings; the luck of a seed "
+    "shows in the deviation alone. In brackets: the share of what noise costs that the method wins back."
 )
 Values = dict[str, Float[np.ndarray, "seeds users"]]  # by metric
 Compared = dict[str, dict[str, Any]]  # by metric
@@ -141,14 +143,22 @@ def in_short(found: dict[str, Any]) -> str:
     >>> in_short({"mean": 0.08211, "std": 0.00032, "p": 0.01, "gained": 0.002, "recovered": 0.714})
     '.0821 ± .0003 + (.71)'
     """
-    text = f"{found['mean']:.4f}".removeprefix("0")
+    text = without_zero(found["mean"], 4)
     if found["std"] is not None:
-        text += " ± " + f"{found['std']:.4f}".removeprefix("0")
+        text += f" ± {without_zero(found['std'], 4)}"
     if found.get("p", 1) < CERTAIN:
         text += " +" if found["gained"] > 0 else " -"
     if "recovered" in found:
-        text += " (" + f"{found['recovered']:.2f}".replace("0.", ".") + ")"
+        text += f" ({without_zero(found['recovered'], 2)})"
     return text
+
+
+def without_zero(value: float, digits: int) -> str:
+    """
+    >>> without_zero(0.714, 2), without_zero(-0.1, 2), without_zero(10.5, 2)
+    ('.71', '-.10', '10.50')
+    """
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def sentences(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,17 +29,25 @@ class Picture(NamedTuple):
     says: str
 
 
-def pictures(
-    tables: Path, history: list[dict[str, float]], noise: Float[np.ndarray, " judged"], cutoff: int
-) -> list[Picture]:
+def pictures(tables: Path, history: list[dict[str, float]], noise: Float[np.ndarray, " judged"]) -> list[Picture]:
     """The training curve, how probable noise is, and a picture of each table in the folder `tables`."""
     found = [picture(training_curves(history), "Training loss and validation NDCG@10 by epoch")]
     if len(noise):
         found.append(picture(probabilities(noise), "How many interactions have which probability of noise"))
     for path in sorted(tables.glob("*.csv")):
-        chart = drawn(path.stem, read_table(path), cutoff)
-        found.append(picture(chart, path.stem.replace("_", " ")))
+        rows = read_table(path)
+        found.append(picture(drawn(path.stem, rows, cutoff_of(rows)), path.stem.replace("_", " ")))
     return found
+
+
+def cutoff_of(rows: list[dict[str, Any]]) -> int:
+    """That of the accuracy in a table; 0 of one that has none.
+
+    >>> cutoff_of([{"bucket": 1, "ndcg_5_unfiltered": 0.1}]), cutoff_of([])
+    (5, 0)
+    """
+    names = (re.fullmatch(r"ndcg_(\d+)_unfiltered", name) for row in rows for name in row)
+    return next((int(name[1]) for name in names if name), 0)
 
 
 def picture(chart: Chart, says: str) -> Picture:
@@ -73,7 +82,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         return [{name: number_or_text(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def number_or_text(value: str) -> float | str:
+def number_or_text(value: str) -> int | float | str:
     """
     >>> number_or_text("3"), number_or_text("0.5"), number_or_text("a")
     (3, 0.5, 'a')

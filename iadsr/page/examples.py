@@ -10,6 +10,7 @@ import polars as pl
 
 from iadsr.schemas import ITEM, RAW_ITEM, SPLIT, TIMESTAMP, TITLE, TRAIN, USER
 from iadsr.serving.loaded import load
+from iadsr.serving.log_verdicts import NOT_JUDGED
 
 USERS, DOUBTED, SEED = 20, 14, 0  # so many, of whom so many have something dropped; drawn before anybody looks
 LONGEST = 40  # newest interactions that are shown
@@ -60,9 +61,11 @@ def drawn(users: list[Any], count: int, generator: np.random.Generator) -> list[
 
 
 def history(user: Any, rows: pl.DataFrame) -> History:
-    shown = [
-        Shown(row[TITLE] or str(row[ITEM]), None if keep is None else 1 - keep, bool(row["kept"]), row["reason"])
-        for row in rows.iter_rows(named=True)
-        for keep in [row["keep_probability"]]
-    ]
-    return History(str(user), shown)
+    """Reasons are of what training dropped: of a history that is too short for a verdict elsewhere there is none."""
+    return History(str(user), [shown(row) for row in rows.iter_rows(named=True)])
+
+
+def shown(row: dict[str, Any]) -> Shown:
+    keep, kept = row["keep_probability"], bool(row["kept"])
+    reason = "" if kept or row["reason"].startswith(NOT_JUDGED) else row["reason"]
+    return Shown(row[TITLE] or str(row[ITEM]), None if keep is None else 1 - keep, kept, reason)

@@ -16,6 +16,7 @@ import polars as pl
 from iadsr.artifacts import replacing
 from iadsr.evaluate.report import user_metrics
 from iadsr.models.config import ModelConfig
+from iadsr.models.files import require_own
 from iadsr.models.ranking import METRICS, PROTOCOLS, cutoffs_of, headline_cutoff, headlines, metric_name
 from iadsr.page.charts import pictures
 from iadsr.page.examples import examples
@@ -48,7 +49,9 @@ class Interval(NamedTuple):
 
 
 def write_page(path: Path, files: PageFiles, config: ModelConfig, numbers: Numbers) -> None:
-    """Write the page; UserError for inputs that are missing or damaged."""
+    """Write the page; UserError for inputs that are missing, damaged or of another training."""
+    for own in (files.denoised, files.history):
+        require_own(config, own)
     denoised = pl.read_parquet(files.denoised)
     judged = denoised.filter((pl.col(SPLIT) == TRAIN) & pl.col("keep_probability").is_not_null())
     cutoffs = cutoffs_of(numbers.details)
@@ -59,7 +62,7 @@ def write_page(path: Path, files: PageFiles, config: ModelConfig, numbers: Numbe
         "numbers": numbers,
         "cutoffs": cutoffs,
         "accuracy": list(accuracy(files.ranks, cutoffs)),
-        "pictures": pictures(files.plots, history, 1 - judged["keep_probability"].to_numpy(), cutoffs[0]),
+        "pictures": pictures(files.plots, history, 1 - judged["keep_probability"].to_numpy()),
         "noise": noise_known(numbers.details),
         "histories": examples(denoised, files.items, files.model, config.denoiser == GIVES_REASONS),
     }

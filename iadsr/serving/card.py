@@ -25,9 +25,10 @@ model.recommend(["ITEM", "ITEM"], k=10)   # raw ids, oldest first
 
 ## Data and protocol
 
-Data set `{dataset}`: {users:,} users, {items:,} items, {interactions:,} interactions; {removed:,} more were left out,
-of users or items that are too rare, or repeated. Each user's last item is the test, the one before it validation, and
-the rest was trained on. Every item of the catalogue is ranked; unfiltered: also those that the user has had before.
+Data set `{dataset}`: {users:,} users, {items:,} items, {interactions:,} interactions{planted}; {removed:,} more were
+left out, of users or items that are too rare, or repeated. Each user's last item is the test, the one before it
+validation, and the rest was trained on. Every item of the catalogue is ranked; unfiltered: also those that the user has
+had before.
 
 ## Accuracy
 
@@ -39,7 +40,7 @@ One training, seed {seed}, best epoch {best} of {epochs} by validation NDCG@10.{
 
 ## Intended use and limits
 
-- It ranks items of this catalogue for histories of these items; {beyond}.
+- It ranks items of this catalogue for histories of these items; others it skips.
 - Nothing is known of how it treats groups of people. What was seldom bought is seldom recommended.
 - Numbers are of held-out items of the past. They say little of what people will do when they see recommendations.
 - `items.parquet` holds the ids and titles of the whole catalogue.
@@ -55,11 +56,11 @@ LIMITS = """\
 
 def model_card(config: ModelConfig, dataset: dict[str, Any], removed: int, details: dict[str, Any], repo: str) -> str:
     """In the hub's format: metadata, which a hub shows and searches, and text."""
-    name = f"{config.denoiser} on {config.backbone}" if config.denoiser != "none" else config.backbone
+    name = name_of(config)
     shown = headlines(details)
     text = TEXT.format(
-        name=f"{name}, {config.dataset}",
-        what=f"A next-item recommender: {config.backbone}, denoised by {config.denoiser}.",
+        name=f"{config.dataset}: {name}",
+        what=f"A next-item recommender: {name}.",
         repo=repo,
         denoise=JUDGES if config.denoiser == "cloze" else "",
         dataset=config.dataset,
@@ -67,15 +68,29 @@ def model_card(config: ModelConfig, dataset: dict[str, Any], removed: int, detai
         items=dataset["items"],
         interactions=dataset["interactions"],
         removed=removed,
+        planted=f", {dataset['planted_interactions']:,} of them planted noise"
+        if dataset["planted_interactions"]
+        else "",
         metrics="\n".join(f"| {in_words(each)} | {details[each]:.4f} |" for each in shown),
         seed=config.seed,
         best=config.best_epoch,
         epochs=config.epochs,
         noise=of_noise(details),
-        beyond="items without a title it cannot read" if config.encodings else "others it does not know",
         limits=LIMITS if config.denoiser == "cloze" else "",
     )
     return f"---\n{metadata(config, details, shown).to_yaml()}\n---\n{text}"
+
+
+def name_of(config: ModelConfig) -> str:
+    """
+    >>> parts = dict(dataset="d", backbone_params={}, denoiser_params={}, user_count=1, item_count=1, dim=1)
+    >>> pairs = (("sasrec", "none"), ("sasrec", "cloze"), ("none", "dcrec"))
+    >>> [name_of(ModelConfig(backbone=a, denoiser=b, max_length=1, seed=0, **parts)) for a, b in pairs]
+    ['sasrec', 'sasrec, denoised by cloze', 'dcrec']
+    """
+    if "none" in (config.backbone, config.denoiser):
+        return config.denoiser if config.backbone == "none" else config.backbone
+    return f"{config.backbone}, denoised by {config.denoiser}"
 
 
 def metadata(config: ModelConfig, details: dict[str, Any], shown: list[str]) -> ModelCardData:

@@ -24,7 +24,7 @@ from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
 from iadsr.serving.coded import Coded, LogRows
 from iadsr.serving.histories import as_list, raw_id, shown
-from iadsr.serving.log_verdicts import Log, explained, judged, threshold_for
+from iadsr.serving.log_verdicts import NOT_JUDGED, Log, explained, judged, threshold_for
 from iadsr.serving.texts import SERVING_TOKENS
 
 CPU = torch.device("cpu")
@@ -105,12 +105,15 @@ class Judge:
         for row, reason in zip(asked.order.tolist(), found.reasons, strict=True):
             reasons[row] = reason
         for row, fault in asked.faults.items():
-            reasons[row] = f"not judged: {fault}"
+            reasons[row] = f"{NOT_JUDGED}{fault}"
         noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, found.keep))
         return Decided(noise, keep, reasons, limit)
 
     def histories(self, histories: Sequence[Any]) -> list[JudgedHistory]:
-        """Verdicts on lists of raw ids, oldest first, each of somebody else; what is no list gets a note."""
+        """Verdicts on lists of raw ids, oldest first, each of somebody else; what is no list, or empty, gets a note.
+
+        Shares that reasons name are of all these items together.
+        """
         lists = [as_list(history) for history in histories]
         items = [item for history in lists for item in history or ()]
         owners = np.repeat(np.arange(len(lists)), [len(history or ()) for history in lists])
@@ -123,7 +126,9 @@ class Judge:
         for given, history in zip(histories, lists, strict=True):
             rows = slice(first, first + len(history or ()))
             first = rows.stop
-            note = f"history: expected a list of item ids, found {shown(given)}" if history is None else ""
+            note = "" if history else "history: empty; give at least one item id"
+            if history is None:
+                note = f"history: expected a list of item ids, found {shown(given)}"
             keep, reasons = (found.keep[rows].tolist(), found.reasons[rows]) if found else ([], [])
             answers.append(JudgedHistory(noise[rows], keep, reasons, note))
         return answers

@@ -22,7 +22,8 @@ from iadsr.sequences.windows import Batch, Feed, Sequences, shortest_first, tail
 FEWEST = 3  # interactions of a user: of two, each is judged by nothing but the other
 AT_ONCE = 512  # windows
 NEAREST = 2  # titles that a reason names
-TOO_SHORT, UNKNOWN = "not judged: too few interactions of this user", "not judged: nothing is known of this item"
+NOT_JUDGED = "not judged: "
+TOO_SHORT, UNKNOWN = f"{NOT_JUDGED}too few interactions of this user", f"{NOT_JUDGED}nothing is known of this item"
 BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
 
 

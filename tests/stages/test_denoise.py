@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,15 @@ def test_a_log_is_set_beside_the_training_data(project: Path) -> None:
     training_log(project).write_parquet("log.parquet")
     rate = float(load_file(paths.MODEL / "model.safetensors")["detector.weighing.rate"])
     assert f"(in the training data {rate:.1%})" in denoised("--histories", "log.parquet")
+
+
+def test_a_copy_of_the_model_judges_while_the_project_trains(project: Path) -> None:
+    """With its own tables: the project's may be of other data meanwhile."""
+    training_log(project).write_parquet("log.parquet")
+    denoised("--histories", "log.parquet")
+    shutil.copytree(paths.MODEL, "models/serving")
+    for table in (paths.ITEMS, paths.USERS):
+        table.rename(Path("models/serving") / table.name)
+    shutil.rmtree(paths.MODEL)
+    denoised("--histories", "log.parquet", "--model", "models/serving", "--out", "again.parquet")
+    assert pl.read_parquet("again.parquet").equals(pl.read_parquet("log.denoised.parquet"))

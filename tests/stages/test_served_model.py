@@ -213,7 +213,7 @@ def test_verdicts_over_http(copy: Path, tmp_path: Path) -> None:
     assert found[0]["keep"] == twin["keep"].to_list() and len(found[0]["reason"]) == 6
     assert [len(row["keep"]) for row in found] == [6, 2, 5, 0, 0] and all(found[2]["keep"][3:])
     assert all("too few" in reason for reason in found[1]["reason"]) and found[1]["noise_probability"] == [None, None]
-    assert [bool(row["note"]) for row in found] == [False, False, False, False, True]
+    assert [bool(row["note"]) for row in found] == [False, False, False, True, True]
 
 
 def test_the_example_is_a_request(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

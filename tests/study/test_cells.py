@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks.prepared import parameters
+from benchmarks.prepared import ROOT, parameters
 from iadsr.errors import UserError
+from iadsr.params import read_yaml
 from study.cells import cells_of, decisive, read_declared
 
 DECLARED = """
@@ -96,3 +98,19 @@ def test_what_a_cell_does_not_use_does_not_decide_it() -> None:
 def test_what_a_cell_uses_decides_it(change: str) -> None:
     chosen = {"dataset": "demo", "backbone": "gru4rec", "denoiser": "cloze"}
     assert decisive(parameters(chosen, [change])) != decisive(parameters(chosen, []))
+
+
+@pytest.mark.parametrize("denoiser", ["cloze", "iadsr"])
+def test_what_decides_a_cell_is_what_dvc_yaml_lists(denoiser: str) -> None:
+    """Every parameter of the stages up to `train` that the denoiser reads, but no other denoiser's or encoder's."""
+    content = parameters({"dataset": "demo", "denoiser": denoiser, "noise.ratio": 0.1}, [])
+    found = decisive(content)
+    of_others = () if denoiser == "iadsr" else ("encode.prefixes", "encode.prefix_template", "encode.separator")
+    renamed = {"datasets.demo": "dataset", f"encoders.{content['encoder']}": "encoder"}
+    for stage in ("ingest", "filter", "encode", "train"):
+        for entry in read_yaml(ROOT / "dvc.yaml")["stages"][stage]["params"]:
+            key = re.sub(r"\$\{(\w+)\}", lambda match: content[match[1]], entry)
+            for long, short in renamed.items():
+                key = key.replace(long, short)
+            if entry not in of_others and entry not in ("encoder",):
+                assert any(name == key or name.startswith(f"{key}.") for name in found), entry

@@ -18,7 +18,7 @@ from iadsr.errors import UserError
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
-from study.cells import Cell, cells_of, decisive, read_declared
+from study.cells import Cell, cells_of, decisive, read_declared, with_changes
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
 from study.table import as_fields, table
@@ -128,7 +128,9 @@ def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
     cells = cells_of(read_declared(), ["quick/demo/gru4rec/none/0", "quick/demo/gru4rec/random/0"])
     path = tmp_path / "study.jsonl"
-    assert {cell.method for cell in run(cells, path, 2, TINY)} == {"none", "random"}
+    cells = with_changes(cells, TINY)
+    assert {cell.method for cell in run(cells, path, 2)} == {"none", "random"}
+    assert missing(cells, path) == []
     results = read_results(path)
     assert len(results.lines) == 2
     for each in results.lines.values():
@@ -139,6 +141,27 @@ def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_trial_is_no_part_of_the_study() -> None:
     done = CliRunner().invoke(app, ["run", "--cells", "quick", "--set", "train.max_epochs=1"])
     assert done.exit_code and "give --results FILE as well" in done.output
+
+
+def test_a_trial_keeps_the_names_of_its_cells() -> None:
+    done = CliRunner().invoke(app, ["run", "--cells", "quick", "--set", "seed=1", "--results", "trial.jsonl"])
+    assert done.exit_code and "--set seed=1: cells have a seed of their own" in done.output
+
+
+def test_cells_of_equal_parameters_are_trained_once(tmp_path: Path) -> None:
+    """What 20% and 40% of noise are compared with is the same."""
+    cells = cells_of(read_declared(), ["*/beauty/sasrec/clean/3"])
+    assert len(cells) == 2 and missing(cells, tmp_path / "none.jsonl") == cells[:1]
+
+
+def test_a_new_parameter_that_a_cell_sets_is_held_against_a_line(written: Path) -> None:
+    """A line from before there was `random_drop` is of the plain backbone, and of no method that sets it."""
+    lines = [json.loads(each) for each in written.read_text().splitlines()]
+    for each in lines:
+        each["params"].pop("denoisers.none.random_drop", None)
+    written.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    absent = missing(of_planted("none", "random"), written)
+    assert [cell.method for cell in absent] == ["random"]
 
 
 def test_an_unknown_group_is_refused() -> None:
