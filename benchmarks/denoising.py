@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Write the histories that the model was trained on, again and again, as strangers', and time verdicts on them.
 
-    Seconds and the largest resident memory are those of the whole `python -m stages.denoise`, from reading the log to the written file.
+    Seconds and the largest resident memory are those of the whole `python -m stages.denoise`.
     """
     with TemporaryDirectory() as work:
         log = Path(work) / "log.csv"

@@ -123,6 +123,7 @@ def train_detector(detector: Detector, source: Source, work: Path) -> None:
         fit_weighing(detector.weighing, *found.numbered(list(found.planted)))
         save(whole, detector)
     detector.load_state_dict(load_file(whole))
+    detector.eval()  # also one that was found: it judges training rows next
 
 
 def gap_model(detector: Detector, number: int, others: TrainingHistories, work: Path) -> None:

@@ -90,6 +90,13 @@ def test_backbones_share_a_detector(project: Path, monkeypatch: pytest.MonkeyPat
     assert training(project).model is not None and len(fits) == 4
 
 
+def test_a_detector_that_was_found_judges_as_one_that_was_trained(project: Path) -> None:
+    """What training keeps of its rows is the same to the last bit: nothing is dropped out of a detector that judges."""
+    trained, found = training(project).model, training(project).model
+    assert isinstance(trained, Cloze) and isinstance(found, Cloze)
+    assert torch.equal(trained.clean, found.clean) and not torch.equal(found.clean, torch.ones_like(found.clean))
+
+
 def test_a_table_may_start_from_texts(project: Path) -> None:
     """Of a plain backbone, which reads none otherwise; nothing else differs."""
     params = read_params(project / "params.yaml")["train"]
