@@ -158,7 +158,7 @@ READERS = [
     ("recommend", paths.ITEMS),
     ("recommend", paths.ENCODED / "items.npy"),
     *(("evaluate", path) for path in (paths.HISTORY, *(paths.ENCODED / name for name in ("prefixes.npy", "rows.npy")))),
-    *(("report", path) for path in (paths.DETAILS, paths.DATASET_METRICS, CONFIG_FILE)),
+    *(("report", path) for path in (paths.DETAILS, paths.DATASET_DETAILS, paths.INGEST_METRICS, CONFIG_FILE)),
 ]
 
 
