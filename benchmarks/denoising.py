@@ -1,4 +1,4 @@
-"""`python -m benchmarks.denoising`: what verdicts on a generated log of any size cost, by the model of this project."""
+"""`python -m benchmarks.denoising`: what verdicts on a log of any size cost, by the model of this project."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def main(
     methods: Annotated[str, typer.Option(help="Entries of `denoisers`; the first is compared with.")] = METHODS,
     seeds: Annotated[str, typer.Option(help="Of training. One seed proves little.")] = "0,1,2",
     planted: Annotated[
-        bool, typer.Option(help="Also plant noise into the data, and see whether cloze finds it.")
+        bool, typer.Option(help="Where no noise is known, also plant some, and see whether cloze finds it.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and no table.")] = False,
     params: ParamsFile = paths.PARAMS,

@@ -25,9 +25,11 @@ BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_au
 
 def missing(cells: Sequence[Cell], lines: Path) -> list[Cell]:
     """Those of which there is no line yet, or one with other parameters; of equal ones the first."""
-    results = read_results(lines)
-    absent = {json.dumps(decisive(cell.content())): cell for cell in reversed(cells) if results.line_of(cell) is None}
-    return [cell for cell in cells if cell in absent.values()]
+    results, absent = read_results(lines), dict[str, Cell]()
+    for cell in cells:
+        if results.line_of(cell) is None:
+            absent.setdefault(json.dumps(decisive(cell.content())), cell)
+    return list(absent.values())
 
 
 def run(cells: Sequence[Cell], lines: Path, workers: int) -> Iterator[Cell]:

@@ -128,9 +128,9 @@ def compare(row: Row, plain: Row, clean: Row | None, results: Results, compared:
     if clean and (shared := [seed for seed in seeds if seed in clean.lines]):
         three = [each.values(results, shared) for each in (plain, clean, row)]
         for name in NAMES:
-            base_, clean_, mine = (each[name].mean(0) for each in three)
-            if clean_.mean() > base_.mean():
-                compared[name] |= recovery(base_, clean_, mine)
+            noisy, before, mine = (each[name].mean(0) for each in three)
+            if before.mean() > noisy.mean():
+                compared[name] |= recovery(noisy, before, mine)
 
 
 def shown(compared: Compared) -> list[str]:
