@@ -25,6 +25,7 @@ NEAREST = 2  # titles that a reason names
 NOT_JUDGED = "not judged: "
 TOO_SHORT, UNKNOWN = f"{NOT_JUDGED}too few interactions of this user", f"{NOT_JUDGED}nothing is known of this item"
 BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
+SIDES = (", above all those before it", ", above all those after it")  # that speak more against a row than the rest
 
 
 class Log(NamedTuple):
@@ -48,6 +49,13 @@ class Explained(NamedTuple):
 
     keep: Bool[np.ndarray, " rows"]
     reasons: list[str]
+
+
+class Neighbourhood(NamedTuple):
+    """What stands beside a row that is dropped."""
+
+    likest: tuple[int, ...]  # the kept items of its window whose titles are most like its own, nearest first
+    side: str  # one of SIDES, or ""
 
 
 class JudgedHistories:
@@ -104,11 +112,11 @@ def explained(
     reasons = [""] * len(keep)
     for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
         reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
-    worse, near = share_that_fits_better(verdicts.noise), nearest_kept(model, log, keep, max_length)
+    worse, near = share_that_fits_better(verdicts.noise), neighbourhoods(model, log, keep, max_length)
     text, behaviour = of_views(verdicts.parts)
     for row in np.flatnonzero(~keep).tolist():
-        view = words(float(text[row]), float(behaviour[row]))
-        beside = "; ".join(titles[item - 1] for item in near.get(row, ()))
+        view = words(float(text[row]), float(behaviour[row]), near[row].side)
+        beside = "; ".join(titles[item - 1] for item in near[row].likest)
         reasons[row] = f"{view}; fits worse than {worse[row]:.0%} of this log"
         reasons[row] += f"; nearest kept: {beside}" if beside else ""
     return Explained(keep, reasons)
@@ -123,15 +131,15 @@ def of_views(
     return wide[:, of_text].sum(1), wide[:, ~of_text].sum(1)
 
 
-def words(text: float, behaviour: float) -> str:
-    """The views that speak against a row, first the one without which the fit would rise most.
+def words(text: float, behaviour: float, side: str = "") -> str:
+    """The views that speak against a row, first the one without which the fit would rise most; `side`: see SIDES.
 
     >>> words(-0.5, -2.0), words(-2.0, 0.1)
     ('seldom chosen beside the others, and its title is unlike theirs', 'its title is unlike the others')
     """
     if text < behaviour:
-        return BY_TEXT if behaviour >= 0 else f"{BY_TEXT}, and it is {BY_BEHAVIOUR}"
-    return BY_BEHAVIOUR if text >= 0 else f"{BY_BEHAVIOUR}, and its title is unlike theirs"
+        return BY_TEXT if behaviour >= 0 else f"{BY_TEXT}, and it is {BY_BEHAVIOUR}{side}"
+    return f"{BY_BEHAVIOUR}{side}" if text >= 0 else f"{BY_BEHAVIOUR}{side}, and its title is unlike theirs"
 
 
 def share_that_fits_better(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
@@ -142,20 +150,47 @@ def share_that_fits_better(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarra
 
 
 @torch.no_grad()
-def nearest_kept(
+def neighbourhoods(
     model: Cloze, log: Log, keep: Bool[np.ndarray, " rows"], max_length: int
-) -> dict[int, tuple[int, ...]]:
-    """For each row that is dropped the kept items of its window whose titles are most like its own, nearest first."""
-    histories, found = JudgedHistories(log), dict[int, tuple[int, ...]]()
+) -> dict[int, Neighbourhood]:
+    """Of each row that is dropped, by the row's number."""
+    histories, found = JudgedHistories(log), dict[int, Neighbourhood]()
     texts = F.normalize(torch.cat([model.detector.texts.float(), log.others]), dim=1)
     for batch in histories.batches(max_length) if len(histories.rows) else ():
         rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)
         kept = torch.from_numpy(keep[rows]) & batch.valid
         dropped = ~kept & batch.valid
+        if not dropped.any():
+            continue
         some = dropped.any(1)
-        for place, items in zip(*likest(batch.items[some], dropped[some], kept[some], texts), strict=True):
-            found[int(rows[some.numpy()].flat[place])] = items
+        places, likest_kept = likest(batch.items[some], dropped[some], kept[some], texts)
+        sides = sides_against(model, batch, dropped, log.others)
+        for place, items, side in zip(places, likest_kept, sides, strict=True):
+            found[int(rows[some.numpy()].flat[place])] = Neighbourhood(items, side)
     return found
+
+
+def sides_against(
+    model: Cloze, batch: Batch, dropped: Bool[Tensor, "batch time"], others: Float[Tensor, "others width"]
+) -> list[str]:
+    """For each dropped place, in order, the side beside which alone its item is more likely noise; "" for neither."""
+    windows, places = dropped.nonzero(as_tuple=True)
+    items, time = batch.items[windows], torch.arange(batch.items.shape[1])
+    before = items * (time <= places[:, None])
+    after = items.gather(1, (places[:, None] + time).clamp(max=len(time) - 1)) * (places[:, None] + time < len(time))
+    noise = []
+    for side, place in ((before, places), (after, torch.zeros_like(places))):
+        parts = []
+        for some in torch.arange(len(side)).split(AT_ONCE):
+            of_some = Batch(torch.full_like(side[some], -1), side[some], 0 * side[some], batch.users[windows[some]])
+            alone = of_some.valid.sum(1) == 1  # nothing stands on this side
+            own = model.detector.judge(of_some, others).noise.gather(1, place[some, None])[:, 0]
+            parts.append(own.masked_fill(alone, float("nan")))
+        noise.append(torch.cat(parts))
+    return [
+        SIDES[0] if first > second else SIDES[1] if second > first else ""
+        for first, second in zip(*(each.tolist() for each in noise), strict=True)
+    ]
 
 
 def likest(

@@ -15,6 +15,7 @@ from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.cloze.signals import NAMES, TEXT
 from iadsr.serving.log_verdicts import (
     FEWEST,
+    SIDES,
     TOO_SHORT,
     UNKNOWN,
     Log,
@@ -103,6 +104,33 @@ def test_the_named_view_moves_the_verdict() -> None:
     named = torch.from_numpy(text < behaviour)
     assert named.any() and not named.all()
     assert (without_text <= without_behaviour)[named].all() and (without_behaviour <= without_text)[~named].all()
+
+
+def test_the_named_side_speaks_against_the_item() -> None:
+    """Without it the item is less likely noise than without the other, judged as a history of its own."""
+    model, draw = cloze(), np.random.default_rng(1)
+    items = draw.integers(1, ITEMS + 1, (20, 6))
+    entries = log(np.repeat(np.arange(20), 6).tolist(), items.flatten().tolist(), [0] * 20)
+    verdicts = judged(model, entries, LENGTH)
+    threshold = float(np.median(verdicts.noise))
+    reasons = explained(model, entries, verdicts, threshold, ["title"] * ITEMS, LENGTH).reasons
+    seen = set()
+    for row in np.flatnonzero(verdicts.noise > threshold).tolist():
+        history, place = items[row // 6].tolist(), row % 6
+        before, after = history[: place + 1], history[place:]
+        if place in (0, 5):
+            assert not any(side in reasons[row] for side in SIDES)
+            continue
+        alone = [
+            float(judged(model, log([0] * len(part), part, [0]), LENGTH).noise[at])
+            for part, at in ((before, place), (after, 0))
+            if len(part) >= FEWEST
+        ]
+        named = [side in reasons[row] for side in SIDES]
+        if len(alone) == 2 and any(named):
+            assert named == [alone[0] > alone[1], alone[1] > alone[0]]
+            seen.add(named.index(True))
+    assert seen == {0, 1}
 
 
 def test_nearest_kept_titles_by_hand() -> None:
