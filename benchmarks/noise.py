@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks import machine, options
+from benchmarks import machine, options, transfer
 from benchmarks.prepared import parameters, prepared
+from iadsr.device import pick_dtype
 from iadsr.errors import UserError
 from iadsr.evaluate.report import noise_detection
 from iadsr.models.recommender import Verdicts
@@ -43,12 +45,17 @@ def main(
     ratio: options.Ratio = 0.2,
     seed: options.PlantingSeed = 0,
     all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Train on the planted kind, too.")] = False,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Also the calibration, what each kind teaches, and what each signal is worth."),
+    ] = False,
     changes: options.Changes = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Plant noise, train the detector on all other kinds, and compare its verdicts with the truth."""
     chosen = {"dataset": dataset, "denoiser": "cloze", **planting(kind, ratio, seed)}
     content = parameters(chosen, changes or [])
+    offered = list(content["denoisers"]["cloze"]["detector"]["kinds"])
     if not all_kinds:
         without_kind(content, kind)
     kinds = content["denoisers"]["cloze"]["detector"]["kinds"]
@@ -58,7 +65,7 @@ def main(
         "ratio": content["noise"]["ratio"],
         "seed": seed,
         "trained_on": kinds,
-        **measured(content),
+        **measured(content, kind, offered if details else None),
     }
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
 
@@ -75,15 +82,26 @@ def without_kind(content: dict[str, Any], kind: str) -> None:
     kinds[:] = [name for name in kinds if name != kind]
 
 
-def measured(content: dict[str, Any]) -> dict[str, Any]:
-    """Metrics over training rows, and the seconds of training the detector and judging all rows."""
+def measured(content: dict[str, Any], kind: str, offered: Sequence[str] | None) -> dict[str, Any]:
+    """Metrics over training rows, and the seconds of training the detector and judging all rows.
+
+    With the kinds that are `offered` to learn from also details: `calibration`, rows of a bin's mean probability, the
+    share of noise in it and how many rows it has; and what `transfer` compares.
+    """
     with TemporaryDirectory() as detectors:
         training, verdicts, seconds = judged(content, Path(detectors))
-    found = noise_detection(training.feed, verdicts, {})[0]
+    found, tables = noise_detection(training.feed, verdicts, {})
     if not found:
         raise UserError("--kind: no noise is known of this data set, so there is nothing to find; plant some")
-    shown = {ours: round(found[name], 4) for ours, name in SHOWN.items() if name in found}
-    return {**shown, "seconds": round(seconds, 1), **machine.described(training.device)}
+    result: dict[str, Any] = {ours: round(found[name], 4) for ours, name in SHOWN.items() if name in found}
+    dtype = str(pick_dtype("auto", training.device)).removeprefix("torch.")
+    result |= {"seconds": round(seconds, 1), **machine.described(training.device), "dtype": dtype}
+    if offered is not None:
+        bins = [
+            [round(row["predicted"], 4), round(row["share"], 4), row["rows"]] for row in tables["noise_calibration"]
+        ]
+        result |= {"calibration": bins, **transfer.compared(training, kind, offered)}
+    return result
 
 
 def judged(content: dict[str, Any], detectors: Path) -> tuple[Training, Verdicts, float]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.transfer`: what finds planted noise of one kind: which kinds to learn from, which signals.
+"""What finds planted noise of one kind: which kinds to learn from, which signals.
 
 The gap models are the same in all rows; only what weighs their signals differs. `truth` is a ceiling: the weights are
 fitted to the planted rows themselves, those of other users.
@@ -6,20 +6,14 @@ fitted to the planted rows themselves, those of other users.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import machine, options
-from benchmarks.noise import files, planting
-from benchmarks.prepared import parameters, prepared
 from iadsr.device import pick_dtype
-from iadsr.errors import UserError
 from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc, others_alike
 from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.model import Cloze
@@ -30,50 +24,30 @@ from iadsr.sequences.windows import Feed
 from iadsr.train.detector import Examples, Source, examples_of, of_users, read_categories, together, training_histories
 from iadsr.train.run import Training
 from iadsr.train.weighing import fit_weighing
-from stages.command import new_app, reports_errors
 
-app = new_app()
 Rows = tuple[Tensor, Tensor]  # signals, and the number of the kind as which each row was planted; -1: real
 
 
-@app.command(epilog="Example: python -m benchmarks.transfer --dataset beauty --kind uniform --seed 0 --json")
-@reports_errors
-def main(
-    dataset: options.Dataset = "demo",
-    kind: options.Kind = "uniform",
-    ratio: options.Ratio = 0.2,
-    seed: options.PlantingSeed = 0,
-    changes: options.Changes = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Plant noise and train gap models; then learn their signals' worth from each kind, all others, and the truth."""
-    content = parameters({"dataset": dataset, "denoiser": "cloze", **planting(kind, ratio, seed)}, changes or [])
-    result = {"dataset": dataset, "kind": kind, "ratio": ratio, "seed": seed, **measured(content, kind)}
-    print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+def compared(training: Training, kind: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """AUC, and that among the coldest fifth of the rows, of every way to learn and of each signal's absence.
 
-
-def measured(content: dict[str, Any], kind: str) -> dict[str, Any]:
-    """AUC, and that among the coldest fifth of the rows, of every way to learn and of each signal's absence."""
-    if kind == "none":
-        raise UserError("--kind none: where nothing is planted, nothing is found")
-    folder = prepared(content)
-    with TemporaryDirectory() as work:
-        training = Training.of(content, files(folder, Path(work), Path(work) / "detectors"))
-        model = training.model
-        assert isinstance(model, Cloze)
-        source = Source(training_histories(training.sequences), read_categories(training.files.items))
-        examples = examples_of_all(model.detector, source)
-        found = Found(model.detector, training.feed)
-    kinds = list(examples.planted)
-    sets = {**{name: [name] for name in kinds}, "others": [name for name in kinds if name != kind], "all": kinds}
+    `kind` is what was planted, `kinds` are those that the trained detector of `training` may plant itself.
+    """
+    model = training.model
+    assert isinstance(model, Cloze)
+    model.detector.params = model.detector.params.model_copy(update={"kinds": list(kinds)})
+    source = Source(training_histories(training.sequences), read_categories(training.files.items))
+    examples = examples_of_all(model.detector, source)
+    found, offered = Found(model.detector, training.feed), list(examples.planted)
+    sets = {**{name: [name] for name in offered}, "others": [name for name in offered if name != kind], "all": offered}
     learnt: dict[str, Rows] = {name: examples.numbered(those) for name, those in sets.items()}
-    result: dict[str, Any] = {name: found.by(rows) for name, rows in learnt.items()}
-    result["truth"] = found.by_truth()
-    signals = {
-        name: {"alone": found.alone(place), "without": found.by(learnt["others"], without=place)}
-        for place, name in enumerate(NAMES)
+    return {
+        "learnt_from": {**{name: found.by(rows) for name, rows in learnt.items()}, "truth": found.by_truth()},
+        "signals": {
+            name: {"alone": found.alone(place), "without": found.by(learnt["others"], without=place)}
+            for place, name in enumerate(NAMES)
+        },
     }
-    return {"learnt_from": result, "signals": signals, **machine.described(training.device)}
 
 
 def examples_of_all(detector: Detector, source: Source) -> Examples:
@@ -136,7 +110,3 @@ def signals_by_row(detector: Detector, feed: Feed) -> Tensor:
             signals = signals_of(detector.model(fold), batch.items[asked], texts, dtype)
             found[batch.rows[asked][real].cpu()] = signals[real].cpu()
     return found
-
-
-if __name__ == "__main__":
-    app()

@@ -11,7 +11,10 @@ import typer
 from benchmarks import options
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
-from study.cells import cells_of, read_declared, with_changes
+from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
+from study.found import as_fields as fields_of_plantings
+from study.found import found_table
+from study.plantings import Planting
 from study.results import LINES, read_results
 from study.run import missing, run
 from study.table import as_fields, table
@@ -67,10 +70,14 @@ def printed(
 ) -> None:
     """Print a group's table in Markdown, or with --json all its numbers."""
     declared, found = read_declared(), read_results(file_of(results, changes))
-    if group not in declared.groups:
-        raise UserError(f"{group}: no group of cells.yaml; there are {', '.join(declared.groups)}")
+    if group not in (names := [*declared.groups, *declared.plantings]):
+        raise UserError(f"{group}: no group of cells.yaml; there are {', '.join(names)}")
     cells = with_changes(cells_of(declared, [group]), changes or [])
-    print(json.dumps(as_fields(cells, found)) if as_json else "\n".join(table(cells, found)))
+    plantings, trainings = of_kind(Planting, cells), of_kind(Cell, cells)
+    if as_json:
+        print(json.dumps(fields_of_plantings(plantings, found) if plantings else as_fields(trainings, found)))
+    else:
+        print("\n".join(found_table(plantings, found) if plantings else table(trainings, found)))
 
 
 def file_of(results: Path, changes: list[str] | None) -> Path:

@@ -6,24 +6,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
 from benchmarks.prepared import parameters, yaml_value
 from iadsr.errors import UserError
-from iadsr.models.denoisers.registry import DENOISERS
-from iadsr.params import Group, choice, read_yaml
+from iadsr.params import Group, read_yaml
+from study.plantings import Planting, Plantings, plantings_of
+from study.settings import Settings, decisive
 
 DECLARED = Path(__file__).with_name("cells.yaml")
-Settings = dict[str, Any]
 NAMED = ("dataset", "backbone", "denoiser", "seed")  # what a cell's name says
-# They do not decide what is trained, only where and how fast.
-FREE = {
-    *("encode.actors", "encode.batch_tokens", "encode.device", "encode.engine", "encode.threads"),
-    *("train.device", "train.threads"),
-}
-OF_PREFIXES = ("prefixes", "prefix_template", "separator")  # of `encode`
 
 
 class Matrix(Group):
@@ -46,6 +40,7 @@ class Declared(Group):
     tuned: dict[str, Settings] = Field(default_factory=dict)  # by DATASET/BACKBONE
     methods: dict[str, Settings]
     groups: dict[str, Matrix]
+    plantings: dict[str, Plantings] = Field(default_factory=dict)
 
 
 class Cell(NamedTuple):
@@ -66,6 +61,14 @@ class Cell(NamedTuple):
         """params.yaml with the cell's settings; ParamsError where they do not go together."""
         return parameters(self.settings, [])
 
+    def decisive(self) -> Settings:
+        """What of them decides the cell's result."""
+        return decisive(self.content())
+
+
+AnyCell = Cell | Planting
+Kind = TypeVar("Kind", Cell, Planting)
+
 
 def read_declared(path: Path = DECLARED) -> Declared:
     """UserError for a key that is unknown or missing, and for a group that names what is not declared."""
@@ -74,6 +77,8 @@ def read_declared(path: Path = DECLARED) -> Declared:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if twice := declared.groups.keys() & declared.plantings.keys():
+        raise UserError(f"{path}: plantings.{min(twice)}: there is a group of this name as well")
     for name, matrix in declared.groups.items():
         for axis in ("datasets", "backbones", "methods"):
             if unknown := [each for each in getattr(matrix, axis) if each not in getattr(declared, axis)]:
@@ -81,9 +86,13 @@ def read_declared(path: Path = DECLARED) -> Declared:
     return declared
 
 
-def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[Cell]:
+def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[AnyCell]:
     """The cells that match one of the patterns, such as `unplanted/beauty/*`; UserError for one that matches none."""
-    cells = [cell for name, matrix in declared.groups.items() for cell in of_group(declared, name, matrix)]
+    cells: list[AnyCell] = [
+        cell for name, matrix in declared.groups.items() for cell in of_group(declared, name, matrix)
+    ]
+    for name, plantings in declared.plantings.items():
+        cells.extend(plantings_of(name, plantings, declared.settings))
     for pattern in patterns:
         if not any(matches(cell, pattern) for cell in cells):
             raise UserError(
@@ -92,7 +101,7 @@ def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[Cell]
     return [cell for cell in cells if any(matches(cell, pattern) for pattern in patterns)]
 
 
-def matches(cell: Cell, pattern: str) -> bool:
+def matches(cell: AnyCell, pattern: str) -> bool:
     """Whether the pattern, whose * also stands for slashes, is of the cell's name or of a folder that it is in."""
     return fnmatchcase(cell.name, pattern) or fnmatchcase(cell.name, f"{pattern.rstrip('/')}/*")
 
@@ -113,7 +122,7 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
         yield Cell(name, dataset, backbone, method, seed, settings)
 
 
-def with_changes(cells: Sequence[Cell], changes: Sequence[str]) -> list[Cell]:
+def with_changes(cells: Sequence[AnyCell], changes: Sequence[str]) -> list[AnyCell]:
     """The cells with these parameters, "key=value" in YAML, as well: a trial, and no part of the study.
 
     UserError for one that is part of a cell's name.
@@ -127,31 +136,6 @@ def with_changes(cells: Sequence[Cell], changes: Sequence[str]) -> list[Cell]:
     return [cell._replace(settings=cell.settings | found) for cell in cells]
 
 
-def decisive(content: dict[str, Any]) -> Settings:
-    """What of these parameters decides a cell's result, by dotted key: entries that it does not use are left out."""
-    denoiser = content["denoiser"]
-    traits = DENOISERS[denoiser].traits
-    reads_texts = traits.reads_texts or content["train"]["item_start"] == "text"
-    found: Settings = {name: content[name] for name in ("dataset", "backbone", "denoiser", "seed", *traits.top_level)}
-    groups = {name: content[name] for name in ("ingest", "filter", "train")}
-    groups["dataset"] = content["datasets"][choice(content, "dataset", "datasets")]
-    groups |= {f"backbones.{name}": content["backbones"][name] for name in [content["backbone"]] if name != "none"}
-    groups[f"denoisers.{denoiser}"] = content["denoisers"][denoiser]
-    groups["noise"] = content["noise"] if content["noise"]["ratio"] else {"ratio": 0.0}
-    if reads_texts:
-        left_out = () if traits.reads_prefix_texts else OF_PREFIXES
-        groups["encode"] = {key: value for key, value in content["encode"].items() if key not in left_out}
-        groups["encoder"] = content["encoders"][content["encoder"]]
-    for name, group in groups.items():
-        found |= flat(name, group)
-    return {key: value for key, value in found.items() if key not in FREE}
-
-
-def flat(prefix: str, group: Any) -> Settings:
-    """
-    >>> flat("a", {"b": 1, "c": {"d": [2]}})
-    {'a.b': 1, 'a.c.d': [2]}
-    """
-    if not isinstance(group, dict):
-        return {prefix: group}
-    return {key: value for name, inner in group.items() for key, value in flat(f"{prefix}.{name}", inner).items()}
+def of_kind(kind: type[Kind], cells: Iterable[AnyCell]) -> list[Kind]:
+    """Those that are trainings, or those that are plantings."""
+    return [cell for cell in cells if isinstance(cell, kind)]

@@ -22,7 +22,8 @@ from iadsr.errors import UserError
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import SPLIT, TEST
 from iadsr.train.run import alone_in
-from study.cells import Cell, Settings, decisive
+from study.cells import AnyCell
+from study.settings import Settings
 
 LINES = ROOT / "results" / "study.jsonl"
 CUTOFFS = (5, 10, 20)
@@ -40,12 +41,12 @@ class Results(NamedTuple):
     def ranks(self) -> Path:
         return self.path.with_suffix("")
 
-    def line_of(self, cell: Cell) -> Line | None:
+    def line_of(self, cell: AnyCell) -> Line | None:
         """The cell's own, unless it was trained with other parameters than those that cells.yaml now declares.
 
         A line of another cell with the very same parameters is as good: what is measured once need not be again.
         """
-        wanted, own = decisive(cell.content()), self.lines.get(cell.name)
+        wanted, own = cell.decisive(), self.lines.get(cell.name)
         if own and still_declared(own["params"], wanted, cell):
             return own
         return next((line for line in self.lines.values() if line["params"] == wanted), None)
@@ -74,7 +75,7 @@ def read_results(path: Path = LINES) -> Results:
     return Results(path, {line["cell"]: line for line in lines})
 
 
-def still_declared(params: Settings, wanted: Settings, cell: Cell) -> bool:
+def still_declared(params: Settings, wanted: Settings, cell: AnyCell) -> bool:
     """Whether a cell's line has the parameters that are wanted now.
 
     One that params.yaml has got since is not held against it, unless the cell sets it.
@@ -83,14 +84,15 @@ def still_declared(params: Settings, wanted: Settings, cell: Cell) -> bool:
     return all(key in params and params[key] == value for key, value in known.items())
 
 
-def add(path: Path, line: Line, ranks: Path) -> None:
-    """Write the ranks of a cell, then its line in place of an older one; lines are sorted by name.
+def add(path: Path, line: Line, ranks: Path | None = None) -> None:
+    """Write the ranks of a cell, if it has any, then its line in place of an older one; lines are sorted by name.
 
     Several studies may write at once.
     """
     with alone_in(CACHE / "study", wait=True):
         results = read_results(path)
-        write_ranks(results.ranks / f"{line['cell']}.parquet", ranks)
+        if ranks is not None:
+            write_ranks(results.ranks / f"{line['cell']}.parquet", ranks)
         lines = sorted((results.lines | {line["cell"]: line}).items())
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(each) + "\n" for _, each in lines), encoding="utf-8")

@@ -17,22 +17,23 @@ from iadsr.device import pick_device, pick_dtype
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import TEST, VALIDATION
 from stages import paths
-from study.cells import Cell, decisive
+from study.cells import AnyCell, Cell
+from study.plantings import Planting, measured
 from study.results import CUTOFFS, Line, add, read_results
 
 BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_auc", "noise_rate_estimated")
 
 
-def missing(cells: Sequence[Cell], lines: Path) -> list[Cell]:
+def missing(cells: Sequence[AnyCell], lines: Path) -> list[AnyCell]:
     """Those of which there is no line yet, or one with other parameters; of equal ones the first."""
-    results, absent = read_results(lines), dict[str, Cell]()
+    results, absent = read_results(lines), dict[str, AnyCell]()
     for cell in cells:
         if results.line_of(cell) is None:
-            absent.setdefault(json.dumps(decisive(cell.content())), cell)
+            absent.setdefault(json.dumps(cell.decisive()), cell)
     return list(absent.values())
 
 
-def run(cells: Sequence[Cell], lines: Path, workers: int) -> Iterator[Cell]:
+def run(cells: Sequence[AnyCell], lines: Path, workers: int) -> Iterator[AnyCell]:
     """Train the cells, so many at once, and yield each once its line is written.
 
     What is trained stays in .cache/benchmarks, so a cell that was interrupted goes on from its last epoch. When one
@@ -42,7 +43,7 @@ def run(cells: Sequence[Cell], lines: Path, workers: int) -> Iterator[Cell]:
     for content in contents:  # one after the other: cells of a data set share its folder
         prepared(content)
     waiting = list(zip(cells, contents, strict=True))
-    running: dict[Future[tuple[Line, Path]], Cell] = {}
+    running: dict[Future[tuple[Line, Path | None]], AnyCell] = {}
     with ThreadPoolExecutor(workers) as pool:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -55,12 +56,17 @@ def run(cells: Sequence[Cell], lines: Path, workers: int) -> Iterator[Cell]:
                 yield cell
 
 
-def line_of(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
-    """Train and evaluate a cell; its line, and where its ranks are.
+def line_of(cell: AnyCell, content: dict[str, Any]) -> tuple[Line, Path | None]:
+    """Measure a cell: its line, and where its ranks are."""
+    print(f"{cell.name}: begun", file=sys.stderr, flush=True)
+    return (measured(cell), None) if isinstance(cell, Planting) else trained(cell, content)
+
+
+def trained(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
+    """Train and evaluate a cell.
 
     `seconds` are those of this call, with the detector where it was not there yet; None where all was there.
     """
-    print(f"{cell.name}: begun", file=sys.stderr, flush=True)
     folder = trained_in(content) / paths.SEEDS / str(cell.seed)
     was_there = (folder / paths.RANKS).exists()
     seconds = timed(content, cell.seed, folder)
@@ -82,6 +88,6 @@ def line_of(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
             "threads": content["train"]["threads"],
             "dtype": str(pick_dtype(content["train"]["dtype"], device)).removeprefix("torch."),
         },
-        "params": decisive(content),
+        "params": cell.decisive(),
     }
     return line, folder / paths.RANKS

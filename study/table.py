@@ -54,7 +54,8 @@ def table(cells: Sequence[Cell], results: Results) -> Iterator[str]:
     for row, found in zip(rows, compared, strict=True):
         seeds = ", ".join(map(str, row.lines)) or "not run"
         yield f"| {row.dataset}, {row.backbone}, {row.method} | {seeds} | " + " | ".join(shown(found)) + " |"
-    yield from ("", NOTE, "", *sentences(rows, compared), machines(rows))
+    lines = [line for row in rows for line in row.lines.values()]
+    yield from ("", NOTE, "", *sentences(rows, compared), machines(lines))
 
 
 def as_fields(cells: Sequence[Cell], results: Results) -> list[dict[str, Any]]:
@@ -176,9 +177,9 @@ def sentences(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str
         yield f"`{method}` against `{PLAIN}` in {len(run)} of {len(own)} cells: better in {better}, worse in {worse}."
 
 
-def machines(rows: Sequence[Row]) -> str:
+def machines(lines: Sequence[Line]) -> str:
     """Where the lines come from; a table of unlike machines says so."""
-    found = [line["machine"] for row in rows for line in row.lines.values()]
+    found = [line["machine"] for line in lines]
     kinds = sorted({f"{each['device']} ({each['cpu']}), {each['dtype']}, torch {each['torch']}" for each in found})
     commits = sorted({str(each["commit"]) for each in found})
     return f"Trained on: {'; '.join(kinds) or 'nothing yet'}. Revisions: {', '.join(commits)}."

@@ -11,7 +11,7 @@ from small_detectors import asked_for, detector, without_encoding
 from small_models import sequences_of
 from typer.testing import CliRunner
 
-from benchmarks import prepared, transfer
+from benchmarks import noise, prepared
 from benchmarks.transfer import signals_by_row
 from iadsr.device import pick_dtype
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
@@ -34,10 +34,12 @@ def test_signals_by_row_are_those_of_each_users_fold() -> None:
 def test_every_row_and_signal_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
-    result = CliRunner().invoke(transfer.app, [*asked_for(), "--kind", "burst", "--json"])
+    result = CliRunner().invoke(noise.app, [*asked_for(), "--kind", "burst", "--details", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout.splitlines()[-1])
     assert {"uniform", "popularity", "burst", "others", "all", "truth"} <= set(found["learnt_from"])
     assert set(found["signals"]) == set(NAMES)
     areas = [*found["learnt_from"].values(), *(each[way] for each in found["signals"].values() for way in each)]
     assert all(0 < area["auc"] < 1 for area in areas)
+    assert found["learnt_from"]["others"]["auc"] == pytest.approx(found["auc"], abs=0.02)
+    assert sum(rows for *_, rows in found["calibration"]) > 0

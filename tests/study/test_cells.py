@@ -10,7 +10,8 @@ import pytest
 from benchmarks.prepared import ROOT, parameters
 from iadsr.errors import UserError
 from iadsr.params import read_yaml
-from study.cells import cells_of, decisive, read_declared
+from study.cells import Cell, cells_of, of_kind, read_declared
+from study.settings import decisive
 
 DECLARED = """
 settings: {train.dim: 8}
@@ -32,7 +33,7 @@ def declared(tmp_path: Path, text: str = DECLARED) -> Path:
 
 def test_every_declared_cell_goes_together() -> None:
     """What the study declares is what params.yaml takes, and names are unlike."""
-    cells = cells_of(read_declared())
+    cells = of_kind(Cell, cells_of(read_declared()))
     assert all(cell.content()["train"]["threads"] == 1 for cell in cells)
     assert len({cell.name for cell in cells}) == len(cells)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from iadsr.errors import UserError
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
-from study.cells import Cell, cells_of, decisive, read_declared, with_changes
+from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
+from study.found import found_table
+from study.plantings import Planting
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
 from study.table import as_fields, table
@@ -42,7 +45,7 @@ def line(cell: Cell, ranks: list[float]) -> dict[str, Any]:
         for cutoff in CUTOFFS
     }
     machine = {"device": "cpu", "cpu": "one", "dtype": "float32", "torch": "2", "commit": "abc"}
-    return {"cell": cell.name, "metrics": metrics, "machine": machine, "params": decisive(cell.content())}
+    return {"cell": cell.name, "metrics": metrics, "machine": machine, "params": cell.decisive()}
 
 
 def of_planted(*methods: str, seed: int = 0) -> list[Cell]:
@@ -167,3 +170,53 @@ def test_a_new_parameter_that_a_cell_sets_is_held_against_a_line(written: Path) 
 def test_an_unknown_group_is_refused() -> None:
     done = CliRunner().invoke(app, ["table", "nothing"])
     assert done.exit_code and "nothing: no group of cells.yaml; there are quick" in done.output
+
+
+PLANTED = {"auc": 0.9, "auc_stratified": 0.8, "auc_cold": 0.7, "precision_at_rate": 0.5, "ece": 0.04}
+
+
+def test_what_detectors_found_by_hand(tmp_path: Path) -> None:
+    """Two plantings of one kind, whose AUC is .9 and .7; nothing is known of the others."""
+    path = tmp_path / "study.jsonl"
+    of_gap = {"alone": {"auc": 0.6}, "without": {"auc": 0.5}}
+    learnt = {"learnt_from": {"truth": {"auc": 0.95}}, "signals": {"gap": of_gap}}
+    machine = {"device": "cpu", "cpu": "one", "dtype": "float32", "torch": "2", "commit": "abc"}
+    cells = cells_of(read_declared(), ["detection/beauty"])
+    for cell, auc in zip(cells_of(read_declared(), ["detection/beauty/burst"])[:2], (0.9, 0.7), strict=True):
+        line = {"cell": cell.name, **PLANTED, **learnt, "auc": auc, "machine": machine, "params": cell.decisive()}
+        add(path, line)
+    found = list(found_table(of_kind(Planting, cells), read_results(path)))
+    assert "| beauty, burst (2) | .800 ± .141 | .800 ± .000 | .700 ± .000 | .500 ± .000 | .040 ± .000 |" in found
+    assert "| beauty, uniform, not run |  |  |  |  |  |" in found
+    assert "| truth | .950 ± .000 |" in found and "| gap, without | .500 ± .000 |" in found
+    assert len(missing(cells, path)) == len(cells) - 2
+
+
+def test_a_planting_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command is that of benchmarks.noise, whose JSON becomes the line; nothing of training decides it."""
+    asked: list[list[str]] = []
+
+    def measured(command: list[str], **_: Any) -> CompletedProcess[str]:
+        asked.append(command)
+        told = {**PLANTED, "kind": "burst", "seconds": 1.0, "device": "cpu", "commit": "abc"}
+        return CompletedProcess(command, 0, json.dumps(told))
+
+    monkeypatch.setattr("study.plantings.subprocess.run", measured)
+    monkeypatch.setattr("study.run.prepared", lambda content: None)
+    cells, path = cells_of(read_declared(), ["detection/beauty/burst/1"]), tmp_path / "study.jsonl"
+    assert [cell.name for cell in run(cells, path, 1)] == ["detection/beauty/burst/1"]
+    assert missing(cells, path) == [] and missing(with_changes(cells, ["train.learning_rate=0.5"]), path) == []
+    assert missing(with_changes(cells, ["denoisers.cloze.detector.folds=3"]), path)
+    (command,) = asked
+    assert command[1:7] == ["-m", "benchmarks.noise", "--dataset", "beauty", "--kind", "burst"]
+    assert "--set=train.threads=1" in command and not any("noise.kind" in part for part in command)
+
+
+def test_every_planting_goes_together() -> None:
+    """A detector never trains on the kind that is planted."""
+    cells = of_kind(Planting, cells_of(read_declared(), ["detection"]))
+    assert cells
+    for cell in cells:
+        content = cell.content()
+        assert content["noise"]["kind"] == cell.kind
+        assert cell.kind not in content["denoisers"]["cloze"]["detector"]["kinds"]

@@ -1,0 +1,84 @@
+"""Cells that plant noise and say how well the detector finds it: no recommender is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from benchmarks.noise import planting, without_kind
+from benchmarks.prepared import ROOT, environment, parameters
+from iadsr.errors import UserError
+from iadsr.params import Group
+from study.settings import Settings, decisive
+
+DECIDE = ("dataset", "ingest.", "filter.", "noise.", "encode.", "encoder.", "denoisers.cloze.detector.")
+ASKED = ("dataset", "denoiser", "noise.kind", "noise.ratio", "noise.seed", "denoisers.cloze.detector.seed")
+MACHINE = ("device", "cpu", "threads", "torch", "commit", "dtype")
+
+
+class Plantings(Group):
+    """An entry of `plantings`: one cell for each combination."""
+
+    about: str
+    ratio: float = Field(gt=0)
+    datasets: list[str] = Field(min_length=1)
+    kinds: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+
+class Planting(NamedTuple):
+    """Noise of one kind in one data set, and a detector that is trained on all other kinds."""
+
+    group: str
+    dataset: str
+    kind: str
+    seed: int  # of the planting and of the detector
+    settings: Settings  # dotted keys of params.yaml
+
+    @property
+    def name(self) -> str:
+        return "/".join(map(str, self[:-1]))
+
+    def content(self) -> dict[str, Any]:
+        """params.yaml with the cell's settings."""
+        content = parameters(self.settings, [])
+        without_kind(content, self.kind)
+        return content
+
+    def decisive(self) -> Settings:
+        """What decides its result: nothing of the recommender's training does."""
+        return {key: value for key, value in decisive(self.content()).items() if key.startswith(DECIDE)}
+
+
+def plantings_of(name: str, declared: Plantings, settings: Settings) -> Iterator[Planting]:
+    """Seeds vary slowest."""
+    for seed in declared.seeds:
+        for dataset in declared.datasets:
+            for kind in declared.kinds:
+                own = {"dataset": dataset, "denoiser": "cloze", **planting(kind, declared.ratio, seed)}
+                yield Planting(name, dataset, kind, seed, {**settings, **own})
+
+
+def measured(cell: Planting) -> dict[str, Any]:
+    """The line that `python -m benchmarks.noise` finds of a cell; UserError where it fails."""
+    asked = [
+        *("--dataset", cell.dataset, "--kind", cell.kind, "--ratio", str(cell.settings["noise.ratio"])),
+        *("--seed", str(cell.seed), "--details", "--json"),
+        *(f"--set={key}={json.dumps(value)}" for key, value in cell.settings.items() if key not in ASKED),
+    ]
+    command = [sys.executable, "-m", "benchmarks.noise", *asked]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{cell.name}: benchmarks.noise failed; its message stands above")
+    found = json.loads(done.stdout)
+    return {
+        "cell": cell.name,
+        **{key: value for key, value in found.items() if key not in ("dataset", "kind", "ratio", "seed", *MACHINE)},
+        "machine": {key: found[key] for key in MACHINE if key in found},
+        "params": cell.decisive(),
+    }
