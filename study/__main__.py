@@ -9,17 +9,20 @@ from typing import Annotated
 import typer
 
 from benchmarks import options
+from benchmarks.prepared import ROOT
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
 from study.found import as_fields as fields_of_plantings
 from study.found import found_table
+from study.pictures import draw
 from study.plantings import Planting
 from study.results import LINES, read_results
 from study.run import missing, run
 from study.table import as_fields, table
 
 app = new_app()
+GAINS = "planted-20"  # the group whose accuracy is drawn
 Patterns = Annotated[
     list[str], typer.Option("--cells", help="Which, such as unplanted/beauty or '*/cloze/0'. May be repeated.")
 ]
@@ -78,6 +81,19 @@ def printed(
         print(json.dumps(fields_of_plantings(plantings, found) if plantings else as_fields(trainings, found)))
     else:
         print("\n".join(found_table(plantings, found) if plantings else table(trainings, found)))
+
+
+@app.command()
+@reports_errors
+def pictures(
+    folder: Annotated[Path, typer.Option(help="Where they go.")] = ROOT / "docs",
+    results: Place = LINES,
+) -> None:
+    """Draw what was found: detection and its calibration, and what training gains where noise was planted."""
+    cells, found = cells_of(read_declared()), read_results(results)
+    planted = [cell for cell in of_kind(Cell, cells) if cell.group == GAINS]
+    for path in draw(folder, found, of_kind(Planting, cells), planted):
+        print(f"wrote {path}")
 
 
 def file_of(results: Path, changes: list[str] | None) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from iadsr.errors import UserError
 from iadsr.serving.coded import LogRows
+from iadsr.serving.histories import raw_id
 from iadsr.serving.judge import Judge, coded
 from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import Recommendation, Server
@@ -26,14 +27,34 @@ class Loaded:
         self._server: Server | None = None
         self._judge: Judge | None = None
 
-    def recommend(self, history: list[Any], k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
-        """The k best items after a history of raw ids, oldest first; UserError where the model knows none of them."""
+    def recommend(
+        self, history: list[Any], k: int = 10, exclude_seen: bool = True, clean: bool = False
+    ) -> list[Recommendation]:
+        """The k best items after a history of raw ids, oldest first; UserError where the model knows none of them.
+
+        With `clean` they follow from what is left once the model has dropped what is noise (from all of it if nothing
+        is left); what is dropped has been seen all the same.
+        """
         if self._server is None:
             self._server = Server(self._model, self._tables / ITEMS)
-        (answer,) = self._server.recommend([history], k, exclude_seen)
+        left = self._left(history) if clean else history
+        dropped = {raw_id(item) for item in history} - {raw_id(item) for item in left} if exclude_seen else set()
+        catalogue = len(self._server.catalogue.ids)
+        most = min(k + len(dropped), catalogue) if k <= catalogue else k
+        (answer,) = self._server.recommend([left], most, exclude_seen)
         if answer.note and not answer.items:
             raise UserError(answer.note)
-        return answer.items
+        return [item for item in answer.items if item.item not in dropped][:k]
+
+    def _left(self, history: list[Any]) -> list[Any]:
+        (judged,) = self._judges().histories([history])
+        kept = [item for item, keep in zip(history, judged.keep, strict=True) if keep] if judged.keep else []
+        return kept or history
+
+    def _judges(self) -> Judge:
+        if self._judge is None:
+            self._judge = Judge.opened(self._model, self._tables / ITEMS, self._tables / USERS)
+        return self._judge
 
     def denoise(
         self,
@@ -55,13 +76,11 @@ class Loaded:
             if name not in given.columns:
                 raise UserError(f"frame: no column {name!r}; it has: {', '.join(map(str, given.columns))}")
         refuse_taken("frame", given.columns)
-        if self._judge is None:
-            self._judge = Judge.opened(self._model, self._tables / ITEMS, self._tables / USERS)
         users, items = (coded(given[name].to_list()) for name in (user, item))
         nobody = np.flatnonzero((users.places < 0) | (items.places < 0)).tolist()
         wrong = dict.fromkeys(nobody, "user or item is missing")
         order = by_time(given, timestamp)
-        decided = self._judge.decide(LogRows(users, items, order, wrong), threshold, budget)
+        decided = self._judges().decide(LogRows(users, items, order, wrong), threshold, budget)
         noise = [None if np.isnan(value) else value for value in decided.noise.tolist()]
         added = zip(ADDED, (noise, decided.keep.tolist(), decided.reasons), strict=True)
         columns = [nw.new_series(name, values, backend=given.implementation) for name, values in added]

@@ -191,6 +191,27 @@ def test_recommendations_from_python(project: Path) -> None:
         load().recommend(["never seen"])
 
 
+def test_recommendations_from_a_cleaned_history(project: Path) -> None:
+    """As after what is left of it, without what was seen; where nothing is dropped, as after all of it."""
+    noise = load().denoise(training_log(project))["noise_probability"].median()
+    change(denoisers__cloze__drop_above=round(noise, 6))
+    succeed("train")
+    model, seen = load(), 0
+    for _, items in training_log(project).sort("timestamp").group_by("user", maintain_order=True):
+        history = items["item"].to_list()
+        user = pl.DataFrame({"user": ["a"] * len(history), "item": history})
+        left = [item for item, keep in zip(history, model.denoise(user)["keep"], strict=True) if keep]
+        found = [each.item for each in model.recommend(history, k=3, clean=True)]
+        after_rest = [each.item for each in model.recommend(left or history, k=20) if each.item not in history]
+        assert found == after_rest[:3]
+        seen += 0 < len(left) < len(history)
+        if seen == 3:
+            break
+    assert seen == 3
+    with pytest.raises(UserError, match="k: expected 1 to"):
+        model.recommend(history, k=10**6, clean=True)
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [

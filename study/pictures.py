@@ -1,0 +1,123 @@
+"""Pictures of what was found, for the documentation: drawn from committed results alone, without network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from iadsr.evaluate.plots import BLUE, DASHES, HEIGHT, ORANGE, WIDTH
+from study.cells import Cell
+from study.found import Lines, lines_of
+from study.plantings import Planting
+from study.results import Results
+from study.table import CLEAN, PLAIN, Row, rows_of
+
+SCALE = 2
+NAMES = {"ndcg_10_unfiltered": "NDCG@10, unfiltered", "ndcg_10_filtered": "NDCG@10, filtered"}
+SHADES = {PLAIN: "#9aa5b1", "random": "#c8b273", "cloze": BLUE, CLEAN: ORANGE}
+
+
+def draw(folder: Path, results: Results, plantings: Sequence[Planting], trainings: Sequence[Cell]) -> Iterator[Path]:
+    """Write a picture of each sort of which there is something to show, and yield its path."""
+    found = {place: own for place, own in lines_of(plantings, results).items() if own}
+    made: dict[str, Any] = {}
+    if found:
+        made["detection.png"] = detection(found)
+        made["calibration.png"] = calibration(found)
+    if gained := gains(trainings, results):
+        made["gains.png"] = gained
+    for name, chart in made.items():
+        chart.save(folder / name, scale_factor=SCALE)
+        yield folder / name
+
+
+def detection(found: Lines) -> alt.FacetChart:
+    """AUC of each data set and kind, a point a planting, and as a tick what weights learnt from the truth reach."""
+    rows = [
+        {
+            **{"dataset": dataset, "kind": kind, "auc": line["auc"]},
+            "ceiling": float(np.mean([each["learnt_from"]["truth"]["auc"] for each in own])),
+        }
+        for (dataset, kind), own in found.items()
+        for line in own
+    ]
+    x = alt.X("auc:Q", title="AUC", scale=alt.Scale(zero=False))
+    base = alt.Chart().encode(y=alt.Y("kind:N", title=None, sort=None))
+    points = base.mark_point(filled=True, size=60, color=BLUE).encode(x=x)
+    ceilings = base.mark_tick(color=ORANGE, thickness=2).encode(x="ceiling:Q")
+    layers = alt.layer(points, ceilings, data=alt.Data(values=rows)).properties(width=WIDTH // 2, height=HEIGHT // 3)
+    return layers.facet(
+        facet=alt.Facet("dataset:N", title=None, sort=None),
+        columns=2,
+        title="Noise of a kind that the detector was not trained on (points), and what its signals allow (ticks)",
+    )
+
+
+def calibration(found: Lines) -> alt.FacetChart:
+    """Share of noise against the mean probability of each bin, a line a kind; dashed, where they are the same."""
+    rows: list[dict[str, Any]] = [
+        {"dataset": dataset, "kind": kind, "bin": place, "predicted": predicted, "share": share}
+        for (dataset, kind), own in found.items()
+        for place, (predicted, share) in enumerate(mean_bins([line["calibration"] for line in own]))
+    ]
+    top = max(max(row["predicted"], row["share"]) for row in rows)
+    same = [{"dataset": row["dataset"], "predicted": end, "share": end} for row in rows for end in (0.0, top)]
+    axis = alt.Scale(domain=[0, top])
+    x, y = (alt.X("predicted:Q", title="probability of noise", scale=axis), alt.Y("share:Q", title="share", scale=axis))
+    lines = (
+        alt.Chart()
+        .mark_line(point=True)
+        .encode(x=x, y=y, order="bin:O", color=alt.Color("kind:N", title=None, sort=None))
+    )
+    lines = lines.transform_filter("isValid(datum.kind)")
+    dashed = alt.Chart().mark_line(color="gray", strokeDash=DASHES).encode(x=x, y=y)
+    dashed = dashed.transform_filter("!isValid(datum.kind)")
+    layers = alt.layer(dashed, lines, data=alt.Data(values=[*same, *rows])).properties(width=HEIGHT, height=HEIGHT)
+    return layers.facet(
+        facet=alt.Facet("dataset:N", title=None, sort=None), columns=2, title="Is noise as frequent as predicted?"
+    )
+
+
+def mean_bins(plantings: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
+    """Mean predicted probability and share of noise of each bin, over plantings.
+
+    >>> mean_bins([[[0.1, 0.0, 5], [0.5, 1.0, 5]], [[0.3, 0.2, 5]]])
+    [(0.2, 0.1), (0.5, 1.0)]
+    """
+    longest = max(map(len, plantings))
+    of_bins = [[bins[place] for bins in plantings if place < len(bins)] for place in range(longest)]
+    return [(float(np.mean([row[0] for row in rows])), float(np.mean([row[1] for row in rows]))) for rows in of_bins]
+
+
+def gains(cells: Sequence[Cell], results: Results) -> alt.FacetChart | None:
+    """Accuracy trained on noise, with every method, and without noise: a point a seed; None where nothing was run."""
+    rows = [
+        {"metric": shown, "cell": f"{row.dataset}, {row.backbone}", "method": row.method, "value": value}
+        for row in compared(rows_of(cells, results))
+        for line in row.lines.values()
+        for name, shown in NAMES.items()
+        for value in [line["metrics"][f"test_{name}"]]
+    ]
+    if not rows:
+        return None
+    methods = [method for method in SHADES if any(row["method"] == method for row in rows)]
+    shades = alt.Scale(domain=methods, range=[SHADES[method] for method in methods])
+    points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=60, opacity=0.8)
+    points = points.encode(
+        x=alt.X("value:Q", title=None, scale=alt.Scale(zero=False)),
+        y=alt.Y("method:N", title=None, sort=methods),
+        color=alt.Color("method:N", legend=None, scale=shades),
+    )
+    points = points.properties(width=WIDTH // 2, height=HEIGHT // 3)
+    facets = {"column": alt.Column("metric:N", title=None, sort=list(NAMES.values()))}
+    return points.facet(row=alt.Row("cell:N", title=None, sort=None), **facets).resolve_scale(x="independent")
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Those of a data set and a backbone of which a method has been run, too."""
+    blocks = {row.block for row in rows if row.lines and row.method not in (PLAIN, CLEAN)}
+    return [row for row in rows if row.block in blocks]
