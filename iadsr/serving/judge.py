@@ -135,7 +135,8 @@ class Judge:
 
     def _log(self, asked: LogRows) -> Log:
         """The rows in the order of time, in the model's numbers; rows with a fault count as unknown items."""
-        items = np.array([*(self.catalogue.get(raw, 0) for raw in asked.items.ids), 0])[asked.items.places]
+        numbers = [*(self.catalogue.get(raw, 0) for raw in asked.items.ids), 0]
+        items = np.array(numbers, dtype=np.int32)[asked.items.places]
         items[np.fromiter(asked.faults, dtype=np.int64, count=len(asked.faults))] = 0
         users = np.maximum(asked.users.places, 0)
         known_as = np.array([self.known.get(raw, 0) for raw in asked.users.ids] or [0])

@@ -30,7 +30,7 @@ def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
         raise UserError(f"{name}: {what}; give one file with a row an interaction")
     ids = [cleaned_ids(table, ours) for ours in (schemas.USER, schemas.ITEM)]
     when, notes = moments_or_rows(table, TimeRules(how.unit, how.format, now), how.columns.timestamp)
-    order = when.select(pl.arg_sort_by(when.columns, maintain_order=True)).to_series().to_numpy().astype(np.int64)
+    order = when.select(pl.arg_sort_by(when.columns, maintain_order=True)).to_series().to_numpy().astype(np.int32)
     found = table.faults.found()
     faults = dict(zip(found["row"].to_list(), found["reason"].cast(pl.String).to_list(), strict=True))
     users, items = (_coded(column) for column in ids)
@@ -39,8 +39,9 @@ def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
 
 def _coded(column: pl.Series) -> Coded:
     known = column.drop_nulls().unique(maintain_order=True)
-    places = known.to_physical().to_numpy().argsort()
-    sorted_codes, codes = np.sort(known.to_physical().to_numpy()), column.to_physical().fill_null(0).to_numpy()
-    at = np.searchsorted(sorted_codes, codes).clip(max=max(0, len(sorted_codes) - 1))
-    found = places[at] if len(places) else np.zeros(len(column), dtype=np.int64)
-    return Coded(known.cast(pl.String).to_list(), np.where(column.is_null().to_numpy(), -1, found))
+    codes = known.to_physical().to_numpy()
+    nobody = int(codes.max()) + 1 if len(codes) else 0
+    place_of = np.full(nobody + 1, -1, dtype=np.int32)
+    place_of[codes] = np.arange(len(codes))
+    found = place_of[column.to_physical().fill_null(nobody).to_numpy()]
+    return Coded(known.cast(pl.String).to_list(), found)

@@ -63,12 +63,11 @@ class JudgedHistories:
 
     def __init__(self, log: Log) -> None:
         counts = np.bincount(log.users[log.items > 0], minlength=len(log.known_as))
-        judged = (log.items > 0) & (counts[log.users] >= FEWEST)
-        rows = np.flatnonzero(judged)
+        enough = counts >= FEWEST
+        rows = np.flatnonzero((log.items > 0) & enough[log.users]).astype(np.int32)
         self.rows = rows[np.argsort(log.users[rows], kind="stable")]
-        users, lengths = np.unique(log.users[self.rows], return_counts=True)
-        self.known_as = torch.from_numpy(log.known_as[users].astype(np.int64))
-        offsets = torch.from_numpy(np.append(0, lengths.cumsum()))
+        self.known_as = torch.from_numpy(log.known_as[enough].astype(np.int64))
+        offsets = torch.from_numpy(np.append(0, counts[enough].cumsum()))
         self.feed = Feed(Sequences(torch.from_numpy(log.items[self.rows].astype(np.int64)), offsets))
 
     def batches(self, max_length: int) -> Iterator[Batch]:
@@ -112,12 +111,12 @@ def explained(
     reasons = [""] * len(keep)
     for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
         reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
-    worse, near = share_that_fits_better(verdicts.noise), neighbourhoods(model, log, keep, max_length)
-    text, behaviour = of_views(verdicts.parts)
-    for row in np.flatnonzero(~keep).tolist():
-        view = words(float(text[row]), float(behaviour[row]), near[row].side)
+    dropped, near = np.flatnonzero(~keep), neighbourhoods(model, log, keep, max_length)
+    worse, (text, behaviour) = shares_that_fit_better(verdicts.noise, dropped), of_views(verdicts.parts[dropped])
+    for place, row in enumerate(dropped.tolist()):
+        view = words(float(text[place]), float(behaviour[place]), near[row].side)
         beside = "; ".join(titles[item - 1] for item in near[row].likest)
-        reasons[row] = f"{view}; fits worse than {worse[row]:.0%} of this log"
+        reasons[row] = f"{view}; fits worse than {worse[place]:.0%} of this log"
         reasons[row] += f"; nearest kept: {beside}" if beside else ""
     return Explained(keep, reasons)
 
@@ -142,11 +141,12 @@ def words(text: float, behaviour: float, side: str = "") -> str:
     return f"{BY_BEHAVIOUR}{side}" if text >= 0 else f"{BY_BEHAVIOUR}{side}, and its title is unlike theirs"
 
 
-def share_that_fits_better(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-    """For each row the share of the judged rows that are less likely noise; 0 for one that is not judged."""
+def shares_that_fit_better(
+    noise: Float[np.ndarray, " rows"], asked: Int[np.ndarray, " some"]
+) -> Float[np.ndarray, " some"]:
+    """For each row that is asked for the share of the judged rows that are less likely noise."""
     known = np.sort(noise[np.isfinite(noise)])
-    found = np.searchsorted(known, noise, "left") / max(1, len(known))
-    return np.where(np.isfinite(noise), found, 0.0)
+    return np.searchsorted(known, noise[asked], "left") / max(1, len(known))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from iadsr.serving.log_verdicts import (
     judged,
     likest,
     of_views,
-    share_that_fits_better,
+    shares_that_fit_better,
     threshold_for,
 )
 
@@ -142,8 +142,8 @@ def test_nearest_kept_titles_by_hand() -> None:
 
 
 def test_how_unusual_a_row_is() -> None:
-    found = share_that_fits_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]))
-    assert found.tolist() == [0.5, 0, 0, 0.75, 0]
+    found = shares_that_fit_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]), np.array([0, 2, 3]))
+    assert found.tolist() == [0.5, 0, 0.75]
 
 
 @pytest.mark.parametrize(("budget", "dropped"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.74, 2), (1.0, 3)])
