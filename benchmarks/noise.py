@@ -85,8 +85,8 @@ def without_kind(content: dict[str, Any], kind: str) -> None:
 def measured(content: dict[str, Any], kind: str, offered: Sequence[str] | None) -> dict[str, Any]:
     """Metrics over training rows, and the seconds of training the detector and judging all rows.
 
-    With the kinds that are `offered` to learn from also details: `calibration`, rows of a bin's mean probability, the
-    share of noise in it and how many rows it has; and what `transfer` compares.
+    With the kinds that are `offered` to learn from also details: `calibration`, a bin's mean probability, share of
+    noise, rows and number; and what `transfer` compares.
     """
     with TemporaryDirectory() as detectors:
         training, verdicts, seconds = judged(content, Path(detectors))

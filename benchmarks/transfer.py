@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from iadsr.device import pick_dtype
+from iadsr.errors import UserError
 from iadsr.evaluate.noise_detection import Judged, cold_auc, drop_score_auc, others_alike
 from iadsr.models.denoisers.cloze.detector import Detector
 from iadsr.models.denoisers.cloze.model import Cloze
@@ -31,7 +32,8 @@ Rows = tuple[Tensor, Tensor]  # signals, and the number of the kind as which eac
 def compared(training: Training, kind: str, kinds: Sequence[str]) -> dict[str, Any]:
     """AUC, and that among the coldest fifth of the rows, of every way to learn and of each signal's absence.
 
-    `kind` is what was planted, `kinds` are those that the trained detector of `training` may plant itself.
+    `kind` is what was planted, `kinds` are those that the trained detector of `training` may plant itself; examples are
+    drawn anew, so that `others` differs a little from what the detector learnt. UserError where there are no others.
     """
     model = training.model
     assert isinstance(model, Cloze)
@@ -40,6 +42,8 @@ def compared(training: Training, kind: str, kinds: Sequence[str]) -> dict[str, A
     examples = examples_of_all(model.detector, source)
     found, offered = Found(model.detector, training.feed), list(examples.planted)
     sets = {**{name: [name] for name in offered}, "others": [name for name in offered if name != kind], "all": offered}
+    if not sets["others"]:
+        raise UserError("--details: what other kinds teach is asked for, and there are none to learn from")
     learnt: dict[str, Rows] = {name: examples.numbered(those) for name, those in sets.items()}
     return {
         "learnt_from": {**{name: found.by(rows) for name, rows in learnt.items()}, "truth": found.by_truth()},
@@ -51,7 +55,7 @@ def compared(training: Training, kind: str, kinds: Sequence[str]) -> dict[str, A
 
 
 def examples_of_all(detector: Detector, source: Source) -> Examples:
-    """Rows of users of every fold: those that training learns from."""
+    """Rows of users of every fold, as training draws them."""
     folds, found = detector.fold_of_user[1:].cpu().numpy(), []
     for number in range(detector.params.folds):
         fold = of_users(source.histories, np.flatnonzero(folds == number))
@@ -94,7 +98,8 @@ class Found:
     def areas(self, fits: Tensor) -> dict[str, float]:
         score, noise = fits.double().numpy(), self.noise.numpy()
         judged = Judged(noise, score, np.zeros(len(score), dtype=bool), np.zeros(len(score)))
-        found = {"auc": drop_score_auc(judged), "auc_cold": cold_auc(self.others, judged).get("noise_auc_cold", 0.0)}
+        cold = {name.removeprefix("noise_"): value for name, value in cold_auc(self.others, judged).items()}
+        found = {"auc": drop_score_auc(judged), **{name: cold[name] for name in ("auc_cold",) if name in cold}}
         return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -55,7 +55,7 @@ def running(
 ) -> None:
     """Train and evaluate the cells that are missing; each has its line as soon as it is done.
 
-    Interrupted at any moment, the same command goes on where it was.
+    Interrupted at any moment, the same command goes on where it was; a planting begins anew.
     """
     path = file_of(results, changes)
     todo = missing(with_changes(cells_of(read_declared(), cells), changes or []), path)

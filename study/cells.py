@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import Field, ValidationError
 
 from benchmarks.prepared import parameters, yaml_value
 from iadsr.errors import UserError
 from iadsr.params import Group, read_yaml
-from study.plantings import Planting, Plantings, plantings_of
+from study.plantings import OF_NAME, Planting, Plantings, plantings_of
 from study.settings import Settings, decisive
 
 DECLARED = Path(__file__).with_name("cells.yaml")
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
 
 AnyCell = Cell | Planting
-Kind = TypeVar("Kind", Cell, Planting)
+Kind = TypeVar("Kind", bound=AnyCell)
 
 
 def read_declared(path: Path = DECLARED) -> Declared:
@@ -79,10 +79,12 @@ def read_declared(path: Path = DECLARED) -> Declared:
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if twice := declared.groups.keys() & declared.plantings.keys():
         raise UserError(f"{path}: plantings.{min(twice)}: there is a group of this name as well")
-    for name, matrix in declared.groups.items():
-        for axis in ("datasets", "backbones", "methods"):
-            if unknown := [each for each in getattr(matrix, axis) if each not in getattr(declared, axis)]:
-                raise UserError(f"{path}: groups.{name}.{axis}: {unknown[0]} is not declared under `{axis}`")
+    axes = {name: ("datasets", "backbones", "methods") for name in declared.groups}
+    for name, of_group in (declared.groups | declared.plantings).items():
+        for axis in axes.get(name, ("datasets",)):
+            if unknown := [each for each in getattr(of_group, axis) if each not in getattr(declared, axis)]:
+                where = "groups" if name in axes else "plantings"
+                raise UserError(f"{path}: {where}.{name}.{axis}: {unknown[0]} is not declared under `{axis}`")
     return declared
 
 
@@ -122,18 +124,18 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
         yield Cell(name, dataset, backbone, method, seed, settings)
 
 
-def with_changes(cells: Sequence[AnyCell], changes: Sequence[str]) -> list[AnyCell]:
+def with_changes(cells: Sequence[Kind], changes: Sequence[str]) -> list[Kind]:
     """The cells with these parameters, "key=value" in YAML, as well: a trial, and no part of the study.
 
-    UserError for one that is part of a cell's name.
+    UserError for one that is part of a cell's name, or follows from it.
     """
-    found = {}
+    found, named = {}, {*NAMED, *(OF_NAME if of_kind(Planting, cells) else ())}
     for text in changes:
         key, _, value = text.partition("=")
-        if key in NAMED:
+        if key in named:
             raise UserError(f"--set {text}: cells have a {key} of their own; choose some by --cells")
         found[key] = yaml_value(text, value)
-    return [cell._replace(settings=cell.settings | found) for cell in cells]
+    return [cast(Kind, cell._replace(settings=cell.settings | found)) for cell in cells]
 
 
 def of_kind(kind: type[Kind], cells: Iterable[AnyCell]) -> list[Kind]:

@@ -41,7 +41,10 @@ def found_table(cells: Sequence[Planting], results: Results) -> Iterator[str]:
     yield from header("data set, kind", list(SHOWN))
     for (dataset, kind), own in lines.items():
         number = f" ({len(own)})" if own else ", not run"
-        yield row(f"{dataset}, {kind}{number}", [in_short([line[name] for line in own]) for name in SHOWN.values()])
+        yield row(
+            f"{dataset}, {kind}{number}",
+            [in_short([line[name] for line in own if name in line]) for name in SHOWN.values()],
+        )
     yield from ("", NOTE)
     for dataset in dict.fromkeys(dataset for dataset, _ in lines):
         of_kinds = {kind: own for (name, kind), own in lines.items() if name == dataset and own}

@@ -64,7 +64,7 @@ def calibration(found: Lines) -> alt.FacetChart:
         for (dataset, kind), own in found.items()
         for place, (predicted, share) in enumerate(mean_bins([line["calibration"] for line in own]))
     ]
-    top = max(max(row["predicted"], row["share"]) for row in rows)
+    top = max(max(row["predicted"], row["share"]) for row in rows) or 1.0
     same = [{"dataset": row["dataset"], "predicted": end, "share": end} for row in rows for end in (0.0, top)]
     axis = alt.Scale(domain=[0, top])
     x, y = (alt.X("predicted:Q", title="probability of noise", scale=axis), alt.Y("share:Q", title="share", scale=axis))
@@ -83,14 +83,18 @@ def calibration(found: Lines) -> alt.FacetChart:
 
 
 def mean_bins(plantings: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
-    """Mean predicted probability and share of noise of each bin, over plantings.
+    """Mean predicted probability and share of noise of each bin, over plantings; the last of a row is its bin.
 
-    >>> mean_bins([[[0.1, 0.0, 5], [0.5, 1.0, 5]], [[0.3, 0.2, 5]]])
+    >>> mean_bins([[[0.1, 0.0, 5, 1], [0.5, 1.0, 5, 3]], [[0.3, 0.2, 5, 1]]])
     [(0.2, 0.1), (0.5, 1.0)]
     """
-    longest = max(map(len, plantings))
-    of_bins = [[bins[place] for bins in plantings if place < len(bins)] for place in range(longest)]
-    return [(float(np.mean([row[0] for row in rows])), float(np.mean([row[1] for row in rows]))) for rows in of_bins]
+    of_bins: dict[float, list[Sequence[float]]] = {}
+    for row in sorted((row for bins in plantings for row in bins), key=lambda row: row[-1]):
+        of_bins.setdefault(row[-1], []).append(row)
+    return [
+        (float(np.mean([row[0] for row in rows])), float(np.mean([row[1] for row in rows])))
+        for rows in of_bins.values()
+    ]
 
 
 def gains(cells: Sequence[Cell], results: Results) -> alt.FacetChart | None:

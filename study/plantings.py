@@ -13,11 +13,16 @@ from pydantic import Field
 from benchmarks.noise import planting, without_kind
 from benchmarks.prepared import ROOT, environment, parameters
 from iadsr.errors import UserError
+from iadsr.models.denoisers.cloze.detector import Kind
 from iadsr.params import Group
 from study.settings import Settings, decisive
 
-DECIDE = ("dataset", "ingest.", "filter.", "noise.", "encode.", "encoder.", "denoisers.cloze.detector.")
-ASKED = ("dataset", "denoiser", "noise.kind", "noise.ratio", "noise.seed", "denoisers.cloze.detector.seed")
+DECIDE = (
+    *("dataset", "ingest.", "filter.", "noise.", "encode.", "encoder.", "denoisers.cloze.detector."),
+    *("theta", "denoisers.cloze.drop_above"),  # by which the detector's verdicts are read
+)
+OF_NAME = ("dataset", "denoiser", "noise.kind", "noise.seed", "denoisers.cloze.detector.seed")
+ASKED = (*OF_NAME, "noise.ratio")  # by options of the command, the others by --set
 MACHINE = ("device", "cpu", "threads", "torch", "commit", "dtype")
 
 
@@ -27,7 +32,7 @@ class Plantings(Group):
     about: str
     ratio: float = Field(gt=0)
     datasets: list[str] = Field(min_length=1)
-    kinds: list[str] = Field(min_length=1)
+    kinds: list[Kind] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
 
 
@@ -65,7 +70,7 @@ def plantings_of(name: str, declared: Plantings, settings: Settings) -> Iterator
 
 
 def measured(cell: Planting) -> dict[str, Any]:
-    """The line that `python -m benchmarks.noise` finds of a cell; UserError where it fails."""
+    """The line that `python -m benchmarks.noise` finds of a cell, from the beginning; UserError where it fails."""
     asked = [
         *("--dataset", cell.dataset, "--kind", cell.kind, "--ratio", str(cell.settings["noise.ratio"])),
         *("--seed", str(cell.seed), "--details", "--json"),

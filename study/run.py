@@ -17,33 +17,33 @@ from iadsr.device import pick_device, pick_dtype
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import TEST, VALIDATION
 from stages import paths
-from study.cells import AnyCell, Cell
+from study.cells import AnyCell, Cell, Kind
 from study.plantings import Planting, measured
 from study.results import CUTOFFS, Line, add, read_results
 
 BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_auc", "noise_rate_estimated")
 
 
-def missing(cells: Sequence[AnyCell], lines: Path) -> list[AnyCell]:
+def missing(cells: Sequence[Kind], lines: Path) -> list[Kind]:
     """Those of which there is no line yet, or one with other parameters; of equal ones the first."""
-    results, absent = read_results(lines), dict[str, AnyCell]()
+    results, absent = read_results(lines), dict[str, Kind]()
     for cell in cells:
         if results.line_of(cell) is None:
             absent.setdefault(json.dumps(cell.decisive()), cell)
     return list(absent.values())
 
 
-def run(cells: Sequence[AnyCell], lines: Path, workers: int) -> Iterator[AnyCell]:
+def run(cells: Sequence[Kind], lines: Path, workers: int) -> Iterator[Kind]:
     """Train the cells, so many at once, and yield each once its line is written.
 
-    What is trained stays in .cache/benchmarks, so a cell that was interrupted goes on from its last epoch. When one
+    What is trained stays in .cache/benchmarks, so a training that was interrupted goes on from its last epoch. When one
     fails no other is begun, those that are running end, and its error is raised.
     """
     contents = [cell.content() for cell in cells]
     for content in contents:  # one after the other: cells of a data set share its folder
         prepared(content)
     waiting = list(zip(cells, contents, strict=True))
-    running: dict[Future[tuple[Line, Path | None]], AnyCell] = {}
+    running: dict[Future[tuple[Line, Path | None]], Kind] = {}
     with ThreadPoolExecutor(workers) as pool:
         while waiting or running:
             while waiting and len(running) < workers:

@@ -205,6 +205,12 @@ class Recommender(nn.Module):
         """The weights that training changes: all but those of a part that was trained before."""
         return self.state_dict()
 
+    def load_trained_state(self, weights: dict[str, Tensor]) -> None:
+        """Take back what `trained_state` gave; RuntimeError where a weight is missing or unknown."""
+        trained = self.trained_state()
+        others = {name: value for name, value in self.state_dict().items() if name not in trained}
+        self.load_state_dict(others | weights)
+
     def training_state(self) -> dict[str, Tensor]:
         """Tensors beside the weights that resuming needs."""
         return {}

@@ -13,7 +13,7 @@ from iadsr.serving.coded import LogRows
 from iadsr.serving.histories import raw_id
 from iadsr.serving.judge import Judge, coded
 from iadsr.serving.log_files import ADDED, refuse_taken
-from iadsr.serving.server import Recommendation, Server
+from iadsr.serving.server import SEEN_ALL, Recommendation, Server
 
 ITEMS, USERS = "items.parquet", "users.parquet"
 TABLES = Path("data/filtered")  # of a project
@@ -38,18 +38,24 @@ class Loaded:
         if self._server is None:
             self._server = Server(self._model, self._tables / ITEMS)
         left = self._left(history) if clean else history
-        dropped = {raw_id(item) for item in history} - {raw_id(item) for item in left} if exclude_seen else set()
+        dropped = {raw_id(item) for item in history} - {raw_id(item) for item in left} if left is not history else set()
         catalogue = len(self._server.catalogue.ids)
-        most = min(k + len(dropped), catalogue) if k <= catalogue else k
+        most = min(k + len(dropped), catalogue) if 1 <= k <= catalogue else k
         (answer,) = self._server.recommend([left], most, exclude_seen)
         if answer.note and not answer.items:
             raise UserError(answer.note)
-        return [item for item in answer.items if item.item not in dropped][:k]
+        found = [item for item in answer.items if not exclude_seen or item.item not in dropped][:k]
+        if not found:
+            raise UserError(SEEN_ALL)
+        return found
 
     def _left(self, history: list[Any]) -> list[Any]:
+        """The history itself where nothing that the model has judged is left, or it is no history."""
         (judged,) = self._judges().histories([history])
-        kept = [item for item, keep in zip(history, judged.keep, strict=True) if keep] if judged.keep else []
-        return kept or history
+        kept = [place for place, keep in enumerate(judged.keep) if keep]
+        if not any(judged.noise[place] is not None for place in kept):
+            return history
+        return [history[place] for place in kept]
 
     def _judges(self) -> Judge:
         if self._judge is None:

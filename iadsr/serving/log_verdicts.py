@@ -25,7 +25,7 @@ NEAREST = 2  # titles that a reason names
 NOT_JUDGED = "not judged: "
 TOO_SHORT, UNKNOWN = f"{NOT_JUDGED}too few interactions of this user", f"{NOT_JUDGED}nothing is known of this item"
 BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
-SIDES = (", above all those before it", ", above all those after it")  # that speak more against a row than the rest
+SIDES = (", above all those before it", ", above all those after it")  # beside which alone a row fits worse
 
 
 class Log(NamedTuple):
@@ -122,12 +122,12 @@ def explained(
 
 
 def of_views(
-    parts: Float[np.ndarray, "rows signals"],
-) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    parts: Float[np.ndarray, "*rows signals"],
+) -> tuple[Float[np.ndarray, "*rows"], Float[np.ndarray, "*rows"]]:
     """What the title and what behaviour add to the fit; below 0 what speaks against a row."""
     of_text = np.isin(NAMES, TEXT)
     wide = parts.astype(np.float32)
-    return wide[:, of_text].sum(1), wide[:, ~of_text].sum(1)
+    return wide[..., of_text].sum(-1), wide[..., ~of_text].sum(-1)
 
 
 def words(text: float, behaviour: float, side: str = "") -> str:
@@ -173,24 +173,27 @@ def neighbourhoods(
 def sides_against(
     model: Cloze, batch: Batch, dropped: Bool[Tensor, "batch time"], others: Float[Tensor, "others width"]
 ) -> list[str]:
-    """For each dropped place, in order, the side beside which alone its item is more likely noise; "" for neither."""
+    """For each dropped place, in order, the side beside which alone behaviour speaks more against its item.
+
+    "" where both say the same, or nothing else stands on one of them.
+    """
     windows, places = dropped.nonzero(as_tuple=True)
-    items, time = batch.items[windows], torch.arange(batch.items.shape[1])
-    before = items * (time <= places[:, None])
-    after = items.gather(1, (places[:, None] + time).clamp(max=len(time) - 1)) * (places[:, None] + time < len(time))
-    noise = []
-    for side, place in ((before, places), (after, torch.zeros_like(places))):
-        parts = []
-        for some in torch.arange(len(side)).split(AT_ONCE):
-            of_some = Batch(torch.full_like(side[some], -1), side[some], 0 * side[some], batch.users[windows[some]])
-            alone = of_some.valid.sum(1) == 1  # nothing stands on this side
-            own = model.detector.judge(of_some, others).noise.gather(1, place[some, None])[:, 0]
-            parts.append(own.masked_fill(alone, float("nan")))
-        noise.append(torch.cat(parts))
-    return [
-        SIDES[0] if first > second else SIDES[1] if second > first else ""
-        for first, second in zip(*(each.tolist() for each in noise), strict=True)
-    ]
+    time, fits = torch.arange(batch.items.shape[1]), list[Tensor]()
+    for some in torch.arange(len(windows)).split(AT_ONCE):
+        items, place = batch.items[windows[some]], places[some, None]
+        before = items * (time <= place)
+        after = items.gather(1, (place + time).clamp(max=len(time) - 1)) * (place + time < len(time))
+        sides = []
+        for side, own in ((before, place), (after, torch.zeros_like(place))):
+            used = side[:, : int((side > 0).sum(1).max())]
+            nothing = torch.zeros_like(used)
+            parts = model.detector.judge(Batch(nothing - 1, used, nothing, batch.users[windows[some]]), others).parts
+            fit = of_views(parts.numpy())[1]
+            alone = ((used > 0) & (used != used.gather(1, own))).sum(1) == 0
+            sides.append(torch.from_numpy(fit).gather(1, own)[:, 0].masked_fill(alone, float("nan")))
+        fits.append(torch.stack(sides, 1))
+    found = torch.cat(fits).tolist() if fits else []
+    return [SIDES[0] if first < second else SIDES[1] if second < first else "" for first, second in found]
 
 
 def likest(

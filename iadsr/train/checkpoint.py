@@ -15,7 +15,10 @@ from torch import Tensor
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from iadsr.models.recommender import Recommender
+from iadsr.train.average import Average
 from iadsr.train.history import STOPPING_METRIC
+
+PARTS = ("model", "best", "average", "extra", "optimizer", "generator")
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Progress:
 
     optimizers: list[torch.optim.Optimizer]
     order: torch.Generator  # of windows and batches
+    average: Average
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -37,11 +41,15 @@ def save_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
     tensors = {
         **{f"model.{name}": value for name, value in model.trained_state().items()},
         **{f"best.{name}": value for name, value in progress.best_weights.items()},
+        **{f"average.{name}": value for name, value in progress.average.weights.items()},
         **{f"extra.{name}": value for name, value in model.training_state().items()},
         **{f"optimizer.{name}": value for name, value in _optimizer_tensors(progress.optimizers).items()},
         **{f"generator.{name}": value for name, value in _generator_states(progress, device).items()},
     }
-    content = {"history": progress.history, "best_epoch": progress.best_epoch, "threads": torch.get_num_threads()}
+    content = {
+        **{"history": progress.history, "best_epoch": progress.best_epoch, "steps": progress.average.steps},
+        "threads": torch.get_num_threads(),
+    }
     header = {"progress": json.dumps(content)}
     with replacing(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, header)
@@ -65,10 +73,12 @@ def load_checkpoint(path: Path, model: Recommender, progress: Progress) -> None:
 
 def _restore(model: Recommender, progress: Progress, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     device = next(model.parameters()).device
-    parts = {kind: _with_prefix(tensors, kind) for kind in ("model", "best", "extra", "optimizer", "generator")}
-    restore_weights(model, parts["model"])
+    parts = {kind: _with_prefix(tensors, kind) for kind in PARTS}
+    model.load_trained_state(parts["model"])
     model.load_training_state(parts["extra"])
     progress.best_weights = {name: value.to(device) for name, value in parts["best"].items()}
+    progress.average.weights = {name: value.to(device) for name, value in parts["average"].items()}
+    progress.average.steps = header["steps"]
     progress.history, progress.best_epoch = header["history"], header["best_epoch"]
     torch.set_num_threads(header["threads"])  # sums of floats depend on it
     _load_optimizers(progress.optimizers, parts["optimizer"])
@@ -78,13 +88,6 @@ def _restore(model: Recommender, progress: Progress, header: dict[str, Any], ten
         torch.cuda.set_rng_state(parts["generator"]["cuda"], device)
     if device.type == "mps":
         torch.mps.set_rng_state(parts["generator"]["mps"])
-
-
-def restore_weights(model: Recommender, weights: dict[str, Tensor]) -> None:
-    """Take back what `trained_state` gave; RuntimeError where a weight is missing or unknown."""
-    trained = model.trained_state()
-    others = {name: value for name, value in model.state_dict().items() if name not in trained}
-    model.load_state_dict(others | weights)
 
 
 def _with_prefix(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from iadsr.params import Group
 from iadsr.schemas import VALIDATION
 from iadsr.seeds import derived_seed
 from iadsr.sequences.windows import Feed, training_windows
-from iadsr.train.checkpoint import Progress, load_checkpoint, restore_weights, save_checkpoint
+from iadsr.train.average import Average
+from iadsr.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from iadsr.train.history import STOPPING_METRIC
 from iadsr.train.repeats import fit_repeats
 
@@ -37,6 +38,7 @@ class TrainParams(Group):
     prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
+    average: float = Field(ge=0, lt=1)  # decay, a step, of the average of weights that is validated and kept; 0: none
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)  # epochs without a better validation NDCG@10 (unfiltered, the paper's protocol)
     full_catalogue: int = Field(ge=0)  # the most items that the cross-entropy scores all; more are sampled
@@ -76,18 +78,19 @@ def fit(
         began = time.perf_counter()
         figures = train_epoch(model, feed, params, max_length, progress)
         model.eval()
-        if model.repeats is not None:
-            fit_repeats(model, feed, max_length, torch.Generator().manual_seed(derived_seed(seed, "repeats")))
-        ranks = rank_targets(model, feed, VALIDATION, max_length)
-        figures |= summarise(ranks, CUTOFFS, VALIDATION)
-        best = figures[STOPPING_METRIC] > progress.best_value()
-        progress.history.append(figures)
-        if best:
-            progress.best_epoch = len(progress.history) - 1
-            progress.best_weights = {name: value.detach().clone() for name, value in model.trained_state().items()}
+        with progress.average.in_place(model):
+            if model.repeats is not None:
+                fit_repeats(model, feed, max_length, torch.Generator().manual_seed(derived_seed(seed, "repeats")))
+            ranks = rank_targets(model, feed, VALIDATION, max_length)
+            figures |= summarise(ranks, CUTOFFS, VALIDATION)
+            best = figures[STOPPING_METRIC] > progress.best_value()
+            progress.history.append(figures)
+            if best:
+                progress.best_epoch = len(progress.history) - 1
+                progress.best_weights = {name: value.detach().clone() for name, value in model.trained_state().items()}
         save_checkpoint(checkpoint, model, progress)
         yield EpochReport(len(progress.history) - 1, figures, best, time.perf_counter() - began)
-    restore_weights(model, progress.best_weights)
+    model.load_trained_state(progress.best_weights)
     model.eval()
 
 
@@ -121,7 +124,8 @@ def start(model: Recommender, params: TrainParams, seed: int) -> Progress:
     ]
     if sampled:
         optimizers.append(torch.optim.SparseAdam([model.items.weight], lr=params.learning_rate))
-    return Progress(optimizers, torch.Generator().manual_seed(derived_seed(seed, "order")))
+    order = torch.Generator().manual_seed(derived_seed(seed, "order"))
+    return Progress(optimizers, order, Average(params.average))
 
 
 def is_sampled(model: Recommender, params: TrainParams) -> bool:
@@ -155,6 +159,7 @@ def train_epoch(
             torch.nn.utils.clip_grad_norm_(progress.optimizers[0].param_groups[0]["params"], largest)
         for optimizer in progress.optimizers:
             optimizer.step()
+        progress.average.update(model)
         for name, value in loss.items():
             terms.setdefault(name, []).append(value.detach())
     means = {f"loss_{name}": torch.stack(values).cpu().double().mean().item() for name, values in terms.items()}

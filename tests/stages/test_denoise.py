@@ -208,8 +208,21 @@ def test_recommendations_from_a_cleaned_history(project: Path) -> None:
         if seen == 3:
             break
     assert seen == 3
-    with pytest.raises(UserError, match="k: expected 1 to"):
-        model.recommend(history, k=10**6, clean=True)
+    for wrong in (10**6, 0, -1):
+        with pytest.raises(UserError, match="k: expected 1 to"):
+            model.recommend(history, k=wrong, clean=True)
+    for clean in (False, True):
+        with pytest.raises(UserError, match="history: empty"):
+            model.recommend([], clean=clean)
+
+
+def test_a_cleaned_history_of_nothing_that_is_known(project: Path) -> None:
+    """All of what the model knows is dropped: recommended is as after the whole history."""
+    change(denoisers__cloze__drop_above=1e-6)
+    succeed("train")
+    model, log = load(), training_log(project)
+    history = [*log["item"].to_list()[:5], "never seen"]
+    assert model.recommend(history, clean=True) == model.recommend(history)
 
 
 @pytest.mark.parametrize(

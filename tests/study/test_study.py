@@ -21,6 +21,7 @@ from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
 from study.found import found_table
+from study.pictures import draw, gains
 from study.plantings import Planting
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
@@ -48,8 +49,16 @@ def line(cell: Cell, ranks: list[float]) -> dict[str, Any]:
     return {"cell": cell.name, "metrics": metrics, "machine": machine, "params": cell.decisive()}
 
 
+def trainings(*patterns: str) -> list[Cell]:
+    return of_kind(Cell, cells_of(read_declared(), patterns))
+
+
 def of_planted(*methods: str, seed: int = 0) -> list[Cell]:
-    return cells_of(read_declared(), [f"planted-20/beauty/sasrec/{method}/{seed}" for method in methods])
+    return trainings(*(f"planted-20/beauty/sasrec/{method}/{seed}" for method in methods))
+
+
+def plantings(*patterns: str) -> list[Planting]:
+    return of_kind(Planting, cells_of(read_declared(), patterns))
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def test_all_numbers_behind_a_table(written: Path) -> None:
 
 
 def test_what_was_not_run_shows(written: Path) -> None:
-    cells = cells_of(read_declared(), ["planted-20/beauty"])
+    cells = trainings("planted-20/beauty")
     assert "| beauty, sasrec, random | not run |  |  |  |  |" in list(table(cells, read_results(written)))
 
 
@@ -89,7 +98,7 @@ def test_methods_are_compared_on_the_seeds_that_they_share(written: Path, tmp_pa
     """A second seed of the plain backbone, as good as the method, changes its mean but not the comparison."""
     cell = of_planted("none", seed=1)[0]
     add(written, line(cell, RANKS["cloze"]), evaluated(tmp_path, RANKS["cloze"]))
-    found = "\n".join(table(cells_of(read_declared(), ["planted-20/beauty"]), read_results(written)))
+    found = "\n".join(table(trainings("planted-20/beauty"), read_results(written)))
     assert "| beauty, sasrec, none | 0, 1 | .3750 ± .1768 |" in found
     assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
 
@@ -119,7 +128,7 @@ def test_a_line_with_other_parameters_is_none(written: Path) -> None:
     del none["params"]["train.dim"]
     written.write_text("".join(json.dumps(each) + "\n" for each in lines))
     assert missing(of_planted(*RANKS), written) == []
-    assert missing(cells_of(read_declared(), ["unplanted/beauty/sasrec/none/0"]), written) == []
+    assert missing(trainings("unplanted/beauty/sasrec/none/0"), written) == []
     none["params"]["train.learning_rate"] = 0.5
     written.write_text("".join(json.dumps(each) + "\n" for each in lines))
     assert [cell.method for cell in missing(of_planted(*RANKS), written)] == ["none"]
@@ -129,7 +138,7 @@ def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Two tiny cells, side by side; asked again, both are there, and each has the ranks that its line says."""
     monkeypatch.setattr(prepared, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(prepared, "make", without_encoding(prepared.make))
-    cells = cells_of(read_declared(), ["quick/demo/gru4rec/none/0", "quick/demo/gru4rec/random/0"])
+    cells = trainings("quick/demo/gru4rec/none/0", "quick/demo/gru4rec/random/0")
     path = tmp_path / "study.jsonl"
     cells = with_changes(cells, TINY)
     assert {cell.method for cell in run(cells, path, 2)} == {"none", "random"}
@@ -153,7 +162,7 @@ def test_a_trial_keeps_the_names_of_its_cells() -> None:
 
 def test_cells_of_equal_parameters_are_trained_once(tmp_path: Path) -> None:
     """What 20% and 40% of noise are compared with is the same."""
-    cells = cells_of(read_declared(), ["*/beauty/sasrec/clean/3"])
+    cells = trainings("*/beauty/sasrec/clean/3")
     assert len(cells) == 2 and missing(cells, tmp_path / "none.jsonl") == cells[:1]
 
 
@@ -181,11 +190,11 @@ def test_what_detectors_found_by_hand(tmp_path: Path) -> None:
     of_gap = {"alone": {"auc": 0.6}, "without": {"auc": 0.5}}
     learnt = {"learnt_from": {"truth": {"auc": 0.95}}, "signals": {"gap": of_gap}}
     machine = {"device": "cpu", "cpu": "one", "dtype": "float32", "torch": "2", "commit": "abc"}
-    cells = cells_of(read_declared(), ["detection/beauty"])
-    for cell, auc in zip(cells_of(read_declared(), ["detection/beauty/burst"])[:2], (0.9, 0.7), strict=True):
+    cells = plantings("detection/beauty")
+    for cell, auc in zip(plantings("detection/beauty/burst")[:2], (0.9, 0.7), strict=True):
         line = {"cell": cell.name, **PLANTED, **learnt, "auc": auc, "machine": machine, "params": cell.decisive()}
         add(path, line)
-    found = list(found_table(of_kind(Planting, cells), read_results(path)))
+    found = list(found_table(cells, read_results(path)))
     assert "| beauty, burst (2) | .800 ± .141 | .800 ± .000 | .700 ± .000 | .500 ± .000 | .040 ± .000 |" in found
     assert "| beauty, uniform, not run |  |  |  |  |  |" in found
     assert "| truth | .950 ± .000 |" in found and "| gap, without | .500 ± .000 |" in found
@@ -198,15 +207,18 @@ def test_a_planting_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def measured(command: list[str], **_: Any) -> CompletedProcess[str]:
         asked.append(command)
-        told = {**PLANTED, "kind": "burst", "seconds": 1.0, "device": "cpu", "commit": "abc"}
+        machine = {"device": "cpu", "cpu": "one", "threads": 1, "torch": "2", "commit": "abc", "dtype": "float32"}
+        told = {**PLANTED, "kind": "burst", "seconds": 1.0, **machine, "learnt_from": {}, "signals": {}}
         return CompletedProcess(command, 0, json.dumps(told))
 
     monkeypatch.setattr("study.plantings.subprocess.run", measured)
     monkeypatch.setattr("study.run.prepared", lambda content: None)
-    cells, path = cells_of(read_declared(), ["detection/beauty/burst/1"]), tmp_path / "study.jsonl"
+    cells, path = plantings("detection/beauty/burst/1"), tmp_path / "study.jsonl"
     assert [cell.name for cell in run(cells, path, 1)] == ["detection/beauty/burst/1"]
     assert missing(cells, path) == [] and missing(with_changes(cells, ["train.learning_rate=0.5"]), path) == []
-    assert missing(with_changes(cells, ["denoisers.cloze.detector.folds=3"]), path)
+    for change in ("denoisers.cloze.detector.folds=3", "theta=0.5", "denoisers.cloze.drop_above=0.6"):
+        assert missing(with_changes(cells, [change]), path), change
+    assert "Trained on: cpu (one), float32, torch 2. Revisions: abc." in found_table(cells, read_results(path))
     (command,) = asked
     assert command[1:7] == ["-m", "benchmarks.noise", "--dataset", "beauty", "--kind", "burst"]
     assert "--set=train.threads=1" in command and not any("noise.kind" in part for part in command)
@@ -214,9 +226,36 @@ def test_a_planting_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_every_planting_goes_together() -> None:
     """A detector never trains on the kind that is planted."""
-    cells = of_kind(Planting, cells_of(read_declared(), ["detection"]))
+    cells = plantings("detection")
     assert cells
     for cell in cells:
         content = cell.content()
         assert content["noise"]["kind"] == cell.kind
         assert cell.kind not in content["denoisers"]["cloze"]["detector"]["kinds"]
+
+
+def test_a_trial_changes_nothing_that_a_plantings_name_says() -> None:
+    cells = plantings("detection/beauty/burst/1")
+    for change in ("noise.kind=uniform", "noise.seed=3", "seed=3"):
+        with pytest.raises(UserError, match=r"cells have a .* of their own"):
+            with_changes(cells, [change])
+
+
+def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
+    """Gains of the three cells that were run; with a planting also detection and calibration; of nothing none."""
+    asked = plantings("detection"), trainings("planted-20")
+    assert list(draw(tmp_path, read_results(tmp_path / "none.jsonl"), *asked)) == []
+    assert [path.name for path in draw(tmp_path, read_results(written), *asked)] == ["gains.png"]
+    chart = gains(asked[1], read_results(written))
+    assert chart and len(chart.to_dict()["data"]["values"]) == 3 * 2
+    for cell in plantings("detection/beauty/burst"):
+        line = {
+            "cell": cell.name,
+            **PLANTED,
+            "learnt_from": {"truth": {"auc": 0.95}},
+            "calibration": [[0.1, 0.2, 9, 1]],
+        }
+        add(written, {**line, "machine": {}, "params": cell.decisive()})
+    drawn = list(draw(tmp_path, read_results(written), *asked))
+    assert [path.name for path in drawn] == ["detection.png", "calibration.png", "gains.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)

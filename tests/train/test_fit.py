@@ -33,6 +33,7 @@ from iadsr.models.denoisers.iadsr.model import IADSR
 from iadsr.models.ranking import rank_targets
 from iadsr.models.recommender import Recommender
 from iadsr.sequences.windows import Batch, Feed
+from iadsr.train.average import Average
 from iadsr.train.fit import EpochReport, fit, start, train_epoch
 from iadsr.train.history import STOPPING_METRIC, read_history, write_history
 
@@ -104,6 +105,43 @@ def test_another_seed_gives_another_model(feed: Feed, tmp_path: Path) -> None:
     other = fresh("none", feed, seed=4)
     list(fit(other, feed, train_params(), MAX_LENGTH, 4, tmp_path / "other"))
     assert all_bytes(model) != all_bytes(other)
+
+
+def test_an_average_changes_what_is_kept_and_not_the_training(feed: Feed, tmp_path: Path) -> None:
+    """Losses are the same to the last bit; validation and the weights at the end are others."""
+    (last, plain), (mean, averaged) = (
+        trained("prefix", feed, tmp_path / str(decay), average=decay, repeat="learned") for decay in (0.0, 0.9)
+    )
+    losses = [[report.figures["loss_ce"] for report in reports] for reports in (plain, averaged)]
+    assert losses[0] == losses[1]
+    assert [report.figures for report in plain] != [report.figures for report in averaged]
+    assert all_bytes(last) != all_bytes(mean)
+
+
+def test_killed_with_an_average_it_ends_the_same(feed: Feed, tmp_path: Path) -> None:
+    expected, _ = trained("prefix", feed, tmp_path / "whole", average=0.9)
+    for epochs in (1, 3):
+        trained("prefix", feed, tmp_path / f"killed{epochs}", epochs, average=0.9)
+        model, _ = trained("prefix", feed, tmp_path / f"killed{epochs}", average=0.9)
+        assert all_bytes(model) == all_bytes(expected)
+        assert (tmp_path / f"killed{epochs}").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_an_average_by_hand() -> None:
+    """Decays are at most .1, 2/11 and 3/12 at first: early steps reach less far back. Of counts the newest is kept."""
+    model, norm, average = build(small_config("none", "gru4rec")), torch.nn.BatchNorm1d(2), Average(0.5)
+    model.add_module("norm", norm)
+    for value in (1.0, 2.0, 4.0):
+        with torch.no_grad():
+            norm.weight.fill_(value)
+        norm(torch.randn(3, 2))
+        average.update(model)
+    expected = torch.full((2,), 0.25 * (2 / 11 * 1.0 + 9 / 11 * 2.0) + 0.75 * 4.0)
+    torch.testing.assert_close(average.weights["norm.weight"], expected)
+    assert average.weights["norm.num_batches_tracked"] == 3
+    with average.in_place(model):
+        torch.testing.assert_close(norm.weight.detach(), expected)
+    assert norm.weight.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from iadsr.models.denoisers.cloze.model import Cloze, ClozeParams
 from iadsr.models.recommender import Recommender
 from iadsr.schemas import TRAIN
 from iadsr.sequences.windows import Batch, Feed, training_tail_windows
-from iadsr.train.checkpoint import restore_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = ([3, 1, 4, 1, 5], [9, 2, 7], [6, 8], [5, 3, 5, 8, 9, 7])
@@ -244,8 +243,8 @@ def test_what_training_changes_is_all_but_the_detector() -> None:
     before, after = cloze("raw", "raw"), spread_out(cloze("raw", "raw"), 0.1)
     weights = before.trained_state()
     assert weights and not any(name.startswith("detector.") for name in weights)
-    restore_weights(after, weights)
+    after.load_trained_state(weights)
     assert all(torch.equal(value, weights[name]) for name, value in after.trained_state().items())
     for wrong in ({**weights, "more": weights["items.weight"]}, {"items.weight": weights["items.weight"]}):
         with pytest.raises(RuntimeError):
-            restore_weights(after, wrong)
+            after.load_trained_state(wrong)
