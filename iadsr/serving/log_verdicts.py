@@ -186,8 +186,9 @@ def sides_against(
         sides = []
         for side, own in ((before, place), (after, torch.zeros_like(place))):
             used = side[:, : int((side > 0).sum(1).max())]
-            nothing = torch.zeros_like(used)
-            parts = model.detector.judge(Batch(nothing - 1, used, nothing, batch.users[windows[some]]), others).parts
+            nothing, asked = torch.zeros_like(used), torch.arange(used.shape[1]) == own
+            alone_on = Batch(nothing - 1, used, nothing, batch.users[windows[some]])
+            parts = model.detector.judge(alone_on, others, asked).parts
             fit = of_views(parts.numpy())[1]
             alone = ((used > 0) & (used != used.gather(1, own))).sum(1) == 0
             sides.append(torch.from_numpy(fit).gather(1, own)[:, 0].masked_fill(alone, float("nan")))

@@ -80,10 +80,16 @@ class Detector(nn.Module):
         return from_centre(vectors, self.centre)
 
     @torch.no_grad()
-    def judge(self, batch: Batch, others: Float[Tensor, "others width"] | None = None) -> Examined:
+    def judge(
+        self,
+        batch: Batch,
+        others: Float[Tensor, "others width"] | None = None,
+        asked: Bool[Tensor, "batch time"] | None = None,
+    ) -> Examined:
         """What the models say of each window that do not know its user, or of a stranger's all in the mean.
 
         `others` are text vectors, as `like_those_read` gives them, of items beyond the catalogue, which follow its own.
+        With real items that are `asked` for, verdicts on others are some number, and so is the agreement.
         """
         probability = torch.zeros(batch.items.shape, device=batch.items.device)
         parts = probability[..., None].repeat(1, 1, len(NAMES))
@@ -92,12 +98,13 @@ class Detector(nn.Module):
         texts = texts if others is None else torch.cat([texts, others])
         dtype = pick_dtype("auto", texts.device)
         for number in range(len(self.models)):
-            for asked, share in ((folds == number, 1.0), (folds < 0, 1 / len(self.models))):
-                if asked.any():
-                    signals = signals_of(self.model(number), batch.items[asked], texts, dtype)
-                    probability[asked] += share * self.weighing.noise_probability(signals)
-                    agreement[asked] += share * self.agreement(signals, batch.valid[asked])
-                    parts[asked] += share * self.weighing.parts(signals)
+            for own, share in ((folds == number, 1.0), (folds < 0, 1 / len(self.models))):
+                if own.any():
+                    some = None if asked is None else asked[own]
+                    signals = signals_of(self.model(number), batch.items[own], texts, dtype, some)
+                    probability[own] += share * self.weighing.noise_probability(signals)
+                    agreement[own] += share * self.agreement(signals, batch.valid[own])
+                    parts[own] += share * self.weighing.parts(signals)
         return Examined(probability * batch.valid, agreement.clamp(-1, 1), parts * batch.valid[..., None])
 
     def agreement(
