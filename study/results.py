@@ -49,7 +49,7 @@ class Results(NamedTuple):
         wanted, own = cell.decisive(), self.lines.get(cell.name)
         if own and still_declared(own["params"], wanted, cell):
             return own
-        return next((line for line in self.lines.values() if line["params"] == wanted), None)
+        return next((line for line in self.lines.values() if is_another(line["params"], wanted, cell)), None)
 
     def values(self, line: Line) -> dict[str, Float[np.ndarray, " users"]]:
         """Each user's metrics at every cutoff; UserError where the ranks are missing or do not give the line's."""
@@ -82,6 +82,15 @@ def still_declared(params: Settings, wanted: Settings, cell: AnyCell) -> bool:
     """
     known = {key: value for key, value in wanted.items() if key in params or key in cell.settings}
     return all(key in params and params[key] == value for key, value in known.items())
+
+
+def is_another(params: Settings, wanted: Settings, cell: AnyCell) -> bool:
+    """Whether the line of another cell, of these parameters, is of equal ones, new ones aside; a training is one."""
+    return (
+        params.keys() <= wanted.keys()
+        and ("backbone" in params) == ("backbone" in wanted)
+        and still_declared(params, wanted, cell)
+    )
 
 
 def add(path: Path, line: Line, ranks: Path | None = None) -> None:

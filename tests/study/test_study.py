@@ -150,6 +150,22 @@ def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         results.values(each)
 
 
+def test_an_older_line_of_another_cell_is_as_good(written: Path) -> None:
+    """What was found before `train.average` was there is also what a cell of equal parameters would find; a planting,
+    whose parameters are some of a training's, is none."""
+    lines = [json.loads(each) for each in written.read_text().splitlines()]
+    for each in lines:
+        del each["params"]["train.average"]
+    of_detector = next(line["params"] for line in lines if line["cell"].endswith("cloze/0"))
+    some = {key: of_detector[key] for key in plantings("detection/beauty/uniform/0")[0].decisive()}
+    lines.append({"cell": "detection/beauty/uniform/7", "params": some})
+    written.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert missing(trainings("unplanted/beauty/sasrec/none/0"), written) == []
+    results = read_results(written)
+    found = results.line_of(of_planted("cloze")[0]._replace(group="planted-40"))
+    assert found and found["cell"] == "planted-20/beauty/sasrec/cloze/0"
+
+
 def test_a_trial_is_no_part_of_the_study() -> None:
     done = CliRunner().invoke(app, ["run", "--cells", "quick", "--set", "train.max_epochs=1"])
     assert done.exit_code and "give --results FILE as well" in done.output
