@@ -97,10 +97,11 @@ def measured(content: dict[str, Any], kind: str, offered: Sequence[str] | None) 
     dtype = str(pick_dtype("auto", training.device)).removeprefix("torch.")
     result |= {"seconds": round(seconds, 1), **machine.described(training.device), "dtype": dtype}
     if offered is not None:
-        bins = [
-            [round(row["predicted"], 4), round(row["share"], 4), row["rows"]] for row in tables["noise_calibration"]
+        bins = tables["noise_calibration"]
+        result["calibration"] = [
+            [round(row["predicted"], 4), round(row["share"], 4), row["rows"], row["bin"]] for row in bins
         ]
-        result |= {"calibration": bins, **transfer.compared(training, kind, offered)}
+        result |= transfer.compared(training, kind, offered)
     return result
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from study.plantings import Planting
 from study.results import Line, Results
-from study.table import machines, without_zero
+from study.table import header, machines, markdown, without_zero
 
 SHOWN = {
     "AUC": "auc",
@@ -27,7 +27,7 @@ Lines = dict[tuple[str, str], list[Line]]  # by data set and kind
 
 
 def lines_of(cells: Sequence[Planting], results: Results) -> Lines:
-    """Of all that is declared, those that were run."""
+    """Of all that is declared, in its order, those that were run."""
     found: Lines = {}
     for cell in cells:
         line = results.line_of(cell)
@@ -37,11 +37,11 @@ def lines_of(cells: Sequence[Planting], results: Results) -> Lines:
 
 def found_table(cells: Sequence[Planting], results: Results) -> Iterator[str]:
     """Lines of Markdown: how well each kind is found, then for each data set what it was learnt from, and signals."""
-    lines = dict(sorted(lines_of(cells, results).items(), key=lambda item: order_of(item[0], cells)))
-    yield from header("data set, kind", list(SHOWN))
+    lines = lines_of(cells, results)
+    yield from header("data set, kind", *SHOWN)
     for (dataset, kind), own in lines.items():
         number = f" ({len(own)})" if own else ", not run"
-        yield row(
+        yield markdown(
             f"{dataset}, {kind}{number}",
             [in_short([line[name] for line in own if name in line]) for name in SHOWN.values()],
         )
@@ -73,24 +73,16 @@ def signals(line: Line) -> dict[str, float]:
 
 def matrix(corner: str, of_kinds: dict[str, list[Line]], read: Any) -> Iterator[str]:
     """A row for each name that `read` gives of a line, a column for each kind."""
-    yield from header(corner, list(of_kinds))
+    yield from header(corner, *of_kinds)
     values = {kind: [read(line) for line in own] for kind, own in of_kinds.items()}
     for name in dict.fromkeys(name for own in values.values() for each in own for name in each):
-        yield row(name, [in_short([each[name] for each in own if name in each]) for own in values.values()])
+        yield markdown(name, [in_short([each[name] for each in own if name in each]) for own in values.values()])
 
 
 def as_fields(cells: Sequence[Planting], results: Results) -> list[dict[str, Any]]:
     """All lines, without what they were made with."""
     lines = [line for own in lines_of(cells, results).values() for line in own]
     return [{key: value for key, value in line.items() if key not in ("params", "machine")} for line in lines]
-
-
-def order_of(place: tuple[str, str], cells: Sequence[Planting]) -> tuple[int, int]:
-    """As cells.yaml names data sets and kinds."""
-    datasets, kinds = (
-        list(dict.fromkeys(each)) for each in zip(*((cell.dataset, cell.kind) for cell in cells), strict=True)
-    )
-    return datasets.index(place[0]), kinds.index(place[1])
 
 
 def in_short(values: Sequence[float]) -> str:
@@ -102,12 +94,3 @@ def in_short(values: Sequence[float]) -> str:
         return ""
     mean = without_zero(float(np.mean(values)), 3)
     return mean if len(values) == 1 else f"{mean} ± {without_zero(float(np.std(values, ddof=1)), 3)}"
-
-
-def header(first: str, others: Sequence[str]) -> Iterator[str]:
-    yield row(first, others)
-    yield "|" + "---|" * (1 + len(others))
-
-
-def row(first: str, others: Sequence[str]) -> str:
-    return "| " + " | ".join([first, *others]) + " |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -62,11 +63,9 @@ class Planting(NamedTuple):
 
 def plantings_of(name: str, declared: Plantings, settings: Settings) -> Iterator[Planting]:
     """Seeds vary slowest."""
-    for seed in declared.seeds:
-        for dataset in declared.datasets:
-            for kind in declared.kinds:
-                own = {"dataset": dataset, "denoiser": "cloze", **planting(kind, declared.ratio, seed)}
-                yield Planting(name, dataset, kind, seed, {**settings, **own})
+    for seed, dataset, kind in itertools.product(declared.seeds, declared.datasets, declared.kinds):
+        own = {"dataset": dataset, "denoiser": "cloze", **planting(kind, declared.ratio, seed)}
+        yield Planting(name, dataset, kind, seed, {**settings, **own})
 
 
 def measured(cell: Planting) -> dict[str, Any]:

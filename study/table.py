@@ -49,13 +49,23 @@ def table(cells: Sequence[Cell], results: Results) -> Iterator[str]:
     """Lines of Markdown for the cells of one group; what was not run shows as such."""
     rows = rows_of(cells, results)
     compared = comparisons(rows, results)
-    yield "| " + " | ".join(TITLES) + " |"
-    yield "|" + "---|" * len(TITLES)
+    yield from header(*TITLES)
     for row, found in zip(rows, compared, strict=True):
         seeds = ", ".join(map(str, row.lines)) or "not run"
-        yield f"| {row.dataset}, {row.backbone}, {row.method} | {seeds} | " + " | ".join(shown(found)) + " |"
+        yield markdown(f"{row.dataset}, {row.backbone}, {row.method}", [seeds, *shown(found)])
     lines = [line for row in rows for line in row.lines.values()]
     yield from ("", NOTE, "", *sentences(rows, compared), machines(lines))
+
+
+def header(first: str, *others: str) -> Iterator[str]:
+    """The titles of columns, and what stands below them."""
+    yield markdown(first, others)
+    yield "|" + "---|" * (1 + len(others))
+
+
+def markdown(first: str, others: Sequence[str]) -> str:
+    """A row of a table."""
+    return "| " + " | ".join([first, *others]) + " |"
 
 
 def as_fields(cells: Sequence[Cell], results: Results) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import noise, prepared
 from benchmarks.transfer import signals_by_row
 from iadsr.device import pick_dtype
+from iadsr.evaluate.calibration import BINS
 from iadsr.models.denoisers.cloze.signals import NAMES, signals_of
 from iadsr.sequences.windows import Feed
 
@@ -42,4 +43,6 @@ def test_every_row_and_signal_of_a_tiny_demo(tmp_path: Path, monkeypatch: pytest
     areas = [*found["learnt_from"].values(), *(each[way] for each in found["signals"].values() for way in each)]
     assert all(0 < area["auc"] < 1 for area in areas)
     assert found["learnt_from"]["others"]["auc"] == pytest.approx(found["auc"], abs=0.02)
-    assert sum(rows for *_, rows in found["calibration"]) > 0
+    assert sum(rows for _, _, rows, _ in found["calibration"]) > 0
+    numbers = [number for *_, number in found["calibration"]]
+    assert numbers == sorted(set(numbers)) and numbers[0] >= 1 and numbers[-1] <= BINS
