@@ -13,7 +13,7 @@ import typer
 
 from benchmarks import machine, options, transfer
 from benchmarks.prepared import parameters, prepared
-from iadsr.device import pick_dtype
+from iadsr.device import dtype_name, pick_dtype
 from iadsr.errors import UserError
 from iadsr.evaluate.report import noise_detection
 from iadsr.models.recommender import Verdicts
@@ -94,7 +94,7 @@ def measured(content: dict[str, Any], kind: str, offered: Sequence[str] | None) 
     if not found:
         raise UserError("--kind: no noise is known of this data set, so there is nothing to find; plant some")
     result: dict[str, Any] = {ours: round(found[name], 4) for ours, name in SHOWN.items() if name in found}
-    dtype = str(pick_dtype("auto", training.device)).removeprefix("torch.")
+    dtype = dtype_name(pick_dtype("auto", training.device))
     result |= {"seconds": round(seconds, 1), **machine.described(training.device), "dtype": dtype}
     if offered is not None:
         bins = tables["noise_calibration"]

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.multiply_adds import Load, Shape
-from iadsr.device import pick_device, set_threads
+from iadsr.device import dtype_name, pick_device, set_threads
 from iadsr.layers.jagged import length_groups
 from iadsr.layers.linear import ROWS
 from iadsr.models.assembly import build, configured
@@ -132,7 +132,7 @@ class Workload:
                 self.config.denoiser,
             ),
             "machine": machine.described(self.device),
-            "matmul_dtype": str(self.model.settings.matmul_dtype).removeprefix("torch."),
+            "matmul_dtype": dtype_name(self.model.settings.matmul_dtype),
         }
 
 

@@ -50,6 +50,14 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
 def checked_threads(count: int, key: str) -> int:
     """`count`; UserError names `key` for so many threads that starting them would crash the process."""
     most = max(MOST_THREADS, os.cpu_count() or 1)

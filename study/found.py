@@ -9,7 +9,7 @@ import numpy as np
 
 from study.plantings import Planting
 from study.results import Line, Results
-from study.table import header, machines, markdown, without_zero
+from study.table import header, machines, markdown, spread
 
 SHOWN = {
     "AUC": "auc",
@@ -92,5 +92,4 @@ def in_short(values: Sequence[float]) -> str:
     """
     if not values:
         return ""
-    mean = without_zero(float(np.mean(values)), 3)
-    return mean if len(values) == 1 else f"{mean} ± {without_zero(float(np.std(values, ddof=1)), 3)}"
+    return spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, 3)

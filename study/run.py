@@ -13,7 +13,7 @@ from benchmarks.accuracy import timed
 from benchmarks.gain import MACHINE
 from benchmarks.prepared import prepared, trained_in
 from iadsr.artifacts import read_json
-from iadsr.device import pick_device, pick_dtype
+from iadsr.device import dtype_name, pick_device, pick_dtype
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import TEST, VALIDATION
 from stages import paths
@@ -86,7 +86,7 @@ def trained(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
         "machine": {
             **read_json(folder / MACHINE),  # as it was when the training began
             "threads": content["train"]["threads"],
-            "dtype": str(pick_dtype(content["train"]["dtype"], device)).removeprefix("torch."),
+            "dtype": dtype_name(pick_dtype(content["train"]["dtype"], device)),
         },
         "params": cell.decisive(),
     }

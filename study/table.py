@@ -154,14 +154,21 @@ def in_short(found: dict[str, Any]) -> str:
     >>> in_short({"mean": 0.08211, "std": 0.00032, "p": 0.01, "gained": 0.002, "recovered": 0.714})
     '.0821 ± .0003 + (.71)'
     """
-    text = without_zero(found["mean"], 4)
-    if found["std"] is not None:
-        text += f" ± {without_zero(found['std'], 4)}"
+    text = spread(found["mean"], found["std"], 4)
     if found.get("p", 1) < CERTAIN:
         text += " +" if found["gained"] > 0 else " -"
     if "recovered" in found:
         text += f" ({without_zero(found['recovered'], 2)})"
     return text
+
+
+def spread(mean: float, deviation: float | None, digits: int) -> str:
+    """
+    >>> spread(0.82114, 0.0032, 3), spread(0.5, None, 3)
+    ('.821 ± .003', '.500')
+    """
+    shown = without_zero(mean, digits)
+    return shown if deviation is None else f"{shown} ± {without_zero(deviation, digits)}"
 
 
 def without_zero(value: float, digits: int) -> str:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from tqdm import tqdm
 
-from iadsr.device import pick_device, pick_dtype, set_threads
+from iadsr.device import dtype_name, pick_device, pick_dtype, set_threads
 from iadsr.encode.batches import Budget, encoded
 from iadsr.encode.cache import Claim, Plan, Store
 from iadsr.encode.encoders import registry
@@ -55,7 +55,7 @@ class RecipeEncoder:
             **{key: value for key, value in described(recipe.name, recipe.spec).items() if key != "encoder"},
             "weights": known.fingerprint,
             "revision": known.revision,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": dtype_name(dtype),
             "device": device.type,
         }
         if recipe.sharing_separator:

@@ -175,7 +175,7 @@ def sides_against(
 ) -> list[str]:
     """For each dropped place, in order, the side beside which alone behaviour speaks more against its item.
 
-    "" where both say the same, or nothing else stands on one of them.
+    There is one such place at least. "" where both say the same, or nothing else stands on one of them.
     """
     windows, places = dropped.nonzero(as_tuple=True)
     time, fits = torch.arange(batch.items.shape[1]), list[Tensor]()
@@ -193,7 +193,7 @@ def sides_against(
             alone = ((used > 0) & (used != used.gather(1, own))).sum(1) == 0
             sides.append(torch.from_numpy(fit).gather(1, own)[:, 0].masked_fill(alone, float("nan")))
         fits.append(torch.stack(sides, 1))
-    found = torch.cat(fits).tolist() if fits else []
+    found = torch.cat(fits).tolist()
     return [SIDES[0] if first < second else SIDES[1] if second < first else "" for first, second in found]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, cache_utils
 
 from iadsr.artifacts import read_json
-from iadsr.device import is_out_of_memory, moved
+from iadsr.device import dtype_name, is_out_of_memory, moved
 from iadsr.encode.encoders import prefix_sharing, weights
 from iadsr.encode.encoders.interface import Identity, Llm2VecParams, Tokens
 from iadsr.encode.encoders.weights import (
@@ -47,7 +47,7 @@ class Llm2VecEncoder:
         model.eval()
         assert_bidirectional(model, spec.model)
         self.spec, self.model, self.device = spec, model, model.device
-        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.dtype = dtype_name(model.dtype)
         self.library = wrapped(model, tokenizer, spec.pooling)
         self.dim: int = model.config.hidden_size
 

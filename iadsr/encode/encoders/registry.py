@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iadsr.device import is_out_of_memory
+from iadsr.device import dtype_name, is_out_of_memory
 from iadsr.encode.encoders import prefix_sharing
 from iadsr.encode.encoders.interface import Encoder, EncoderParams, Identity, TransformerEncoderParams
 from iadsr.errors import UserError
@@ -33,7 +33,7 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, 
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"{spec.model}: too large for the memory of {device} in {str(dtype).removeprefix('torch.')}; use a larger "
+            f"{spec.model}: too large for the memory of {device} in {dtype_name(dtype)}; use a larger "
             "device, or encode.dtype: bfloat16"
         ) from None
 

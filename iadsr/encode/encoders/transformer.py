@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from iadsr.device import moved
+from iadsr.device import dtype_name, moved
 from iadsr.encode.encoders import prefix_sharing, weights
 from iadsr.encode.encoders.interface import Identity, Tokens, TransformerEncoderParams
 from iadsr.encode.encoders.weights import (
@@ -43,7 +43,7 @@ class TransformerEncoder:
         _check(config, spec)
         if separator:
             prefix_sharing.check_window(config, spec.max_tokens, spec.model)
-        self.spec, self.device, self.dtype = spec, device, str(dtype).removeprefix("torch.")
+        self.spec, self.device, self.dtype = spec, device, dtype_name(dtype)
         self.tokenizer = load(
             AutoTokenizer.from_pretrained, name=folder, trust_remote_code=False, truncation_side="left"
         )
