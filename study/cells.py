@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import Field, ValidationError
 
+from benchmarks.accuracy import preset
 from benchmarks.prepared import parameters, yaml_value
 from iadsr.errors import UserError
 from iadsr.params import Group, read_yaml
@@ -29,6 +30,7 @@ class Matrix(Group):
     methods: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     settings: Settings = Field(default_factory=dict)
+    preset: bool = False  # of `make accuracy`, in place of what is declared of data sets and backbones
 
 
 class Declared(Group):
@@ -113,15 +115,19 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
     axes = (matrix.seeds, matrix.datasets, matrix.backbones, matrix.methods)
     for seed, dataset, backbone, method in itertools.product(*axes):
         settings = {
-            **{"dataset": dataset, "backbone": backbone, "seed": seed},
             **declared.settings,
-            **declared.datasets[dataset],
-            **declared.backbones[backbone],
-            **declared.tuned.get(f"{dataset}/{backbone}", {}),
+            **(preset(dataset) if matrix.preset else tuned(declared, dataset, backbone)),
+            **{"dataset": dataset, "backbone": backbone, "seed": seed},
             **matrix.settings,
             **declared.methods[method],
         }
         yield Cell(name, dataset, backbone, method, seed, settings)
+
+
+def tuned(declared: Declared, dataset: str, backbone: str) -> Settings:
+    """What is declared of a data set, of a backbone, and of both together."""
+    together = declared.tuned.get(f"{dataset}/{backbone}", {})
+    return {**declared.datasets[dataset], **declared.backbones[backbone], **together}
 
 
 def with_changes(cells: Sequence[Kind], changes: Sequence[str]) -> list[Kind]:

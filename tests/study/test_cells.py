@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.accuracy import preset
 from benchmarks.prepared import ROOT, parameters
 from iadsr.errors import UserError
 from iadsr.params import read_yaml
@@ -52,6 +53,21 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert first.settings["train.dim"] == 16 and first.settings["train.learning_rate"] == 0.2
     assert tuned.name == "one/ml-100k/gru4rec/none/0" and tuned.settings["train.dim"] == 32
     assert (first.settings["noise.ratio"], second.settings["noise.ratio"]) == (0.5, 0.0)
+
+
+def test_a_group_of_presets_trains_what_accuracy_does(tmp_path: Path) -> None:
+    """They stand in place of what is declared of the data set and of the backbone."""
+    (cell,) = cells_of(read_declared(), ["accuracy/beauty/sasrec/none/3"])
+    assert isinstance(cell, Cell)
+    expected = parameters({"dataset": "beauty", "denoiser": "none", "seed": 3, **preset("beauty")}, [])
+    assert cell.decisive() == decisive(expected)
+    changed = DECLARED.replace(
+        "groups:",
+        "groups:\n  two: {about: b, datasets: [ml-100k], backbones: [sasrec], "
+        "methods: [none], seeds: [0], preset: true}",
+    ).replace("gru4rec: {train.l", "sasrec: {train.dim: 4}, gru4rec: {train.l")
+    (other,) = cells_of(read_declared(declared(tmp_path, changed)), ["two"])
+    assert "train.dim" not in preset("ml-100k") and other.settings["train.dim"] == 8
 
 
 @pytest.mark.parametrize(("pattern", "count"), [("*", 8), ("one", 8), ("one/demo", 4), ("*/none/1", 2), ("one/*/0", 4)])
