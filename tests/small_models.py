@@ -200,7 +200,14 @@ def train_params(**changes: Any) -> TrainParams:
             "full_catalogue": 10**5,
             "negatives": 6,
         },
-        **{"learning_rate": 0.02, "weight_decay": 0.0, "average": 0.0, "max_epochs": 4, "patience": 10},
+        **{
+            "learning_rate": 0.02,
+            "weight_decay": 0.0,
+            "item_decay": 0.0,
+            "average": 0.0,
+            "max_epochs": 4,
+            "patience": 10,
+        },
         **{"dtype": "float32", "device": "cpu", "threads": 1},
     }
     return TrainParams.model_validate({**defaults, **changes})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class TrainParams(Group):
     prefixes: int = Field(ge=0)  # drawn of each window in an epoch, where each is an example of its own; 0: all
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
+    item_decay: float = Field(ge=0)  # of what item embeddings have moved from their start, squared, mean over items
     average: float = Field(ge=0, lt=1)  # decay, a step, of the average of weights that is validated and kept; 0: none
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)  # epochs without a better validation NDCG@10 (unfiltered, the paper's protocol)
@@ -71,12 +73,13 @@ def fit(
     UserError when a loss is not finite.
     """
     progress = start(model, params, seed)
+    begun = model.items.weight.detach().clone() if params.item_decay else None
     if checkpoint.exists():
         load_checkpoint(checkpoint, model, progress)
         yield from earlier_reports(progress)
     while not finished(progress, params):
         began = time.perf_counter()
-        figures = train_epoch(model, feed, params, max_length, progress)
+        figures = train_epoch(model, feed, params, max_length, progress, begun)
         model.eval()
         with progress.average.in_place(model):
             if model.repeats is not None:
@@ -138,20 +141,33 @@ def is_sampled(model: Recommender, params: TrainParams) -> bool:
             f"params.yaml: train.full_catalogue: {params.full_catalogue} items, but this denoiser computes with all "
             f"{items} in each batch; raise it, or choose another denoiser"
         )
-    if params.weight_decay > 0:
-        raise UserError("params.yaml: train.weight_decay: must be 0 where the loss is sampled (train.full_catalogue)")
+    for key in ("weight_decay", "item_decay"):
+        if getattr(params, key) > 0:
+            raise UserError(f"params.yaml: train.{key}: must be 0 where the loss is sampled (train.full_catalogue)")
     return True
 
 
 def train_epoch(
-    model: Recommender, feed: Feed, params: TrainParams, max_length: int, progress: Progress
+    model: Recommender,
+    feed: Feed,
+    params: TrainParams,
+    max_length: int,
+    progress: Progress,
+    begun: Float[Tensor, "table dim"] | None = None,
 ) -> dict[str, float]:
-    """One pass over all training windows; returns the mean of each loss term over batches and the model's figures."""
+    """One pass over all training windows; returns the mean of each loss term over batches and the model's figures.
+
+    Item embeddings are held to those `begun` with, if given, by `item_decay` (L2-SP, Li et al. 2018,
+    https://arxiv.org/abs/1802.01483).
+    """
     model.train()
     windows = training_windows(feed.sequences, max_length, progress.order, params.windows)
     terms: dict[str, list[Tensor]] = {}  # on the device, which need not wait for us to read them
     for batch in feed.shuffled(windows, params.batch_size, progress.order):
         loss = model.loss(batch)
+        if begun is not None:
+            moved = model.items.weight[1:] - begun[1:]
+            loss["held"] = params.item_decay * moved.square().sum(1).mean()
         for optimizer in progress.optimizers:
             optimizer.zero_grad(set_to_none=True)
         torch.stack(list(loss.values())).sum().backward()

@@ -39,8 +39,8 @@ MADE_WITH = (  # which machine computes, and on how many threads, decides nothin
     *("dataset", "datasets.{dataset}.max_length", "theta", "seed"),
     *("backbone", "backbones.{backbone}", "denoiser", "denoisers.{denoiser}"),
     *("train.dim", "train.item_start", "train.repeat", "train.batch_size", "train.windows", "train.prefixes"),
-    *("train.learning_rate", "train.weight_decay", "train.average", "train.max_epochs", "train.patience"),
-    *("train.full_catalogue", "train.negatives", "train.dtype"),
+    *("train.learning_rate", "train.weight_decay", "train.item_decay", "train.average", "train.max_epochs"),
+    *("train.patience", "train.full_catalogue", "train.negatives", "train.dtype"),
 )
 CODE = ("layers", "models", "sequences", "train")  # packages that decide a result, beside the files at the top
 

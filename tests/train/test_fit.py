@@ -144,6 +144,41 @@ def test_an_average_by_hand() -> None:
     assert norm.weight.tolist() == [4, 4]
 
 
+def test_item_embeddings_are_held_to_where_they_began(feed: Feed) -> None:
+    """The harder, the less they have moved after three epochs."""
+    moved = []
+    for decay in (0.0, 1.0, 10.0):
+        model, params = fresh("none", feed), train_params(item_decay=decay)
+        begun, progress = model.items.weight.detach().clone(), start(model, params, 3)
+        for _ in range(3):
+            train_epoch(model, feed, params, MAX_LENGTH, progress, begun)
+        moved.append((model.items.weight.detach() - begun).norm().item())
+    assert moved[0] > moved[1] > moved[2]
+
+
+def test_the_pull_of_a_step_by_hand(feed: Feed) -> None:
+    """Its gradient is 2 decay / items times the distance; padding has none."""
+    model, params = fresh("none", feed), train_params(item_decay=3.0, batch_size=100, learning_rate=1e-9)
+    begun = model.items.weight.detach() + torch.arange(ITEMS + 1.0)[:, None]
+    found = {}
+    for name, held in (("free", None), ("held", begun)):
+        progress = start(model, params, 3)
+        figures = train_epoch(model, feed, params, MAX_LENGTH, progress, held)
+        assert model.items.weight.grad is not None
+        found[name] = model.items.weight.grad.clone()
+    expected = -2 * 3.0 / ITEMS * torch.arange(ITEMS + 1.0)[:, None].expand(-1, DIM)
+    torch.testing.assert_close(found["held"] - found["free"], expected, atol=1e-4, rtol=1e-4)
+    assert figures["loss_held"] == pytest.approx(3.0 * DIM * sum(i * i for i in range(ITEMS + 1)) / ITEMS, rel=1e-4)
+
+
+def test_killed_while_held_it_ends_the_same(feed: Feed, tmp_path: Path) -> None:
+    """They are held to where the training began, not to where it went on."""
+    expected, _ = trained("none", feed, tmp_path / "whole", item_decay=10.0)
+    trained("none", feed, tmp_path / "killed", 2, item_decay=10.0)
+    model, _ = trained("none", feed, tmp_path / "killed", item_decay=10.0)
+    assert all_bytes(model) == all_bytes(expected)
+
+
 @pytest.mark.parametrize(
     ("kind", "backbone"), [*((kind, "gru4rec") for kind in (*KINDS, "ablated")), ("prefix", "sasrec")]
 )
@@ -201,9 +236,10 @@ def test_products_are_in_the_format_asked_for(feed: Feed, monkeypatch: pytest.Mo
         seen.clear()
 
 
-def test_a_sampled_loss_takes_no_weight_decay(feed: Feed, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.weight_decay: must be 0"):
-        trained("none", feed, tmp_path / "checkpoint", full_catalogue=0, weight_decay=0.1)
+@pytest.mark.parametrize("key", ["weight_decay", "item_decay"])
+def test_a_sampled_loss_takes_no_decay(key: str, feed: Feed, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"train\.{key}: must be 0"):
+        trained("none", feed, tmp_path / "checkpoint", full_catalogue=0, **dict[str, Any]({key: 0.1}))
 
 
 def test_a_denoiser_that_needs_the_loss_over_all_items(feed: Feed) -> None:
