@@ -7,6 +7,7 @@ BIN := .venv/bin
 run: git .venv/ready
 	@$(BIN)/python -m stages.check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	@$(BIN)/python -m stages.training_log > /dev/null
 	@$(BIN)/python -m stages.page > /dev/null
 	@$(BIN)/python -m stages.report
 

@@ -47,7 +47,7 @@ def write_log(path: Path, rows: int) -> int:
     """user, item and timestamp of people whom the model does not know; the number of rows, at least those asked for."""
     import polars as pl
 
-    whole = pl.read_parquet(paths.DENOISED, columns=["user", "item", "timestamp"])
+    whole = pl.read_parquet(paths.VERDICTS, columns=["user", "item", "timestamp"])
     copies = -(-rows // len(whole))
     with open(path, "wb") as file:
         for number in range(copies):

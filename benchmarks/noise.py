@@ -124,7 +124,7 @@ def files(folder: Path, work: Path, detectors: Path) -> TrainFiles:
         encoded=folder / paths.ENCODED,
         model=work / "model",
         history=work / "history.csv",
-        denoised=work / "denoised.parquet",
+        verdicts=work / "verdicts.parquet",
         work=work / "unfinished",
         detectors=detectors,
     )

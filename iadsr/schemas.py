@@ -14,6 +14,7 @@ TITLE = "title"
 CATEGORIES = "categories"
 POSITION = "position"
 SPLIT = "split"
+ROW = "row"
 RAW_USER = "raw_user"
 RAW_ITEM = "raw_item"
 
@@ -21,7 +22,8 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # interactions.parquet of `ingest`: user str, item str, timestamp int64 (seconds since 1970);
 # if the source has them: rating float32, is_noise bool; if any time has a fraction of a second: nanosecond int32, what
-# the time is past its timestamp, by which `filter` sorts
+# the time is past its timestamp, by which `filter` sorts; if rows of the source were rejected: row uint32, the number,
+# from 0, of each one's row in it
 RAW_INTERACTIONS = (USER, ITEM, TIMESTAMP)
 RAW_INTERACTIONS_OPTIONAL = (RATING, IS_NOISE)
 # items.parquet of `ingest`: item str, title str (never empty), categories str (`A > B > C`, may be empty)
@@ -29,8 +31,9 @@ RAW_ITEMS = (ITEM, TITLE, CATEGORIES)
 
 # sequences.parquet of `filter`: user int32, item int32, position int32 (0-based), timestamp int64, split str;
 # if the source has it or noise was planted: is_noise bool; if the source has them: nanosecond, rating (null if planted)
+# row uint32, the number of the source's row (null if planted), which older files lack
 SEQUENCES = (USER, ITEM, POSITION, TIMESTAMP, SPLIT)
-SEQUENCES_OPTIONAL = (IS_NOISE, NANOSECOND, RATING)
+SEQUENCES_OPTIONAL = (IS_NOISE, NANOSECOND, RATING, ROW)
 # users.parquet of `filter`: user int32, raw_user str
 # items.parquet of `filter`: item int32, raw_item str, title str, categories str
 USERS = (USER, RAW_USER)
@@ -38,6 +41,7 @@ ITEMS = (ITEM, RAW_ITEM, TITLE, CATEGORIES)
 # What stands in each of their columns.
 FILTERED = {
     **dict.fromkeys((USER, ITEM, POSITION, TIMESTAMP), "integers"),
+    ROW: "integers",
     **dict.fromkeys((SPLIT, RAW_USER, RAW_ITEM, TITLE, CATEGORIES), "text"),
     IS_NOISE: "true or false",
 }

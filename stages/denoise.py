@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +36,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Drop what is more likely noise than this.", show_default="cloze.drop_above"),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else.")]
 KeepOnly = Annotated[bool, typer.Option("--keep-only", help="Write only the rows that are kept.")]
 
 
@@ -46,6 +48,7 @@ def main(
     budget: Budget = None,
     threshold: Threshold = None,
     keep_only: KeepOnly = False,
+    as_json: AsJson = False,
     model: Annotated[
         Path, typer.Option(help="A model that was trained with cloze; items.parquet may lie in it.")
     ] = paths.MODEL,
@@ -72,7 +75,8 @@ def main(
     write_judged(histories, target, log.separator, decided, keep_only)
     for note in log.notes:
         print(note, file=sys.stderr)
-    print("\n".join([*summary(decided, judge.expected), f"wrote {target}"]))
+    found = figures(decided, judge.expected)
+    print(json.dumps(found) if as_json else "\n".join([*in_words(found), f"wrote {target}"]))
 
 
 def tables(model: Path) -> tuple[Path, Path]:
@@ -112,18 +116,36 @@ def share_of(budget: str | None, threshold: float | None) -> float | None:
     return share
 
 
-def summary(decided: Decided, expected: float) -> list[str]:
-    """What a person wants to know; `expected`: the share of noise in the training data, from which a log may drift."""
+def figures(decided: Decided, expected: float) -> dict[str, Any]:
+    """Counts of rows, and shares of those judged; `expected` is the share of noise in the training data.
+
+    `drift` is how much larger that of this log is.
+    """
     import numpy as np
 
-    judged, dropped = np.isfinite(decided.noise), int((~decided.keep).sum())
-    count = max(1, int(judged.sum()))
+    judged = np.isfinite(decided.noise)
+    noise = float(decided.noise[judged].mean()) if judged.any() else 0.0
     why = Counter(decided.reasons[row] for row in np.flatnonzero(~judged).tolist())
+    return {
+        "rows": len(judged),
+        "judged": int(judged.sum()),
+        "dropped": int((~decided.keep).sum()),
+        "threshold": decided.threshold,
+        "noise": noise,
+        "noise_in_training": expected,
+        "drift": noise - expected if judged.any() else 0.0,
+        "not_judged": dict(why.most_common()),
+    }
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """What a person wants to know."""
+    share = found["dropped"] / max(1, found["judged"])
     return [
-        f"judged {judged.sum():,} of {len(judged):,} rows, {decided.noise[judged].sum() / count:.1%} noise "
-        f"(in the training data {expected:.1%})",
-        f"dropped {dropped:,} ({dropped / count:.1%}), those more likely noise than {decided.threshold:.3f}",
-        *(f"{rows:,} {reason}" for reason, rows in why.most_common(5)),
+        f"judged {found['judged']:,} of {found['rows']:,} rows, {found['noise']:.1%} noise "
+        f"(in the training data {found['noise_in_training']:.1%})",
+        f"dropped {found['dropped']:,} ({share:.1%}), those more likely noise than {found['threshold']:.3f}",
+        *(f"{rows:,} {reason}" for reason, rows in list(found["not_judged"].items())[:5]),
     ]
 
 

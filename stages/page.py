@@ -25,7 +25,7 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     content, config = read_params(params), load_config(paths.MODEL)
     require_one_run(config)
     checked([paths.RANKS], "evaluate")
-    files = PageFiles(paths.MODEL, paths.HISTORY, paths.DENOISED, paths.ITEMS, paths.RANKS, paths.PLOTS)
+    files = PageFiles(paths.MODEL, paths.HISTORY, paths.VERDICTS, paths.ITEMS, paths.RANKS, paths.PLOTS)
     write_page(paths.PAGE, files, config, read_numbers())
     with open_run(config, content) as run:
         run.log_files([paths.PAGE])

@@ -33,6 +33,7 @@ ENCODED = Path("data/encoded")
 
 MODEL = Path("models/model")
 HISTORY = Path("models/history.csv")
+VERDICTS = Path("models/verdicts.parquet")
 DENOISED = Path("models/denoised.parquet")
 SEEDS = Path("models/seeds")
 

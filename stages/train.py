@@ -1,4 +1,4 @@
-"""Stage `train`: a backbone, plain or under a denoiser -> weights, history, denoised sequences."""
+"""Stage `train`: a backbone, plain or under a denoiser -> weights, history, verdicts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(
         bool, typer.Option("--skip-trained", help="Do nothing where models/model is from this very training.")
     ] = False,
 ) -> None:
-    """Train on data/filtered and data/encoded; write models/model, models/history.csv and models/denoised.parquet.
+    """Train on data/filtered and data/encoded; write models/model, models/history.csv and models/verdicts.parquet.
 
     Interrupted at any moment, the same command goes on from the last finished epoch and ends with the same result.
     """
@@ -80,7 +80,7 @@ def files() -> TrainFiles:
         encoded=paths.ENCODED,
         model=paths.MODEL,
         history=paths.HISTORY,
-        denoised=paths.DENOISED,
+        verdicts=paths.VERDICTS,
         work=paths.TRAIN_WORK,
         detectors=paths.project_root() / paths.DETECTORS,
     )

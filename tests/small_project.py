@@ -19,7 +19,7 @@ from stages import paths
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 COPIED = ("params.yaml", "data", "models", "metrics")
-TRAINED = (paths.MODEL, paths.HISTORY, paths.DENOISED)
+TRAINED = (paths.MODEL, paths.HISTORY, paths.VERDICTS)
 EVALUATED = (paths.METRICS, paths.DETAILS, paths.EVALUATED, paths.PLOTS)
 BEFORE_TRAINING = (
     *(paths.RAW, paths.INGEST_METRICS, paths.FILTERED, paths.DATASET_METRICS, paths.DATASET_DETAILS, paths.ENCODED),

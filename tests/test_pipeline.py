@@ -30,7 +30,7 @@ INSIDE = {  # files in the folders that DVC keeps
     *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.SEQUENCES, paths.USERS, paths.ITEMS),
     paths.RANKS,
 }
-COMMANDS = (*STAGES, "check", "compare", "denoise", "page", "publish", "recommend", "report")
+COMMANDS = (*STAGES, "check", "compare", "denoise", "page", "publish", "recommend", "report", "training_log")
 
 INPUTS = {
     "watch": set(),
@@ -45,7 +45,7 @@ OUTPUTS = {
     "ingest": {paths.RAW, paths.INGEST_METRICS},
     "filter": {paths.FILTERED, paths.DATASET_DETAILS},
     "encode": {paths.ENCODED},
-    "train": {paths.MODEL, paths.HISTORY, paths.DENOISED},
+    "train": {paths.MODEL, paths.HISTORY, paths.VERDICTS},
     "evaluate": {paths.EVALUATED, paths.PLOTS, paths.DETAILS},
 }
 METRICS = {
@@ -64,10 +64,10 @@ MACHINE = {
 }
 # Commands beside the pipeline.
 BESIDE = {
-    *("iadsr/ingest/histories.py", "iadsr/params_check.py"),
+    *("iadsr/ingest/histories.py", "iadsr/ingest/whole_rows.py", "iadsr/params_check.py"),
     "iadsr/evaluate/significance.py",
     *(f"iadsr/page/{name}.py" for name in ("__init__", "charts", "examples", "numbers", "page")),
-    *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files", "log_rows")),
+    *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files", "log_rows", "training_log")),
     *(
         "stages/check.py",
         "stages/compare.py",
@@ -76,6 +76,7 @@ BESIDE = {
         "stages/publish.py",
         "stages/recommend.py",
         "stages/report.py",
+        "stages/training_log.py",
     ),
 }
 MOST_DEPS = 92  # lines; the file is a table of contents
@@ -147,7 +148,7 @@ def test_every_artifact_of_paths_has_one_writer() -> None:
     written = [path for stage in STAGES for path in (*OUTPUTS[stage], *METRICS[stage])]
     assert len(written) == len(set(written))
     caches = {paths.DOWNLOADS, paths.WATCH_WORK, paths.ENCODE_WORK, paths.TRAIN_WORK, paths.DETECTORS}
-    work = {paths.PARAMS, paths.SEEDS, paths.PAGE, *caches}
+    work = {paths.PARAMS, paths.SEEDS, paths.PAGE, paths.DENOISED, *caches}
     assert {value for value in vars(paths).values() if isinstance(value, Path)} == {*written, *INSIDE, *work}
     assert all(path.parent in written for path in INSIDE)
 

@@ -25,6 +25,7 @@ from iadsr.schemas import (
     RAW_ITEM,
     RAW_ITEMS,
     RAW_USER,
+    ROW,
     SEQUENCES,
     SEQUENCES_OPTIONAL,
     SPLIT,
@@ -55,15 +56,17 @@ class Core(NamedTuple):
 
 
 def read_raw(path: Path) -> pl.DataFrame:
-    """interactions.parquet of `ingest`, ids as categories.
+    """interactions.parquet of `ingest`, ids as categories, with the column row.
 
     UserError where a column is missing, of another type than `ingest` writes, or has gaps.
     """
     table = read_table(path, "ingest", categories=(USER, ITEM))
-    optional = {NANOSECOND: pl.Int32, IS_NOISE: pl.Boolean}
+    optional = {NANOSECOND: pl.Int32, IS_NOISE: pl.Boolean, ROW: pl.UInt32}
     present = {name: kind for name, kind in optional.items() if name in table.columns}
     _require(table, {USER: pl.Categorical, ITEM: pl.Categorical, TIMESTAMP: pl.Int64, **present}, path)
-    return table
+    if ROW in present:
+        return table
+    return table.with_columns(pl.Series(ROW, np.arange(table.height, dtype=np.uint32)))
 
 
 def read_raw_items(path: Path) -> pl.DataFrame:

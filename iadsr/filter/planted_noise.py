@@ -16,11 +16,12 @@ from pydantic import Field
 from iadsr.errors import UserError
 from iadsr.filter.interactions import HELD_OUT_ROWS, codes, pair_keys, positions_of, starts, time_keys
 from iadsr.params import Group
-from iadsr.schemas import CATEGORIES, IS_NOISE, ITEM, POSITION, RATING, RAW_ITEM, SPLIT, TRAIN, USER
+from iadsr.schemas import CATEGORIES, IS_NOISE, ITEM, POSITION, RATING, RAW_ITEM, ROW, SPLIT, TRAIN, USER
 from iadsr.sequences import noise_kinds
 from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 
 Kind = Literal["uniform", "popularity", "near_miss", "boundary", "burst", "duplicates", "swaps"]
+OF_SOURCE = (RATING, ROW)  # what goes with an item, and a planted one has not
 
 
 class NoiseParams(Group):
@@ -116,8 +117,9 @@ def _with_plants(
     planted = sequences[begins].with_columns(
         pl.Series(ITEM, plants.items, dtype=sequences.schema[ITEM]), pl.lit(True).alias(IS_NOISE)
     )
-    if RATING in planted.columns:  # nobody has rated it
-        planted = planted.with_columns(pl.lit(None, planted.schema[RATING]).alias(RATING))
+    for name in OF_SOURCE:
+        if name in planted.columns:  # nobody has rated it, or written it down
+            planted = planted.with_columns(pl.lit(None, planted.schema[name]).alias(name))
     rows = np.arange(sequences.height)
     order = np.insert(rows, begins + plants.places, sequences.height + np.arange(len(begins)))
     together = pl.concat([sequences, planted])[order]
@@ -151,8 +153,8 @@ def _dealt_times(
 
 
 def _swapped(sequences: pl.DataFrame, train: np.ndarray, order: np.ndarray) -> pl.DataFrame:
-    """The table with the items (and ratings) of the training rows in this order; those that have moved are flagged."""
+    """The table with the items of training rows, and what belongs to them, in this order; moved ones are flagged."""
     rows = np.arange(sequences.height)
     rows[train] = train[order]
-    table = sequences.with_columns(sequences[name][rows] for name in (ITEM, RATING) if name in sequences.columns)
+    table = sequences.with_columns(sequences[name][rows] for name in (ITEM, *OF_SOURCE) if name in sequences.columns)
     return table.with_columns(pl.col(IS_NOISE) | pl.Series(rows != np.arange(len(rows))))

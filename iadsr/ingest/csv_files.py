@@ -56,7 +56,7 @@ def read_csv(name: str, wanted: Wanted, separator: str) -> Table:
     head = head_of(Path(name))
     refuse_no_csv(name, head)
     _refuse_no_header(name, head)
-    file = _opened(name, _separator(head, wanted) if separator == AUTO else separator)
+    file = _opened(name, separator_of(name, wanted, separator))
     columns = found_columns(name, _header(head, file.separator), wanted, _told(file.separator, separator))
     _refuse_two_separators(file, head)
     table, faults = _read(file, columns)
@@ -125,6 +125,11 @@ def _separator(head: bytes, wanted: Wanted) -> str:
 
     whole = len(set(wanted.required))
     return next((each for each in SEPARATORS if fit(each)[0] == whole), max(SEPARATORS, key=fit))
+
+
+def separator_of(name: str, wanted: Wanted, separator: str) -> str:
+    """What separates the fields of a file: as stated, or what its header shows."""
+    return _separator(head_of(Path(name)), wanted) if separator == AUTO else separator
 
 
 def _told(found: str, stated: str) -> str:

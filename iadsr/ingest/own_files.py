@@ -114,7 +114,10 @@ def load(source: Files, rejects: Rejects, now: datetime | None = None) -> Raw:
 
 
 def read_interactions(source: Files, rules: TimeRules, rejects: Rejects) -> tuple[pl.DataFrame, list[str]]:
-    """user, item, timestamp and, where mapped, rating and is_noise, without the bad rows; and notes."""
+    """user, item, timestamp and, where mapped, rating and is_noise, without the bad rows; and notes.
+
+    Where there are bad rows, the number of each other one in the file stands in the column row.
+    """
     names = source.columns
     wanted = {name: getattr(names, name) for name in (*schemas.RAW_INTERACTIONS, *schemas.RAW_INTERACTIONS_OPTIONAL)}
     columns = {ours: theirs for ours, theirs in wanted.items() if theirs is not None}
@@ -126,6 +129,8 @@ def read_interactions(source: Files, rules: TimeRules, rejects: Rejects) -> tupl
     if schemas.IS_NOISE in optional:
         neither = typed[schemas.IS_NOISE].is_null().arg_true().to_numpy()
         table.faults.add(neither, f"{schemas.IS_NOISE} is neither true nor false")
+    if not table.faults.found().is_empty():
+        typed = typed.with_columns(pl.Series(schemas.ROW, np.arange(typed.height, dtype=np.uint32)))
     return without_empty_optionals(_set_aside(typed, table, rejects)), table.notes
 
 

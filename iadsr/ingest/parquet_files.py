@@ -88,10 +88,10 @@ class Inexact:
 
 def read_parquet(name: str, wanted: Wanted) -> Table:
     """The mapped columns of a file or a folder; UserError if it cannot be read, or holds other types."""
-    parts, notes = _parts(name)
+    parts, notes = parts_of(name)
     sizes, kinds = [], []
     for part in parts:
-        with _opened(part) as file:
+        with opened(part) as file:
             sizes.append(file.metadata.num_rows)
             kinds.append(_checked(part, file.schema_arrow, wanted))
     columns = {ours: theirs for ours, theirs in wanted.columns.items() if all(ours in each for each in kinds)}
@@ -110,7 +110,7 @@ def read_parquet(name: str, wanted: Wanted) -> Table:
 # --- the files ---
 
 
-def _parts(name: str) -> tuple[list[Part], list[str]]:
+def parts_of(name: str) -> tuple[list[Part], list[str]]:
     """The file itself, or the Parquet files of a folder in natural order, and notes; UserError if there are none."""
     if not os.path.isdir(name):
         refuse_no_parquet(name, head_of(Path(name)))
@@ -135,7 +135,7 @@ def _keys(folders: Sequence[str]) -> dict[str, str | None]:
 
 
 @contextmanager
-def _opened(part: Part) -> Iterator[ParquetFile]:
+def opened(part: Part) -> Iterator[ParquetFile]:
     """The file; UserError where it turns out not to be whole."""
     try:
         with pa.OSFile(part.name) as source, ParquetFile(source, page_checksum_verification=True) as file:
@@ -168,7 +168,7 @@ def _places(parts: Sequence[Part], sizes: Sequence[int], rows: Sequence[int]) ->
 
 def _texts_of(part: Part, rows: Sequence[int]) -> Iterator[str]:
     wanted, start = set(rows), 0
-    with _opened(part) as file:
+    with opened(part) as file:
         for batch in file.iter_batches(1 << 12):
             here = [row for row in range(start, start + batch.num_rows) if row in wanted] if wanted else []
             yield from (",".join(_cell(column, row - start) for column in batch.columns) for row in here)
@@ -292,7 +292,7 @@ class PartReading(NamedTuple):
 
 def _pieces(reading: PartReading) -> Iterator[pl.DataFrame]:
     """The mapped columns: first of no row, for their types, then of at most `BATCH` rows of a row group at a time."""
-    with _opened(reading.part) as file:
+    with opened(reading.part) as file:
         schema = file.schema_arrow
         places = found_columns(reading.part.name, _present(reading.part, schema), Wanted(reading.columns))
         fields = {ours: schema.field(place) for ours, place in places.items() if place < len(schema.names)}

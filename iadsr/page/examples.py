@@ -32,9 +32,9 @@ class History(NamedTuple):
     items: list[Shown]
 
 
-def examples(denoised: pl.DataFrame, items: Path, model: Path, gives_reasons: bool) -> list[History]:
+def examples(verdicts: pl.DataFrame, items: Path, model: Path, gives_reasons: bool) -> list[History]:
     """Of users drawn by chance, most of them from those of whom something is dropped."""
-    rows = denoised.filter(pl.col(SPLIT) == TRAIN)
+    rows = verdicts.filter(pl.col(SPLIT) == TRAIN)
     users = chosen(rows)
     titles = pl.read_parquet(items, columns=[RAW_ITEM, TITLE]).rename({RAW_ITEM: ITEM})
     if gives_reasons:  # of all rows, since reasons say how unusual each is among them

@@ -34,7 +34,7 @@ class PageFiles(NamedTuple):
 
     model: Path
     history: Path
-    denoised: Path
+    verdicts: Path
     items: Path
     ranks: Path
     plots: Path
@@ -50,10 +50,10 @@ class Interval(NamedTuple):
 
 def write_page(path: Path, files: PageFiles, config: ModelConfig, numbers: Numbers) -> None:
     """Write the page; UserError for inputs that are missing, damaged or of another training."""
-    for own in (files.denoised, files.history):
+    for own in (files.verdicts, files.history):
         require_own(config, own)
-    denoised = pl.read_parquet(files.denoised)
-    judged = denoised.filter((pl.col(SPLIT) == TRAIN) & pl.col("keep_probability").is_not_null())
+    verdicts = pl.read_parquet(files.verdicts)
+    judged = verdicts.filter((pl.col(SPLIT) == TRAIN) & pl.col("keep_probability").is_not_null())
     cutoffs = cutoffs_of(numbers.details)
     history = read_history(files.history, config.epochs)
     content = {
@@ -64,7 +64,7 @@ def write_page(path: Path, files: PageFiles, config: ModelConfig, numbers: Numbe
         "accuracy": list(accuracy(files.ranks, cutoffs)),
         "pictures": pictures(files.plots, history, 1 - judged["keep_probability"].to_numpy()),
         "noise": noise_known(numbers.details),
-        "histories": examples(denoised, files.items, files.model, config.denoiser == GIVES_REASONS),
+        "histories": examples(verdicts, files.items, files.model, config.denoiser == GIVES_REASONS),
     }
     with replacing(path) as temporary:
         temporary.write_text(template().render(content), encoding="utf-8")

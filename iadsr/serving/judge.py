@@ -24,7 +24,7 @@ from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
 from iadsr.serving.coded import Coded, LogRows
 from iadsr.serving.histories import as_list, raw_id, shown
-from iadsr.serving.log_verdicts import NOT_JUDGED, Log, explained, judged, threshold_for
+from iadsr.serving.log_verdicts import NOT_JUDGED, Log, RowVerdicts, judged, kept, reasons_of, threshold_for
 from iadsr.serving.texts import SERVING_TOKENS
 
 CPU = torch.device("cpu")
@@ -100,14 +100,27 @@ class Judge:
         limit = self.model.params.drop_above if threshold is None else threshold
         if budget is not None:
             limit = threshold_for(verdicts.noise, budget)
-        found = explained(self.model, log, verdicts, limit, self.titles, self.config.max_length)
-        reasons = [""] * len(found.reasons)
-        for row, reason in zip(asked.order.tolist(), found.reasons, strict=True):
+        keep = kept(verdicts.noise, limit)
+        found = reasons_of(self.model, log, verdicts, keep, self.titles, self.config.max_length)
+        reasons = [""] * len(found)
+        for row, reason in zip(asked.order.tolist(), found, strict=True):
             reasons[row] = reason
         for row, fault in asked.faults.items():
             reasons[row] = f"{NOT_JUDGED}{fault}"
-        noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, found.keep))
+        noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, keep))
         return Decided(noise, keep, reasons, limit)
+
+    def reasons(self, asked: LogRows, noise: Float[np.ndarray, " rows"], keep: Bool[np.ndarray, " rows"]) -> list[str]:
+        """Why rows that stand in the order of time were not kept, by verdicts on them that are known already.
+
+        Nothing is said of a row that this log is too short to judge anew.
+        """
+        log = self._log(asked)
+        parts = judged(self.model, log, self.config.max_length).parts
+        sayable = np.isfinite(parts[:, 0])
+        verdicts = RowVerdicts(np.where(sayable, noise, np.float32("nan")), parts)
+        found = reasons_of(self.model, log, verdicts, keep | ~sayable, self.titles, self.config.max_length)
+        return [reason if said else "" for reason, said in zip(found, sayable.tolist(), strict=True)]
 
     def histories(self, histories: Sequence[Any]) -> list[JudgedHistory]:
         """Verdicts on lists of raw ids, oldest first, each of somebody else; what is no list, or empty, gets a note.

@@ -79,12 +79,17 @@ def _write_parquet(log: Path, out: Path, verdicts: Decided, keep_only: bool) -> 
     with pa.parquet.ParquetFile(log) as file:
         if file.metadata.num_rows != len(verdicts.keep):
             raise changed(log)
-        schema = file.schema_arrow
-        for name, kind in zip(ADDED, (pa.float32(), pa.bool_(), pa.string()), strict=True):
-            schema = schema.append(pa.field(name, kind))
+        schema = with_verdicts(file.schema_arrow)
         with pa.parquet.ParquetWriter(out, schema) as writer:
             for batch in _with_verdicts(file, verdicts, schema):
                 writer.write_table(batch.filter(batch[KEEP]) if keep_only else batch)
+
+
+def with_verdicts(schema: pa.Schema) -> pa.Schema:
+    """The columns, and those of verdicts behind them."""
+    for name, kind in zip(ADDED, (pa.float32(), pa.bool_(), pa.string()), strict=True):
+        schema = schema.append(pa.field(name, kind))
+    return schema
 
 
 def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Decided, schema: pa.Schema) -> Iterator[pa.Table]:

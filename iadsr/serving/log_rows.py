@@ -33,11 +33,12 @@ def read_log(name: str, how: Reading, now: datetime | None = None) -> LogRows:
     order = when.select(pl.arg_sort_by(when.columns, maintain_order=True)).to_series().to_numpy().astype(np.int32)
     found = table.faults.found()
     faults = dict(zip(found["row"].to_list(), found["reason"].cast(pl.String).to_list(), strict=True))
-    users, items = (_coded(column) for column in ids)
+    users, items = (coded_column(column) for column in ids)
     return LogRows(users, items, order, faults, [*table.notes, *notes], table.separator)
 
 
-def _coded(column: pl.Series) -> Coded:
+def coded_column(column: pl.Series) -> Coded:
+    """Of categories."""
     known = column.drop_nulls().unique(maintain_order=True)
     codes = known.to_physical().to_numpy()
     nobody = int(codes.max()) + 1 if len(codes) else 0

@@ -44,13 +44,6 @@ class RowVerdicts(NamedTuple):
     parts: Float[np.ndarray, "rows signals"]  # what each signal adds to the fit
 
 
-class Explained(NamedTuple):
-    """Which rows are kept, and why others are not, or why nothing is known of them; "" where a row is kept."""
-
-    keep: Bool[np.ndarray, " rows"]
-    reasons: list[str]
-
-
 class Neighbourhood(NamedTuple):
     """What stands beside a row that is dropped."""
 
@@ -102,12 +95,21 @@ def threshold_for(noise: Float[np.ndarray, " rows"], budget: float) -> float:
     return float(known[max(0, len(known) - 1 - int(budget * len(known)))])
 
 
-def explained(
-    model: Cloze, log: Log, verdicts: RowVerdicts, threshold: float, titles: Sequence[str], max_length: int
-) -> Explained:
-    """Drop rows whose probability of noise is above the threshold, and say why; `titles` are those of all items."""
+def kept(noise: Float[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:
+    """Which rows are no more likely noise than the threshold, or are not judged."""
     with np.errstate(invalid="ignore"):
-        keep = ~(verdicts.noise > threshold)
+        return ~(noise > threshold)
+
+
+def reasons_of(
+    model: Cloze,
+    log: Log,
+    verdicts: RowVerdicts,
+    keep: Bool[np.ndarray, " rows"],
+    titles: Sequence[str],
+    max_length: int,
+) -> list[str]:
+    """Why rows are not kept, or why nothing is known of them; "" where a row is kept. `titles`: of all items."""
     reasons = [""] * len(keep)
     for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
         reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
@@ -118,7 +120,7 @@ def explained(
         beside = "; ".join(titles[item - 1] for item in near[row].likest)
         reasons[row] = f"{view}; fits worse than {worse[place]:.0%} of this log"
         reasons[row] += f"; nearest kept: {beside}" if beside else ""
-    return Explained(keep, reasons)
+    return reasons
 
 
 def of_views(

@@ -29,10 +29,10 @@ from iadsr.params import Params, chosen_dataset, group
 from iadsr.provenance import checked, chosen, digests_of, read_note, require_params
 from iadsr.sequences.text_vectors import ItemVectors, opened_items, opened_prefixes, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
-from iadsr.train.denoised import RawIds, read_raw_ids, write_denoised
 from iadsr.train.detector import Source, read_categories, train_detector, training_histories
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
+from iadsr.train.verdicts_file import RawIds, read_raw_ids, write_verdicts
 
 ABANDONED = 7 * 24 * 3600.0  # seconds
 MADE_WITH = (  # which machine computes, and on how many threads, decides nothing that matters
@@ -55,7 +55,7 @@ class TrainFiles:
     encoded: Path
     model: Path
     history: Path
-    denoised: Path
+    verdicts: Path
     work: Path
     detectors: Path
 
@@ -78,7 +78,7 @@ class Training:
         or do not belong together, and for what is in the way of an output."""
         settings, device = machine_of(params)
         refuse_file(files.model)
-        for path in (files.model / WEIGHTS, files.model / CONFIG, files.history, files.denoised):
+        for path in (files.model / WEIGHTS, files.model / CONFIG, files.history, files.verdicts):
             refuse_folder(path)
         dataset = chosen_dataset(params)[1]
         inputs = checked([files.sequences, files.users, files.items], "filter")
@@ -126,7 +126,7 @@ class Training:
         """Whether all outputs are there, and the model, which is written last, is of this run."""
         try:
             found = load_config(self.files.model)
-            for path in (self.files.model / WEIGHTS, self.files.history, self.files.denoised):
+            for path in (self.files.model / WEIGHTS, self.files.history, self.files.verdicts):
                 require_own(found, path)
         except UserError:
             return False
@@ -144,9 +144,9 @@ class Training:
         verdicts = judge_all(self.model, self.feed, config.max_length)
         inserted = insertions(self.model, self.feed, config.max_length)
         (self.files.model / CONFIG).unlink(missing_ok=True)  # it comes back last, when all outputs are of this run
-        write_denoised(self.files.denoised, self.files.sequences, self.ids, verdicts, inserted, config.seed)
+        write_verdicts(self.files.verdicts, self.files.sequences, self.ids, verdicts, inserted, config.seed)
         write_history(self.files.history, [report.figures for report in reports])
-        save_model(self.files.model, self.model, config, (self.files.history, self.files.denoised))
+        save_model(self.files.model, self.model, config, (self.files.history, self.files.verdicts))
         shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
         for folder in (self.files.work, self.files.detectors):
             remove_abandoned(folder)

@@ -20,10 +20,11 @@ from iadsr.serving.log_verdicts import (
     TOO_SHORT,
     UNKNOWN,
     Log,
-    explained,
     judged,
+    kept,
     likest,
     of_views,
+    reasons_of,
     shares_that_fit_better,
     threshold_for,
 )
@@ -68,8 +69,9 @@ def test_what_is_not_judged() -> None:
     users, items = [0] * (FEWEST - 1) + [1] * FEWEST + [2], [1, 2, 3, 4, 5, 0]
     entries, model = log(users, items, [0, 0, 0]), cloze()
     verdicts = judged(model, entries, LENGTH)
-    found = explained(model, entries, verdicts, 1.0, ["title"] * ITEMS, LENGTH)
-    assert found.keep.all() and found.reasons == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
+    keep = kept(verdicts.noise, 1.0)
+    found = reasons_of(model, entries, verdicts, keep, ["title"] * ITEMS, LENGTH)
+    assert keep.all() and found == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
     assert np.isnan(judged(model, log([0], [0], [0]), LENGTH).noise).all()
 
 
@@ -117,7 +119,7 @@ def test_the_named_side_speaks_against_the_item() -> None:
     items[0] = [1, 1, 2, 3, 4, 5]  # before the second nothing else stands
     entries = log(np.repeat(np.arange(20), 6).tolist(), items.flatten().tolist(), [1, 2] * 10)
     verdicts = judged(model, entries, LENGTH)
-    reasons = explained(model, entries, verdicts, -1.0, ["title"] * ITEMS, LENGTH).reasons
+    reasons = reasons_of(model, entries, verdicts, kept(verdicts.noise, -1.0), ["title"] * ITEMS, LENGTH)
     seen = [0, 0]
     for row in range(len(reasons)):
         history, place, user = items[row // 6].tolist(), row % 6, [1, 2][row // 6 % 2]

@@ -46,7 +46,7 @@ def test_every_denoiser_goes_through_the_stages(denoiser: str, copy: Path, unlog
     config = load_config(paths.MODEL)
     assert (config.denoiser, config.backbone, config.epochs) == (denoiser, backbone, 1)
     assert 0 < json.loads(paths.DETAILS.read_text())["test_hr_20_unfiltered"] <= 1
-    assert pl.read_parquet(paths.DENOISED)["keep_probability"].drop_nulls().is_between(0, 1).all()
+    assert pl.read_parquet(paths.VERDICTS)["keep_probability"].drop_nulls().is_between(0, 1).all()
     (item,) = pl.read_parquet(paths.ITEMS)["raw_item"].head(1)
     assert invoke("recommend", "--history", item, "--k", "3").exit_code == 0
     named = "no denoiser" if denoiser == "none" else denoiser

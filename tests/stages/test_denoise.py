@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def project(copy: Path) -> Path:
 
 def training_log(project: Path) -> pl.DataFrame:
     """The training rows under their raw ids, without order, and a column of the user's own."""
-    rows = pl.read_parquet(project / paths.DENOISED).filter(split="train")
+    rows = pl.read_parquet(project / paths.VERDICTS).filter(split="train")
     chosen = rows.select(
         pl.col("user").cast(pl.String), pl.col("item").cast(pl.String), "timestamp", "keep_probability"
     )
@@ -251,6 +252,12 @@ def test_a_log_is_set_beside_the_training_data(project: Path) -> None:
     training_log(project).write_parquet("log.parquet")
     rate = float(load_file(paths.MODEL / "model.safetensors")["detector.weighing.rate"])
     assert f"(in the training data {rate:.1%})" in denoised("--histories", "log.parquet")
+    said = json.loads(denoised("--histories", "log.parquet", "--json"))
+    found = pl.read_parquet("log.denoised.parquet")
+    noise = found["noise_probability"].drop_nulls().to_numpy()
+    assert (said["rows"], said["judged"], said["dropped"]) == (found.height, len(noise), (~found["keep"]).sum())
+    assert said["drift"] == pytest.approx(float(noise.mean()) - rate, abs=1e-6)
+    assert sum(said["not_judged"].values()) == found.height - len(noise)
 
 
 def test_a_copy_of_the_model_judges_while_the_project_trains(project: Path) -> None:

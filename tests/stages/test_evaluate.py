@@ -63,7 +63,7 @@ def test_ranks_reproduce_every_accuracy(chain: Path) -> None:
 
 def test_drop_ratios_are_those_of_the_denoised_sequences(chain: Path) -> None:
     metrics = json.loads((chain / paths.DETAILS).read_text())
-    judged = pl.read_parquet(chain / paths.DENOISED).filter(pl.col("split") != "test")
+    judged = pl.read_parquet(chain / paths.VERDICTS).filter(pl.col("split") != "test")
     assert metrics["drop_ratio"] == pytest.approx((~judged["kept"]).to_numpy().mean(), abs=1e-12)
     assert metrics["drop_ratio_expected"] == pytest.approx((1 - judged["keep_probability"].to_numpy()).mean(), rel=1e-5)
 

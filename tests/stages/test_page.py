@@ -37,12 +37,12 @@ def test_the_page_says_what_the_files_say(page: str) -> None:
 
 
 def test_histories_have_titles_verdicts_and_reasons(page: str) -> None:
-    """Of each user that is shown: so many are dropped as in denoised.parquet, and each says why."""
-    denoised = pl.read_parquet(paths.DENOISED).filter(split="train")
+    """Of each user that is shown: so many are dropped as in verdicts.parquet, and each says why."""
+    verdicts = pl.read_parquet(paths.VERDICTS).filter(split="train")
     shown = re.findall(r'data-user="([^"]+)".*?: (\d+) of (\d+) dropped(.*?)</details>', page, re.DOTALL)
     assert len(shown) == 20
     for user, dropped, count, text in shown:
-        own = denoised.filter(pl.col("user").cast(pl.String) == user)
+        own = verdicts.filter(pl.col("user").cast(pl.String) == user)
         assert (int(dropped), int(count)) == ((~own["kept"]).sum(), len(own))
         assert len(re.findall(r'class="dropped".*?<br><small>\S', text, re.DOTALL)) == int(dropped)
 

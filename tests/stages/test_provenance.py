@@ -83,10 +83,10 @@ def test_items_are_the_same_training_beside_prefixes_and_alone(copy: Path) -> No
     """However prefixes would be made, as params.yaml has it, plays no part; nor does it for the report."""
     change(denoiser="text_rule", train__max_epochs=1, encode__prefixes="joint", encode__separator=" | ")
     run("train", "evaluate")
-    before = digests(paths.MODEL, paths.HISTORY, paths.DENOISED)
+    before = digests(paths.MODEL, paths.HISTORY, paths.VERDICTS)
     assert "has changed" not in invoke("report").stdout
     run("encode", "train", "evaluate")
-    assert digests(paths.MODEL, paths.HISTORY, paths.DENOISED) == before
+    assert digests(paths.MODEL, paths.HISTORY, paths.VERDICTS) == before
     assert "has changed" not in invoke("report").stdout
 
 
@@ -280,7 +280,7 @@ def test_forged_files_are_named(copy: Path, stage: str, forge: Callable[[], obje
         ("train", WEIGHTS_FILE),
         ("train", CONFIG_FILE),
         ("train", paths.HISTORY),
-        ("train", paths.DENOISED),
+        ("train", paths.VERDICTS),
         ("evaluate", paths.METRICS),
         ("evaluate", paths.RANKS),
     ],

@@ -36,27 +36,27 @@ from iadsr.errors import UserError
 from stages import paths
 
 
-def test_denoised_sequences(chain: Path) -> None:
+def test_verdicts(chain: Path) -> None:
     """A row for each interaction, under the source's ids; test rows are never judged, and stay."""
-    denoised = pl.read_parquet(chain / paths.DENOISED)
+    verdicts = pl.read_parquet(chain / paths.VERDICTS)
     judged = ["c1", "c2", "c3", "score", "keep_probability", "kept", "kept_sampled"]
-    assert denoised.columns == ["user", "item", "position", "timestamp", "split", "is_noise", *judged]
+    assert verdicts.columns == ["user", "item", "position", "timestamp", "split", "is_noise", "row", *judged]
     sequences = pl.read_parquet(chain / paths.SEQUENCES)
     users, items = pl.read_parquet(chain / paths.USERS), pl.read_parquet(chain / paths.ITEMS)
     named = sequences.join(users, on="user", maintain_order="left").join(items, on="item", maintain_order="left")
-    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split", "is_noise").rows()
-    assert denoised.select(denoised.columns[:6]).rows() == expected
-    test = denoised.filter(pl.col("split") == "test")
+    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split", "is_noise", "row").rows()
+    assert verdicts.select(verdicts.columns[:7]).rows() == expected
+    test = verdicts.filter(pl.col("split") == "test")
     assert test.height == users.height
     assert test["kept"].all() and test["kept_sampled"].all()
     assert test.select(judged[:-2]).null_count().row(0) == (test.height,) * 5
-    others = denoised.filter(pl.col("split") != "test")
+    others = verdicts.filter(pl.col("split") != "test")
     assert others.null_count().sum_horizontal().item() == 0
     assert others["keep_probability"].is_between(0, 1).all()
     assert not others["kept"].all()
     assert others["kept_sampled"].mean() == pytest.approx(others["keep_probability"].mean(), abs=0.1)
     raw = pl.read_parquet(chain / paths.RAW_INTERACTIONS).select("user", "item", "timestamp")
-    assert set(denoised.select("user", "item", "timestamp").rows()) <= set(raw.rows())
+    assert verdicts.select("user", "item", "timestamp").rows() == raw[verdicts["row"]].rows()
 
 
 def test_history_has_a_row_an_epoch(chain: Path) -> None:
@@ -223,8 +223,8 @@ def test_a_plain_backbone_needs_no_encodings_and_drops_nothing(copy: Path, unlog
     shutil.rmtree(paths.ENCODED)
     change(denoiser="none", train__max_epochs=1)
     succeed("train", "evaluate", "report")
-    denoised = pl.read_parquet(paths.DENOISED)
-    assert denoised["kept"].all() and denoised["score"].null_count() == denoised.height
+    verdicts = pl.read_parquet(paths.VERDICTS)
+    assert verdicts["kept"].all() and verdicts["score"].null_count() == verdicts.height
     metrics = json.loads(paths.DETAILS.read_text())
     assert metrics["drop_ratio"] == metrics["drop_ratio_expected"] == 0
     assert not [name for name in metrics if name.startswith("noise_")]
@@ -240,8 +240,8 @@ def test_a_model_that_carries_its_vectors_needs_no_encodings_any_more(copy: Path
     succeed("evaluate", "report")
     metrics = json.loads(paths.DETAILS.read_text())
     assert 0.1 < metrics["drop_ratio"] < 0.3 and 0 < metrics["noise_auc"] < 1
-    denoised = pl.read_parquet(paths.DENOISED).drop_nulls("score")
-    assert denoised["kept"].to_list() == (denoised["score"] > 0).to_list()
+    verdicts = pl.read_parquet(paths.VERDICTS).drop_nulls("score")
+    assert verdicts["kept"].to_list() == (verdicts["score"] > 0).to_list()
     assert invoke("recommend", "--history", some_ids(1)[0], "--k", "3").exit_code == 0
 
 

@@ -73,7 +73,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -
 
 def training(project: Path, **changes: Any) -> Training:
     files = (project / path for path in (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.ENCODED))
-    made = (project / name for name in ("model", "history.csv", "denoised.parquet", "unfinished", "detectors"))
+    made = (project / name for name in ("model", "history.csv", "verdicts.parquet", "unfinished", "detectors"))
     return Training.of({**read_params(project / "params.yaml"), **changes}, TrainFiles(*files, *made))
 
 

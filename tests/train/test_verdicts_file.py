@@ -1,4 +1,4 @@
-"""denoised.parquet by hand."""
+"""verdicts.parquet by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from iadsr.models.recommender import Verdicts
-from iadsr.train.denoised import RawIds, write_denoised
+from iadsr.train.verdicts_file import RawIds, write_verdicts
 
 
 def test_inserted_items_by_hand(tmp_path: Path) -> None:
@@ -25,12 +25,12 @@ def test_inserted_items_by_hand(tmp_path: Path) -> None:
     verdicts = Verdicts(ones, ones, ones, ones, ones, ones.bool())
     inserted = torch.tensor([[0, 0], [2, 1], [3, 0], [0, 0]])
     ids = RawIds(pa.chunked_array([["u"]]), pa.chunked_array([["a"], ["b", "c"]]))
-    write_denoised(tmp_path / "some.parquet", sequences, ids, verdicts, inserted, 0)
+    write_verdicts(tmp_path / "some.parquet", sequences, ids, verdicts, inserted, 0)
     found = pl.read_parquet(tmp_path / "some.parquet")
     assert found["item"].to_list() == ["a", "b", "c", "a"]
     assert found.select("timestamp", "nanosecond", "rating").row(1) == (6, 5, None)
     assert found["inserted_before"].to_list() == [None, ["b", "a"], ["c"], None]
-    write_denoised(tmp_path / "nothing.parquet", sequences, ids, verdicts, inserted * 0, 0)
+    write_verdicts(tmp_path / "nothing.parquet", sequences, ids, verdicts, inserted * 0, 0)
     assert pl.read_parquet(tmp_path / "nothing.parquet")["inserted_before"].to_list() == [None] * 4
-    write_denoised(tmp_path / "plain.parquet", sequences, ids, verdicts, None, 0)
+    write_verdicts(tmp_path / "plain.parquet", sequences, ids, verdicts, None, 0)
     assert pl.read_parquet(tmp_path / "plain.parquet").columns == found.columns[:-1]

@@ -1,4 +1,4 @@
-"""denoised.parquet: the sequences with a verdict on every interaction, under the ids of the source."""
+"""verdicts.parquet: the sequences with a verdict on every interaction, under the ids of the source."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _ids(path: Path, column: str, count: int) -> pa.ChunkedArray:
     return found
 
 
-def write_denoised(
+def write_verdicts(
     path: Path, sequences: Path, ids: RawIds, verdicts: Verdicts, inserted: Tensor | None, seed: int
 ) -> None:
     """Write input for any other recommender; what was never judged is null, and kept.
