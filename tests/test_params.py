@@ -335,7 +335,7 @@ def test_the_committed_encoders(encoder: str) -> None:
 def test_an_unknown_kind_of_encoder(kind: Any) -> None:
     with pytest.raises(UserError) as error:
         encoder_params({"encoders": {"small": {"kind": kind}}}, "small")
-    expected = f"expected one of transformer, llm2vec, found {kind!r}"
+    expected = f"expected one of transformer, llm2vec, random, found {kind!r}"
     assert str(error.value) == f"params.yaml: encoders.small.kind: {expected}"
 
 

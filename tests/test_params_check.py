@@ -58,7 +58,11 @@ def test_nothing_is_wrong_with_the_committed_file() -> None:
         ("datasets.toys.source", None, "datasets.toys.source: expected a mapping, found None"),
         ("datasets.toys.source.kind", "ftp", "datasets.toys.source.kind: expected one of demo, "),
         ("datasets.files.source.columns.usr", "u", "datasets.files.source.columns.usr: unknown parameter"),
-        ("encoders.minilm.kind", ["a"], "encoders.minilm.kind: expected one of transformer, llm2vec, found ['a']"),
+        (
+            "encoders.minilm.kind",
+            ["a"],
+            "encoders.minilm.kind: expected one of transformer, llm2vec, random, found",
+        ),
         ("encoders.llm2vec.max_tokens", 1, "encoders.llm2vec.max_tokens: input should be greater than or equal to 8"),
         ("backbones.caser.window", 0, "backbones.caser.window: input should be greater than or equal to 1, found 0"),
         ("backbones.bert4rec", {}, "backbones.bert4rec: unknown backbone; known are gru4rec, caser, sasrec"),

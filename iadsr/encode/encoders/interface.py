@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,10 +36,23 @@ class Llm2VecParams(Group):
     max_tokens: int = Field(ge=8)
 
 
-EncoderParams = TransformerEncoderParams | Llm2VecParams
-KINDS: dict[str, type[TransformerEncoderParams] | type[Llm2VecParams]] = {
+class RandomVectorsParams(Group):
+    """`encoders.<name>` of kind `random`: vectors that know nothing of their texts."""
+
+    kind: Literal["random"]
+    dim: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+    model: ClassVar[str] = "random vectors"  # as messages name it
+    pooling: ClassVar[str] = "none"
+    max_tokens: ClassVar[int] = 8
+
+
+EncoderParams = TransformerEncoderParams | Llm2VecParams | RandomVectorsParams
+KINDS: dict[str, type[TransformerEncoderParams] | type[Llm2VecParams] | type[RandomVectorsParams]] = {
     "transformer": TransformerEncoderParams,
     "llm2vec": Llm2VecParams,
+    "random": RandomVectorsParams,
 }
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import torch
 
 from iadsr.device import dtype_name, is_out_of_memory
-from iadsr.encode.encoders import prefix_sharing
-from iadsr.encode.encoders.interface import Encoder, EncoderParams, Identity, TransformerEncoderParams
+from iadsr.encode.encoders import prefix_sharing, random_vectors
+from iadsr.encode.encoders.interface import (
+    Encoder,
+    EncoderParams,
+    Identity,
+    RandomVectorsParams,
+    TransformerEncoderParams,
+)
+from iadsr.encode.encoders.random_vectors import RandomVectors
 from iadsr.errors import UserError
 
 
@@ -22,6 +29,8 @@ def open_encoder(spec: EncoderParams, device: torch.device, dtype: torch.dtype, 
             from iadsr.encode.encoders.transformer import TransformerEncoder
 
             encoder = TransformerEncoder(spec, device, dtype, separator)
+        elif isinstance(spec, RandomVectorsParams):
+            encoder = RandomVectors(spec, device, separator)
         else:
             from iadsr.encode.encoders import llm2vec
 
@@ -45,6 +54,8 @@ def identity(spec: EncoderParams) -> Identity:
         from iadsr.encode.encoders import transformer
 
         return transformer.identity(spec)
+    if isinstance(spec, RandomVectorsParams):
+        return random_vectors.identity(spec)
     from iadsr.encode.encoders import llm2vec
 
     return llm2vec.identity(spec)
