@@ -118,4 +118,10 @@ def sasrec(load: Load, shape: Shape) -> int:
     return shape.params["layers"] * (load.tokens * dense + load.pairs * 2 * shape.dim)
 
 
-ENCODERS: dict[str, Callable[[Load, Shape], int]] = {"gru4rec": gru4rec, "caser": caser, "sasrec": sasrec}
+def ligr(load: Load, shape: Shape) -> int:
+    """As SASRec, with a gate for each of both layers, and the switch of the feed-forward layer."""
+    gates = 2 * shape.dim**2 + shape.dim * shape.params["feed_forward"]
+    return sasrec(load, shape) + shape.params["layers"] * load.tokens * gates
+
+
+ENCODERS: dict[str, Callable[[Load, Shape], int]] = {"gru4rec": gru4rec, "caser": caser, "sasrec": sasrec, "ligr": ligr}

@@ -11,7 +11,7 @@ from benchmarks import peer
 from iadsr.models.denoisers.registry import DENOISERS
 
 Dataset = Annotated[str, typer.Option(help="An entry of `datasets` in params.yaml.")]
-Backbone = Annotated[str, typer.Option(help="gru4rec | caser | sasrec")]
+Backbone = Annotated[str, typer.Option(help="gru4rec | caser | sasrec | ligr")]
 Denoiser = Annotated[str, typer.Option(help=" | ".join(DENOISERS))]
 BatchSize = Annotated[int | None, typer.Option(help="train.batch_size: windows in a batch.", show_default=False)]
 Dim = Annotated[int | None, typer.Option(help="train.dim: width of the item embeddings.", show_default=False)]

@@ -69,7 +69,7 @@ def chosen_methods(content: dict[str, Any], listed: str) -> list[str]:
             )
         if content["backbone"] == NO_BACKBONE and not DENOISERS[name].traits.own_encoder:
             raise UserError(
-                f"backbone: {NO_BACKBONE}, but {name} needs one; set gru4rec, caser or sasrec in params.yaml"
+                f"backbone: {NO_BACKBONE}, but {name} needs one; set gru4rec, caser, sasrec or ligr in params.yaml"
             )
     if len(set(names)) < max(2, len(names)):
         raise UserError(f"--methods {listed}: expected two different methods or more, such as none,cloze")

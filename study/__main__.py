@@ -10,11 +10,14 @@ import typer
 
 from benchmarks import options
 from benchmarks.prepared import ROOT
+from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
 from study.found import as_fields as fields_of_plantings
 from study.found import found_table
+from study.page import charts_of, document, stale
+from study.page import page as whole_page
 from study.pictures import draw
 from study.plantings import Planting
 from study.results import LINES, read_results
@@ -22,7 +25,7 @@ from study.run import missing, run
 from study.table import as_fields, table
 
 app = new_app()
-GAINS = "planted-20"  # the group whose accuracy is drawn
+DOCUMENT, PAGE = ROOT / "docs" / "study.md", ROOT / "metrics" / "study.html"
 Patterns = Annotated[
     list[str], typer.Option("--cells", help="Which, such as unplanted/beauty or '*/cloze/0'. May be repeated.")
 ]
@@ -90,10 +93,39 @@ def pictures(
     results: Place = LINES,
 ) -> None:
     """Draw what was found: detection and its calibration, and what training gains where noise was planted."""
-    cells, found = cells_of(read_declared()), read_results(results)
-    planted = [cell for cell in of_kind(Cell, cells) if cell.group == GAINS]
-    for path in draw(folder, found, of_kind(Planting, cells), planted):
+    for path in draw(folder, charts_of(read_declared(), read_results(results))):
         print(f"wrote {path}")
+
+
+@app.command()
+@reports_errors
+def page(
+    markdown: Annotated[Path, typer.Option(help="The document.")] = DOCUMENT,
+    html: Annotated[Path, typer.Option(help="The same as a page, with pictures and sources.")] = PAGE,
+    results: Place = LINES,
+) -> None:
+    """Write all that was found, from committed results alone: in Markdown, and as a page that opens from disk."""
+    declared, found = read_declared(), read_results(results)
+    text = document(declared, found)
+    for path, content in ((markdown, text), (html, whole_page(text, declared, found))):
+        with replacing(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+        print(f"wrote {path}")
+
+
+@app.command()
+@reports_errors
+def check(markdown: Annotated[Path, typer.Option(help="The document.")] = DOCUMENT, results: Place = LINES) -> None:
+    """Fail if the document is not what the results give, or if a line stands in no table of it."""
+    declared, found = read_declared(), read_results(results)
+    if unused := stale(declared, found):
+        raise UserError(
+            f"{results}: {unused[0]} is no cell of cells.yaml with the parameters that it has now ({len(unused)} such "
+            "lines); remove the line and its ranks, or run the cell again"
+        )
+    if not markdown.exists() or markdown.read_text(encoding="utf-8") != document(declared, found):
+        raise UserError(f"{markdown}: not what {results} gives; write it again with `python -m study page`")
+    print(f"{markdown}: as the results")
 
 
 def file_of(results: Path, changes: list[str] | None) -> Path:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar, cast
 from pydantic import Field, ValidationError
 
 from benchmarks.accuracy import preset
-from benchmarks.prepared import parameters, yaml_value
+from benchmarks.prepared import yaml_value
 from iadsr.errors import UserError
 from iadsr.params import Group, read_yaml
 from study.plantings import OF_NAME, Planting, Plantings, plantings_of
-from study.settings import Settings, decisive
+from study.settings import Settings, content_of, decisive
 
 DECLARED = Path(__file__).with_name("cells.yaml")
 NAMED = ("dataset", "backbone", "denoiser", "seed")  # what a cell's name says
@@ -61,7 +61,7 @@ class Cell(NamedTuple):
 
     def content(self) -> dict[str, Any]:
         """params.yaml with the cell's settings; ParamsError where they do not go together."""
-        return parameters(self.settings, [])
+        return content_of(self.settings)
 
     def decisive(self) -> Settings:
         """What of them decides the cell's result."""

@@ -21,18 +21,24 @@ NAMES = {"ndcg_10_unfiltered": "NDCG@10, unfiltered", "ndcg_10_filtered": "NDCG@
 SHADES = {PLAIN: "#9aa5b1", "random": "#c8b273", "cloze": BLUE, CLEAN: ORANGE}
 
 
-def draw(folder: Path, results: Results, plantings: Sequence[Planting], trainings: Sequence[Cell]) -> Iterator[Path]:
-    """Write a picture of each sort of which there is something to show, and yield its path."""
+def charts(results: Results, plantings: Sequence[Planting], trainings: Sequence[Cell]) -> dict[str, Any]:
+    """A chart of each sort of which there is something to show, by its name."""
     found = {place: own for place, own in lines_of(plantings, results).items() if own}
     made: dict[str, Any] = {}
     if found:
-        made["detection.png"] = detection(found)
-        made["calibration.png"] = calibration(found)
+        made["detection"] = detection(found)
+        made["calibration"] = calibration(found)
     if gained := gains(trainings, results):
-        made["gains.png"] = gained
+        made["gains"] = gained
+    return made
+
+
+def draw(folder: Path, made: dict[str, Any]) -> Iterator[Path]:
+    """Write a picture of each chart, and yield its path."""
     for name, chart in made.items():
-        chart.save(folder / name, scale_factor=SCALE)
-        yield folder / name
+        path = folder / f"{name}.png"
+        chart.save(path, scale_factor=SCALE)
+        yield path
 
 
 def detection(found: Lines) -> alt.FacetChart:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from benchmarks.noise import planting, without_kind
-from benchmarks.prepared import ROOT, environment, parameters
+from benchmarks.prepared import ROOT, environment
 from iadsr.errors import UserError
 from iadsr.models.denoisers.cloze.detector import Kind
 from iadsr.params import Group
-from study.settings import Settings, decisive
+from study.settings import Settings, content_of, decisive
 
 DECIDE = (
     *("dataset", "ingest.", "filter.", "noise.", "encode.", "encoder.", "denoisers.cloze.detector."),
@@ -52,7 +52,7 @@ class Planting(NamedTuple):
 
     def content(self) -> dict[str, Any]:
         """params.yaml with the cell's settings."""
-        content = parameters(self.settings, [])
+        content = content_of(self.settings)
         without_kind(content, self.kind)
         return content
 

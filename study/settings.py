@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
+from benchmarks import prepared
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.params import choice
 
@@ -13,7 +17,27 @@ FREE = {
     *("encode.actors", "encode.batch_tokens", "encode.device", "encode.engine", "encode.threads"),
     *("train.device", "train.threads"),
 }
+SEEDS = {"seed", "noise.seed", "denoisers.cloze.detector.seed"}
 OF_PREFIXES = ("prefixes", "prefix_template", "separator")  # of `encode`
+
+
+def content_of(settings: Settings) -> dict[str, Any]:
+    """params.yaml with these settings; ParamsError where they do not go together.
+
+    Seeds do not matter to that, so cells that differ by no more are checked once.
+    """
+    rest = {key: value for key, value in settings.items() if key not in SEEDS}
+    file = prepared.ROOT / "params.yaml"
+    content = deepcopy(checked(json.dumps(rest), str(file), file.stat().st_mtime_ns))
+    for key in settings.keys() & SEEDS:
+        prepared.change(content, key, settings[key])
+    return content
+
+
+@lru_cache(maxsize=1024)
+def checked(settings: str, file: str, changed: int) -> dict[str, Any]:
+    """The same of settings in JSON, while the file stays as it is."""
+    return prepared.parameters(json.loads(settings), [])
 
 
 def decisive(content: dict[str, Any]) -> Settings:

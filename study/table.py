@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +16,14 @@ from study.results import Line, Results
 
 PLAIN, CLEAN = "none", "clean"  # methods: what others are compared with, and what noise had not been put into
 CERTAIN = 0.05
+MIXED = " ‡"
 TITLES = ("data set, backbone, method", "seeds", "HR@10 U", "NDCG@10 U", "HR@10 F", "NDCG@10 F")
 NOTE = (
     "Test items, full ranking; U: unfiltered, F: items seen before are not ranked; mean ± sample deviation over seeds. "
     f"`+` and `-`: better or worse than `{PLAIN}` with the same seeds, two-sided t-test paired over users, Holm over "
     f"the column, p < {CERTAIN}. It asks whether other users would say the same of these trainings; the luck of a seed "
-    "shows in the deviation alone. In brackets: the share of what noise costs that the method wins back."
+    "shows in the deviation alone. In brackets: the share of what noise costs that the method wins back. "
+    f"`{MIXED.strip()}`: trained on unlike machines."
 )
 Values = dict[str, Float[np.ndarray, "seeds users"]]  # by metric
 Compared = dict[str, dict[str, Any]]  # by metric
@@ -51,7 +53,7 @@ def table(cells: Sequence[Cell], results: Results) -> Iterator[str]:
     compared = comparisons(rows, results)
     yield from header(*TITLES)
     for row, found in zip(rows, compared, strict=True):
-        seeds = ", ".join(map(str, row.lines)) or "not run"
+        seeds = (", ".join(map(str, row.lines)) or "not run") + MIXED * (len(kinds(row.lines.values())) > 1)
         yield markdown(f"{row.dataset}, {row.backbone}, {row.method}", [seeds, *shown(found)])
     lines = [line for row in rows for line in row.lines.values()]
     yield from ("", NOTE, "", *sentences(rows, compared), machines(lines))
@@ -196,7 +198,11 @@ def sentences(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str
 
 def machines(lines: Sequence[Line]) -> str:
     """Where the lines come from; a table of unlike machines says so."""
+    commits = sorted({str(line["machine"]["commit"]) for line in lines})
+    return f"Trained on: {'; '.join(kinds(lines)) or 'nothing yet'}. Revisions: {', '.join(commits)}."
+
+
+def kinds(lines: Iterable[Line]) -> list[str]:
+    """The sorts of machines that lines come from."""
     found = [line["machine"] for line in lines]
-    kinds = sorted({f"{each['device']} ({each['cpu']}), {each['dtype']}, torch {each['torch']}" for each in found})
-    commits = sorted({str(each["commit"]) for each in found})
-    return f"Trained on: {'; '.join(kinds) or 'nothing yet'}. Revisions: {', '.join(commits)}."
+    return sorted({f"{each['device']} ({each['cpu']}), {each['dtype']}, torch {each['torch']}" for each in found})

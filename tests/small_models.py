@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gru4rec": {"hidden": 6, "layers": 2, "dropout": 0.0},
     "caser": {"hidden": 6, "window": 3, "horizontal": 3, "vertical": 2, "dropout": 0.0},
     "sasrec": {"layers": 2, "heads": 2, "feed_forward": 10, "dropout": 0.0},
+    "ligr": {"layers": 2, "heads": 2, "feed_forward": 10, "dropout": 0.0},
 }
 EVERY_BACKBONE = tuple(SETTINGS)
 

@@ -18,7 +18,7 @@ from iadsr.evaluate.plots import BLUE, HEIGHT, WIDTH, drawn, training_curves
 
 BINS = 25
 PLAIN = {"background": "transparent", "view": {"stroke": None}}
-Chart = alt.Chart | alt.LayerChart | alt.HConcatChart
+Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.FacetChart
 
 
 class Picture(NamedTuple):

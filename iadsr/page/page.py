@@ -82,12 +82,12 @@ def headline(config: ModelConfig, details: dict[str, Any]) -> str:
     )
 
 
-def template() -> jinja2.Template:
-    """What stands in it is escaped; a name that it lacks is an error."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+def template(name: str = TEMPLATE, *folders: Path) -> jinja2.Template:
+    """One of this folder or of `folders`. What stands in it is escaped; a name that it lacks is an error."""
+    loader = jinja2.FileSystemLoader([Path(__file__).parent, *folders])
     return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template(TEMPLATE)
+    ).get_template(name)
 
 
 def accuracy(ranks: Path, cutoffs: list[int]) -> Iterator[tuple[str, list[Interval]]]:

@@ -14,6 +14,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "gru4rec": {"hidden": 6, "layers": 2, "dropout": 0.0},
     "caser": {"hidden": 6, "window": 3, "horizontal": 5, "vertical": 2, "dropout": 0.0},
     "sasrec": {"layers": 2, "heads": 2, "feed_forward": 7, "dropout": 0.0},
+    "ligr": {"layers": 2, "heads": 2, "feed_forward": 7, "dropout": 0.0},
 }
 
 
@@ -30,6 +31,8 @@ def shape(backbone: str, text_width: int = 0) -> Shape:
         ("caser", 3 * (120 + 24 + 138)),
         # a layer: a token 3 x 4 x 4 + 4 x 4 = 64 and 2 x 4 x 7 = 56; a pair 2 x 4 = 8, of which there are 6
         ("sasrec", 2 * (3 * (64 + 56) + 6 * 8)),
+        # the same, and a token 2 x 4 x 4 = 32 for the gates of both layers and 4 x 7 = 28 for the switch
+        ("ligr", 2 * (3 * (64 + 56 + 32 + 28) + 6 * 8)),
     ],
 )
 def test_encoders(backbone: str, expected: int) -> None:

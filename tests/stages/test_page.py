@@ -5,19 +5,17 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import polars as pl
 import pytest
+from browser import needs_browser, opened
 from small_project import change, invoke, noted_again, succeed
 
 from iadsr.page.page import interval
 from stages import paths
 
 SCRIPT = "<script>alert('x')</script> & <b>bold</b>"
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -73,23 +71,7 @@ def test_an_interval_by_hand() -> None:
     assert many == pytest.approx((0.5, 0.5 - 1.96 * (100 / 399) ** 0.5 / 20, 0.5 + 1.96 * (100 / 399) ** 0.5 / 20))
 
 
-@pytest.mark.skipif(not BROWSER, reason="there is no Chromium here")
+@needs_browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_it(page: str, dark: bool, tmp_path: Path) -> None:
-    """In a real Chromium without network: no error on its console, and every picture has a size."""
-    probe = """<script>addEventListener("load", () => {
-      const sizes = [...document.images].map(each => each.naturalWidth * each.naturalHeight * each.clientHeight);
-      document.title = "drawn " + sizes.filter(Boolean).length + " of " + sizes.length;
-    });</script></body>"""
-    place = tmp_path / "page.html"
-    place.write_text(page.replace("</body>", probe), encoding="utf-8")
-    command = [
-        *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"),
-        *("--enable-logging=stderr", "--v=0", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000"),
-        *(["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []),
-        *(f"--user-data-dir={tmp_path / 'profile'}", place.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    count = page.count("<picture>")
-    assert f"<title>drawn {count} of {count}</title>" in done.stdout
-    assert "CONSOLE" not in done.stderr
+    opened(page, tmp_path, dark)

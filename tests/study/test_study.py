@@ -21,7 +21,7 @@ from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
 from study.found import found_table
-from study.pictures import draw, gains
+from study.pictures import charts, draw, gains
 from study.plantings import Planting
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
@@ -260,8 +260,8 @@ def test_a_trial_changes_nothing_that_a_plantings_name_says() -> None:
 def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
     """Gains of the three cells that were run; with a planting also detection and calibration; of nothing none."""
     asked = plantings("detection"), trainings("planted-20")
-    assert list(draw(tmp_path, read_results(tmp_path / "none.jsonl"), *asked)) == []
-    assert [path.name for path in draw(tmp_path, read_results(written), *asked)] == ["gains.png"]
+    assert charts(read_results(tmp_path / "none.jsonl"), *asked) == {}
+    assert list(charts(read_results(written), *asked)) == ["gains"]
     chart = gains(asked[1], read_results(written))
     assert chart and len(chart.to_dict()["data"]["values"]) == 3 * 2
     for cell in plantings("detection/beauty/burst"):
@@ -272,6 +272,6 @@ def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
             "calibration": [[0.1, 0.2, 9, 1]],
         }
         add(written, {**line, "machine": {}, "params": cell.decisive()})
-    drawn = list(draw(tmp_path, read_results(written), *asked))
+    drawn = list(draw(tmp_path, charts(read_results(written), *asked)))
     assert [path.name for path in drawn] == ["detection.png", "calibration.png", "gains.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)

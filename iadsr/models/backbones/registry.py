@@ -13,6 +13,7 @@ from torch import nn
 
 from iadsr.models.backbones.caser import Caser, CaserParams
 from iadsr.models.backbones.gru4rec import GRU4Rec, GRU4RecParams
+from iadsr.models.backbones.ligr import LiGR, LiGRParams
 from iadsr.models.backbones.sasrec import SASRec, SASRecParams
 from iadsr.params import Group
 
@@ -20,6 +21,7 @@ BACKBONES: dict[str, tuple[type[nn.Module], type[Group]]] = {
     "gru4rec": (GRU4Rec, GRU4RecParams),
     "caser": (Caser, CaserParams),
     "sasrec": (SASRec, SASRecParams),
+    "ligr": (LiGR, LiGRParams),
 }
 
 

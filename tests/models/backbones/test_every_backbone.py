@@ -122,6 +122,7 @@ WHERE_DROPPED = {  # 5 real positions; inputs, and between layers; inputs, atten
     "caser": [(5, 3 * 3 + 2 * DIM)],
     "sasrec": [(5, DIM), (2, 2, 3, 3), (5, DIM), (5, DIM), (2, 2, 3, 3), (5, DIM), (5, DIM)],
 }
+WHERE_DROPPED["ligr"] = WHERE_DROPPED["sasrec"]
 
 
 def test_where_values_are_dropped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,181 @@
+"""All that the study has found, from committed results alone: a document in Markdown and a page that opens from disk.
+
+The page is the document, rendered, with tables that sort, pictures, and the cells behind each table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from iadsr.page.charts import Picture, picture
+from iadsr.page.page import template
+from study.cells import AnyCell, Cell, Declared, cells_of, of_kind
+from study.found import found_table, lines_of
+from study.pictures import charts
+from study.plantings import Planting
+from study.results import Line, Results
+from study.table import CERTAIN, CLEAN, PLAIN, comparisons, rows_of, table, without_zero
+
+TEMPLATE = "page.html.j2"
+GAINS = "planted-20"  # the group whose accuracy is drawn
+SAYS = {
+    "detection": "AUC of noise of each kind by data set, a point a planting, and what the signals allow",
+    "calibration": "Share of noise against the predicted probability, by kind and data set",
+    "gains": "Accuracy trained on planted noise by method, a point a seed",
+}
+TOLD = {"ndcg_10_unfiltered": "NDCG@10 U", "ndcg_10_filtered": "NDCG@10 F"}
+PREFACE = (
+    "# The study",
+    "",
+    "Written by `python -m study page` from `results/study.jsonl`; nothing here was typed. A cell is",
+    "GROUP/DATASET/BACKBONE/METHOD/SEED, or GROUP/DATASET/KIND/SEED of a planting: its line in that file has its",
+    "parameters, machine, revision and seconds. What was not run says so.",
+)
+
+
+class Part(NamedTuple):
+    """A group of cells."""
+
+    name: str
+    about: str
+    cells: Sequence[AnyCell]
+
+    @property
+    def plantings(self) -> list[Planting]:
+        return of_kind(Planting, self.cells)
+
+    @property
+    def trainings(self) -> list[Cell]:
+        return of_kind(Cell, self.cells)
+
+    def lines(self, results: Results) -> list[Line]:
+        """Of the cells that were run, each once."""
+        found = [line for cell in self.cells if (line := results.line_of(cell))]
+        return list({line["cell"]: line for line in found}.values())
+
+
+def parts_of(declared: Declared) -> list[Part]:
+    """The groups, in the order of cells.yaml, detection first: what follows needs it."""
+    about = {name: each.about for name, each in declared.plantings.items()}
+    about |= {name: each.about for name, each in declared.groups.items()}
+    return [Part(name, said, cells_of(declared, [name])) for name, said in about.items()]
+
+
+def document(declared: Declared, results: Results) -> str:
+    """The Markdown."""
+    parts = parts_of(declared)
+    lines = [*PREFACE, "", "## In short", "", *(f"- {said}" for part in parts for said in findings(part, results))]
+    for part in parts:
+        lines += ["", f"## {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", "", *told(part, results)]
+    return "\n".join(lines) + "\n"
+
+
+def told(part: Part, results: Results) -> Iterator[str]:
+    """The tables of a group."""
+    if not part.lines(results):
+        return iter(["Not run yet."])
+    return found_table(part.plantings, results) if part.plantings else table(part.trainings, results)
+
+
+def findings(part: Part, results: Results) -> Iterator[str]:
+    """What a group's numbers say, in plain words; nothing of what was not run."""
+    if part.plantings:
+        yield from detected(part, results)
+        return
+    rows = rows_of(part.trainings, results)
+    compared = list(zip(rows, comparisons(rows, results), strict=True))
+    for method in dict.fromkeys(row.method for row in rows if row.method not in (PLAIN, CLEAN)):
+        own = [(f"{row.dataset} {row.backbone}", found) for row, found in compared if row.method == method]
+        run = [(where, found) for where, found in own if all("p" in found.get(name, {}) for name in TOLD)]
+        if run:
+            said = (
+                f"{shown} {in_words([(where, found[name]) for where, found in run])}" for name, shown in TOLD.items()
+            )
+            yield f"**{part.name}**, `{method}` against `{PLAIN}`, {len(run)} of {len(own)} cells: {'; '.join(said)}."
+
+
+def in_words(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """By how much a metric changes, and where that is no chance.
+
+    >>> in_words([("a", {"mean": 0.11, "gained": 0.01, "p": 0.001, "recovered": 0.5})])
+    '+10%, better in 1 (a), worse in 0, wins back .50 of what noise costs'
+    >>> in_words([("a", {"mean": 0.1, "gained": -0.001, "p": 0.3}), ("b", {"mean": 0.1, "gained": 0.02, "p": 0.3})])
+    '-1% to +25%, better in 0, worse in 0'
+    """
+    changes = sorted(each["gained"] / (each["mean"] - each["gained"]) for _, each in found)
+    text = ranged([f"{change:+.0%}" for change in (changes[0], changes[-1])])
+    for sign, word in ((1, "better"), (-1, "worse")):
+        where = [name for name, each in found if each["p"] < CERTAIN and sign * each["gained"] > 0]
+        text += f", {word} in {len(where)}" + (f" ({', '.join(where)})" if where else "")
+    if shares := sorted(each["recovered"] for _, each in found if "recovered" in each):
+        won = ranged([without_zero(share, 2) for share in (shares[0], shares[-1])])
+        text += f", wins back {won} of what noise costs"
+    return text
+
+
+def ranged(ends: Sequence[str]) -> str:
+    """
+    >>> ranged(["+1%", "+2%"]), ranged(["+1%", "+1%"])
+    ('+1% to +2%', '+1%')
+    """
+    return " to ".join(dict.fromkeys(ends))
+
+
+def detected(part: Part, results: Results) -> Iterator[str]:
+    """How well noise is found on each data set."""
+    found = lines_of(part.plantings, results)
+    for dataset in dict.fromkeys(dataset for dataset, _ in found):
+        own = {kind: lines for (name, kind), lines in found.items() if name == dataset and lines}
+        if own:
+            areas = (f"{kind} {without_zero(mean(lines, 'auc'), 3)} ({len(lines)})" for kind, lines in own.items())
+            yield f"**{part.name}**, {dataset}: AUC of kinds that were not trained on (plantings): {', '.join(areas)}."
+
+
+def mean(lines: Sequence[Line], name: str) -> float:
+    """Over lines."""
+    return sum(line[name] for line in lines) / len(lines)
+
+
+class Section(NamedTuple):
+    """A group on the page, the lines behind its tables among it."""
+
+    name: str
+    text: Markup
+    lines: list[Line]
+
+
+def page(text: str, declared: Declared, results: Results) -> str:
+    """The HTML of a document, without a script or a picture from elsewhere."""
+    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    head, *groups = text.split("\n## ")
+    sections = [Section("", Markup(render(head)), [])]  # noqa: S704 (rendered here, without HTML of its own)
+    lines = {part.name: part.lines(results) for part in parts_of(declared)}
+    for group in groups:
+        name = group.partition("\n")[0]
+        section = Markup(render(f"## {group}"))  # noqa: S704
+        sections.append(Section(name, section, lines.get(name, [])))
+    content = {"sections": sections, "pictures": pictures(declared, results)}
+    return template(TEMPLATE, Path(__file__).parent).render(content)
+
+
+def pictures(declared: Declared, results: Results) -> list[Picture]:
+    """Those that documents show, too."""
+    return [picture(chart, SAYS[name]) for name, chart in charts_of(declared, results).items()]
+
+
+def charts_of(declared: Declared, results: Results) -> dict[str, Any]:
+    """All charts, by name."""
+    cells = cells_of(declared)
+    planted = [cell for cell in of_kind(Cell, cells) if cell.group == GAINS]
+    return charts(results, of_kind(Planting, cells), planted)
+
+
+def stale(declared: Declared, results: Results) -> list[str]:
+    """The cells whose lines stand in no table: no longer declared, or made with other parameters than are now."""
+    shown = {line["cell"] for part in parts_of(declared) for line in part.lines(results)}
+    return [name for name in results.lines if name not in shown]
