@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import results
-from benchmarks.prepared import ROOT
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.ranking import PROTOCOLS, metric_name
 from iadsr.schemas import TEST
 from stages.command import new_app, reports_errors
+from study.paper import Paper, read_paper
 
 app = new_app()
 
 Run = dict[str, Any]
-Paper = dict[tuple[str, str, str], dict[str, str]]
 ORDER = list(DENOISERS)
 SHOWN = tuple(metric_name("hr", 10, protocol, TEST) for protocol in PROTOCOLS)
-PAPER = ROOT / "results" / "paper_tables.csv"  # Tables 2 to 4; empty where the print is not legible
 TITLES = ("method", "seeds", "HR@10 U", "HR@10 F", "over its base", "dropped")
 BESIDE = ("method", "HR@10 U here", "over its base", "HR@10 in the paper", "over its base")
 
@@ -39,14 +36,7 @@ def main(
     "over its base" is a ratio of mean HR@10 U, "dropped" the expected share. What a method costs is measured by
     `python -m benchmarks.training`, one after another on an idle machine.
     """
-    print("\n".join(tables(results.read_runs(runs), read_paper(PAPER))))
-
-
-def read_paper(path: Path) -> Paper:
-    """Tables 2 and 3 by data set, backbone ("none" where a method stands alone) and method."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["table"] in ("2", "3")]
-    return {(row["dataset"], row["backbone"] or "none", row["method"]): row for row in rows}
+    print("\n".join(tables(results.read_runs(runs), read_paper())))
 
 
 def tables(runs: Iterable[Run], paper: Paper) -> list[str]:

@@ -30,6 +30,7 @@ class Matrix(Group):
     methods: list[str] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     settings: Settings = Field(default_factory=dict)
+    beside_paper: bool = False  # whether the paper has cells of these names
     preset: bool = False  # of `make accuracy`, in place of what is declared of data sets and backbones
 
 

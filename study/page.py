@@ -6,6 +6,7 @@ The page is the document, rendered, with tables that sort, pictures, and the cel
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from iadsr.page.charts import Picture, picture
 from iadsr.page.page import template
 from study.cells import AnyCell, Cell, Declared, cells_of, of_kind
 from study.found import found_table, lines_of
+from study.paper import beside_paper, read_paper
 from study.pictures import charts
 from study.plantings import Planting
 from study.results import Line, Results
@@ -44,6 +46,7 @@ class Part(NamedTuple):
     name: str
     about: str
     cells: Sequence[AnyCell]
+    beside_paper: bool = False
 
     @property
     def plantings(self) -> list[Planting]:
@@ -61,9 +64,9 @@ class Part(NamedTuple):
 
 def parts_of(declared: Declared) -> list[Part]:
     """The groups, in the order of cells.yaml, detection first: what follows needs it."""
-    about = {name: each.about for name, each in declared.plantings.items()}
-    about |= {name: each.about for name, each in declared.groups.items()}
-    return [Part(name, said, cells_of(declared, [name])) for name, said in about.items()]
+    detection = [Part(name, each.about, cells_of(declared, [name])) for name, each in declared.plantings.items()]
+    trained = declared.groups.items()
+    return detection + [Part(name, own.about, cells_of(declared, [name]), own.beside_paper) for name, own in trained]
 
 
 def document(declared: Declared, results: Results) -> str:
@@ -79,7 +82,12 @@ def told(part: Part, results: Results) -> Iterator[str]:
     """The tables of a group."""
     if not part.lines(results):
         return iter(["Not run yet."])
-    return found_table(part.plantings, results) if part.plantings else table(part.trainings, results)
+    if part.plantings:
+        return found_table(part.plantings, results)
+    lines = table(part.trainings, results)
+    if not part.beside_paper:
+        return lines
+    return chain(lines, [""], beside_paper(rows_of(part.trainings, results), read_paper()))
 
 
 def findings(part: Part, results: Results) -> Iterator[str]:

@@ -9,8 +9,8 @@ import pytest
 import typer.testing
 
 from benchmarks import rivals, table
-from benchmarks.rivals import PAPER as PRINTED
-from benchmarks.rivals import read_paper, tables
+from benchmarks.rivals import tables
+from study.paper import read_paper
 
 
 def run(denoiser: str, seed: int, hits: float, backbone: str = "sasrec", **changes: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_what_the_print_lacks_has_no_row_beside_it(paper: Path) -> None:
 
 def test_the_committed_tables_of_the_paper() -> None:
     """SASRec of Beauty in Table 2: .0385; IADSR .0538."""
-    found = read_paper(PRINTED)
+    found = read_paper()
     assert [found["beauty", "sasrec", method]["HR@10"] for method in ("none", "iadsr")] == ["0.0385", "0.0538"]
 
 

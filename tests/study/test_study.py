@@ -21,11 +21,12 @@ from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
 from study.found import found_table
+from study.paper import beside_paper, read_paper
 from study.pictures import charts, draw, gains
 from study.plantings import Planting
 from study.results import CUTOFFS, add, read_results
 from study.run import missing, run
-from study.table import as_fields, table
+from study.table import as_fields, rows_of, table
 
 RANKS = {"none": [1.0, 30.0, 30.0, 30.0] * 9, "clean": [1.0, 1.0, 1.0, 30.0] * 9, "cloze": [1.0, 1.0, 30.0, 30.0] * 9}
 
@@ -275,3 +276,14 @@ def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
     drawn = list(draw(tmp_path, charts(read_results(written), *asked)))
     assert [path.name for path in drawn] == ["detection.png", "calibration.png", "gains.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_numbers_of_the_paper_stand_beside_ours(written: Path, tmp_path: Path) -> None:
+    """Of the same data set, backbone and method, where the print has them; a fourth of our users is hit."""
+    (tmp_path / "paper.csv").write_text(
+        "table,dataset,backbone,method,HR@10,NDCG@10\n2,beauty,sasrec,none,0.0385,\n2,beauty,sasrec,iadsr,.05,.03\n"
+    )
+    rows = rows_of(of_planted("none", "cloze"), read_results(written))
+    found = list(beside_paper(rows, read_paper(tmp_path / "paper.csv")))
+    assert found[2:3] == ["| beauty, sasrec, none | .2500 | .0385 | .2500 |  |"] and len(found) == 5
+    assert not list(beside_paper(rows, {}))
