@@ -7,9 +7,9 @@ BIN := .venv/bin
 run: git .venv/ready
 	@$(BIN)/python -m stages.check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
-	@$(BIN)/python -m stages.training_log > /dev/null
 	@$(BIN)/python -m stages.page > /dev/null
 	@$(BIN)/python -m stages.report
+	@$(BIN)/python -m stages.training_log
 
 # DVC works in a repository of git, this folder's own or one that it lies in and that does not ignore it
 git:

@@ -31,11 +31,11 @@ RAW_ITEMS = (ITEM, TITLE, CATEGORIES)
 
 # sequences.parquet of `filter`: user int32, item int32, position int32 (0-based), timestamp int64, split str;
 # if the source has it or noise was planted: is_noise bool; if the source has them: nanosecond, rating (null if planted)
-# row uint32, the number of the source's row (null if planted), which older files lack
 SEQUENCES = (USER, ITEM, POSITION, TIMESTAMP, SPLIT)
-SEQUENCES_OPTIONAL = (IS_NOISE, NANOSECOND, RATING, ROW)
+SEQUENCES_OPTIONAL = (IS_NOISE, NANOSECOND, RATING)
 # users.parquet of `filter`: user int32, raw_user str
 # items.parquet of `filter`: item int32, raw_item str, title str, categories str
+# rows.parquet of `filter`, a row a row of sequences.parquet: row uint32, the number of the source's (null if planted)
 USERS = (USER, RAW_USER)
 ITEMS = (ITEM, RAW_ITEM, TITLE, CATEGORIES)
 # What stands in each of their columns.

@@ -35,13 +35,15 @@ def main(params: ParamsFile = paths.PARAMS) -> None:
     write_together(
         {
             paths.SEQUENCES: partial(write_as_text, found.sequences),
+            paths.ROWS: found.rows.write_parquet,
             paths.USERS: found.users.write_parquet,
             paths.ITEMS: found.items.write_parquet,
             paths.DATASET_METRICS: partial(write_json, content=compared(found.metrics)),
             paths.DATASET_DETAILS: partial(write_json, content=found.metrics),
         }
     )
-    written = (paths.SEQUENCES, paths.USERS, paths.ITEMS, paths.DATASET_METRICS, paths.DATASET_DETAILS)
+    tables = (paths.SEQUENCES, paths.ROWS, paths.USERS, paths.ITEMS)
+    written = (*tables, paths.DATASET_METRICS, paths.DATASET_DETAILS)
     write_note(paths.FILTERED, made_from, written, chosen(content, MADE_WITH))
     print(in_words(content["dataset"], found.metrics))
 

@@ -24,6 +24,7 @@ INGEST_METRICS = Path("metrics/ingest.json")
 
 FILTERED = Path("data/filtered")
 SEQUENCES = Path("data/filtered/sequences.parquet")
+ROWS = Path("data/filtered/rows.parquet")
 USERS = Path("data/filtered/users.parquet")
 ITEMS = Path("data/filtered/items.parquet")
 DATASET_METRICS = Path("metrics/dataset.json")

@@ -95,7 +95,7 @@ def lines(config: ModelConfig, numbers: Numbers, store: str) -> list[str]:
         "",
         "Files   metrics/metrics.json, data/evaluated/ranks.parquet (rank of every user's target),",
         f"        {paths.VERDICTS} (a verdict on every interaction), models/model (weights, configuration)",
-        f"Log     {paths.DENOISED}: your rows with verdicts; `{program('python')} -m stages.training_log` makes it",
+        f"Log     {paths.DENOISED}: your rows with verdicts; `{program('python')} -m stages.training_log` writes it",
         f"Page    {paths.PAGE}: pictures, and histories with verdicts; `{program('python')} -m stages.page` makes it",
         f"Plots   metrics/plots/*.png, or `{program('dvc')} plots show`",
         f"MLflow  {interface(store)}",

@@ -57,6 +57,7 @@ def train(content: dict[str, object], skip_trained: bool) -> None:
     with alone_in(training.work), open_run(training.config, content) as run:
         reports = list(run.following(with_progress_bar(while_wanted(training.epochs()), training.settings.max_epochs)))
         print(training.finish(reports))
+        paths.DENOISED.unlink(missing_ok=True)  # it was of another training
 
 
 def while_wanted(reports: Iterable[EpochReport]) -> Iterator[EpochReport]:

@@ -23,28 +23,25 @@ app = new_app()
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Write models/denoised.parquet: your log with noise_probability, keep and reason behind its own columns.
 
-    It has every row that `ingest` accepted, in its order. A row that was not judged is kept, and its reason says why.
-    Verdicts are those of the training, which have seen neither the validation nor the test items.
+    It has every row that `ingest` accepted, in its order. Verdicts are those of the training, which have seen neither
+    validation nor test items. A row that was not judged, as these are not, stays, and its reason says why.
     """
-    from iadsr.filter.planted_noise import NoiseParams
     from iadsr.ingest.sources import chosen_source
     from iadsr.ingest.watched import located
-    from iadsr.models.denoisers.cloze.model import Cloze
-    from iadsr.models.denoisers.registry import DENOISERS
     from iadsr.models.files import load_config
-    from iadsr.params import group, read_params
-    from iadsr.serving.judge import Judge
+    from iadsr.params import read_params
+    from iadsr.provenance import read_note
+    from iadsr.serving.judge import Judge, can_judge
     from iadsr.serving.training_log import LogTables, on_rows, write_training_log
 
     content, config = read_params(params), load_config(paths.MODEL)
     source = located(chosen_source(content), paths.project_root())
     require_one_run(content, source, config)
     name, whole = source_rows(source)
-    can_say_why = issubclass(DENOISERS[config.denoiser], Cloze)
-    judge = Judge.opened(paths.MODEL, paths.ITEMS, paths.USERS) if can_say_why else None
-    noise = group(content, "noise", NoiseParams)
-    tables = LogTables(paths.RAW_INTERACTIONS, paths.USERS, paths.ITEMS, paths.VERDICTS)
-    verdicts = on_rows(tables, config, judge, bursts=noise.kind == "burst" and noise.ratio > 0)
+    judge = Judge.opened(paths.MODEL, paths.ITEMS, paths.USERS) if can_judge(config) else None
+    noise = read_note(paths.FILTERED, "filter")["params"]["noise"]
+    tables = LogTables(paths.RAW_INTERACTIONS, paths.USERS, paths.ITEMS, paths.ROWS, paths.VERDICTS)
+    verdicts = on_rows(tables, config, judge, bursts=noise["kind"] == "burst" and noise["ratio"] > 0)
     write_training_log(paths.DENOISED, name, whole, verdicts)
     print("\n".join([*summary(name, verdicts), f"wrote {paths.DENOISED}"]))
 
@@ -63,20 +60,21 @@ def require_one_run(content: Params, source: SourceParams, config: ModelConfig) 
     )
     raw = checked([paths.RAW_INTERACTIONS], "ingest")
     require_same(paths.FILTERED, read_note(paths.FILTERED, "filter")["inputs"], raw, "filter")
-    require_same(paths.MODEL, config.inputs, checked([paths.SEQUENCES, paths.USERS, paths.ITEMS], "filter"), "train")
+    filtered = checked([paths.SEQUENCES, paths.USERS, paths.ITEMS], "filter")
+    require_same(paths.MODEL, config.inputs, filtered, "train")
+    checked([paths.ROWS], "filter")
     require_own(config, paths.VERDICTS)
 
 
 def source_rows(source: SourceParams) -> tuple[str, WholeRows]:
     """The user's own table and what it is called, or what `ingest` made of official and generated files."""
     from iadsr.ingest.columns import Wanted
-    from iadsr.ingest.own_files import Files
+    from iadsr.ingest.own_files import Files, wanted_of
     from iadsr.ingest.whole_rows import whole_rows
 
     if not isinstance(source, Files):
         return str(paths.RAW_INTERACTIONS), whole_rows(str(paths.RAW_INTERACTIONS), Wanted({}))
-    wanted = Wanted({"user": source.columns.user, "item": source.columns.item})
-    return source.interactions, whole_rows(source.interactions, wanted, source.separator)
+    return source.interactions, whole_rows(source.interactions, wanted_of(source), source.separator)
 
 
 def summary(name: str, verdicts: OnRows) -> Iterator[str]:

@@ -5,7 +5,7 @@ The page is the document, rendered, with tables that sort, pictures, and the cel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,8 +71,11 @@ def parts_of(declared: Declared) -> list[Part]:
 
 def document(declared: Declared, results: Results) -> str:
     """The Markdown."""
-    parts = parts_of(declared)
-    lines = [*PREFACE, "", "## In short", "", *(f"- {said}" for part in parts for said in findings(part, results))]
+    parts, seen = parts_of(declared), set[str]()
+    lines = [*PREFACE, "", "## In short", ""]
+    for part in parts:
+        lines += [f"- {said}" for said in findings(part, results, seen)]
+        seen |= {line["cell"] for line in part.lines(results)}
     for part in parts:
         lines += ["", f"## {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", "", *told(part, results)]
     return "\n".join(lines) + "\n"
@@ -90,21 +93,24 @@ def told(part: Part, results: Results) -> Iterator[str]:
     return chain(lines, [""], beside_paper(rows_of(part.trainings, results), read_paper()))
 
 
-def findings(part: Part, results: Results) -> Iterator[str]:
-    """What a group's numbers say, in plain words; nothing of what was not run."""
+def findings(part: Part, results: Results, told_of: Collection[str]) -> Iterator[str]:
+    """What a group's numbers say, in plain words; nothing of what was not run, or of cells `told_of` before."""
     if part.plantings:
         yield from detected(part, results)
         return
     rows = rows_of(part.trainings, results)
     compared = list(zip(rows, comparisons(rows, results), strict=True))
     for method in dict.fromkeys(row.method for row in rows if row.method not in (PLAIN, CLEAN)):
-        own = [(f"{row.dataset} {row.backbone}", found) for row, found in compared if row.method == method]
+        of_method = [(row, found) for row, found in compared if row.method == method]
+        if all(line["cell"] in told_of for row, _ in of_method for line in row.lines.values()):
+            continue
+        own = [(f"{row.dataset} {row.backbone}", found) for row, found in of_method]
         run = [(where, found) for where, found in own if all("p" in found.get(name, {}) for name in TOLD)]
         if run:
             said = (
                 f"{shown} {in_words([(where, found[name]) for where, found in run])}" for name, shown in TOLD.items()
             )
-            yield f"**{part.name}**, `{method}` against `{PLAIN}`, {len(run)} of {len(own)} cells: {'; '.join(said)}."
+            yield f"**{part.name}**, `{method}` against `{PLAIN}`, in {len(run)} of {len(own)} rows: {'; '.join(said)}."
 
 
 def in_words(found: Sequence[tuple[str, dict[str, Any]]]) -> str:

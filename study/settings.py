@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import prepared
 from iadsr.models.denoisers.registry import DENOISERS
-from iadsr.params import choice
+from iadsr.params import ParamsError, choice
 
 Settings = dict[str, Any]  # by dotted key of params.yaml
 # They do not decide what is trained, only where and how fast.
@@ -29,7 +29,9 @@ def content_of(settings: Settings) -> dict[str, Any]:
     rest = {key: value for key, value in settings.items() if key not in SEEDS}
     file = prepared.ROOT / "params.yaml"
     content = deepcopy(checked(json.dumps(rest), str(file), file.stat().st_mtime_ns))
-    for key in settings.keys() & SEEDS:
+    for key in sorted(settings.keys() & SEEDS):
+        if type(settings[key]) is not int or settings[key] < 0:
+            raise ParamsError([f"{key}: expected a whole number from 0, found {settings[key]!r}"])
         prepared.change(content, key, settings[key])
     return content
 

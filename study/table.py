@@ -193,7 +193,7 @@ def sentences(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str
             )
             for sign in (1, -1)
         )
-        yield f"`{method}` against `{PLAIN}` in {len(run)} of {len(own)} cells: better in {better}, worse in {worse}."
+        yield f"`{method}` against `{PLAIN}` in {len(run)} of {len(own)} rows: better in {better}, worse in {worse}."
 
 
 def machines(lines: Sequence[Line]) -> str:

@@ -27,7 +27,8 @@ PARAMS = read_params(ROOT / "params.yaml")
 STAGES = list(PIPELINE["stages"])
 ALWAYS = "watch"  # this stage runs always, so it depends on nothing
 INSIDE = {  # files in the folders that DVC keeps
-    *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.SEQUENCES, paths.USERS, paths.ITEMS),
+    *(paths.RAW_INTERACTIONS, paths.RAW_ITEMS, paths.RAW_REJECTS, paths.SEQUENCES, paths.ROWS),
+    *(paths.USERS, paths.ITEMS),
     paths.RANKS,
 }
 COMMANDS = (*STAGES, "check", "compare", "denoise", "page", "publish", "recommend", "report", "training_log")

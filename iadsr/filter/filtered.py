@@ -21,6 +21,7 @@ from iadsr.filter.interactions import (
 from iadsr.filter.planted_noise import NoiseParams, hold_out_donors, plant_noise
 from iadsr.filter.table_1 import describe, equals_paper, noise_rows
 from iadsr.params import Params, chosen_dataset, group
+from iadsr.schemas import ROW
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Filtered:
     """Tables as `schemas` says, and the flat numbers of metrics/dataset_details.json."""
 
     sequences: pl.DataFrame
+    rows: pl.DataFrame
     users: pl.DataFrame
     items: pl.DataFrame
     metrics: dict[str, int | float]
@@ -47,7 +49,7 @@ def filtered(params: Params, interactions: Callable[[], pl.DataFrame], items: Ca
     planted = plant_noise(split, titled, noise, donors)
     verdict = {} if same is None else {"equals_paper_table_1": same}
     metrics = {**described, **verdict, "planted_interactions": noise_rows(planted) - noise_rows(split)}
-    return Filtered(arranged(planted), users, titled, metrics)
+    return Filtered(arranged(planted), planted.select(ROW), users, titled, metrics)
 
 
 def unique_rows(interactions: Callable[[], pl.DataFrame], core: Core, settings: FilterParams) -> pl.DataFrame:

@@ -118,9 +118,7 @@ def read_interactions(source: Files, rules: TimeRules, rejects: Rejects) -> tupl
 
     Where there are bad rows, the number of each other one in the file stands in the column row.
     """
-    names = source.columns
-    wanted = {name: getattr(names, name) for name in (*schemas.RAW_INTERACTIONS, *schemas.RAW_INTERACTIONS_OPTIONAL)}
-    columns = {ours: theirs for ours, theirs in wanted.items() if theirs is not None}
+    columns = wanted_of(source).columns
     table = read_table(source.interactions, Wanted(columns), source.separator)
     ids = [cleaned_ids(table, name) for name in (schemas.USER, schemas.ITEM)]
     typed = pl.DataFrame([*ids, *moments(table, rules)])
@@ -132,6 +130,13 @@ def read_interactions(source: Files, rules: TimeRules, rejects: Rejects) -> tupl
     if not table.faults.found().is_empty():
         typed = typed.with_columns(pl.Series(schemas.ROW, np.arange(typed.height, dtype=np.uint32)))
     return without_empty_optionals(_set_aside(typed, table, rejects)), table.notes
+
+
+def wanted_of(source: Files) -> Wanted:
+    """The columns of the interactions."""
+    names = (*schemas.RAW_INTERACTIONS, *schemas.RAW_INTERACTIONS_OPTIONAL)
+    mapped = {name: getattr(source.columns, name) for name in names}
+    return Wanted({ours: theirs for ours, theirs in mapped.items() if theirs is not None})
 
 
 def read_items(source: Files, rejects: Rejects) -> tuple[ItemRows, list[str]]:

@@ -16,6 +16,7 @@ from iadsr.ingest.csv_files import AUTO, separator_of
 from iadsr.ingest.parquet_files import SUFFIXES, Part, opened, parts_of
 
 ROWS = 65_536  # of a piece
+VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}  # of which pyarrow takes no rows
 
 
 class WholeRows(NamedTuple):
@@ -28,30 +29,41 @@ class WholeRows(NamedTuple):
 def whole_rows(name: str, wanted: Wanted, separator: str = AUTO) -> WholeRows:
     """A CSV's columns are text. Of two with one name the second gets a number. `wanted` helps to find the separator.
 
-    Rows have the numbers under which `read_table` knows them. UserError for parts of a folder that do not go together.
+    Rows have the numbers under which `read_table` knows them. Where the parts of a folder have a column of unlike
+    types, it is as wide as both, or text. UserError where it can be neither.
     """
     path = Path(name)
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+    if path.is_dir() or is_parquet(path):
         return _of_parts(name)
-    return _of_csv(path, separator_of(name, wanted, separator))
+    found = separator_of(name, wanted, separator)
+    return WholeRows(
+        pa.schema([(each, pa.string()) for each in _told_apart(next(csv_records(path, found)))]),
+        _pieces_of_csv(path, found),
+    )
 
 
-def _of_csv(path: Path, separator: str) -> WholeRows:
-    with open(path, encoding="utf-8-sig", newline="") as given:
-        names = next(csv.reader(given, delimiter=separator))
-    schema = pa.schema([(name, pa.string()) for name in _told_apart(names)])
-    return WholeRows(schema, _pieces_of_csv(path, separator, schema))
+def is_parquet(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() in SUFFIXES
 
 
-def _pieces_of_csv(path: Path, separator: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def csv_records(path: Path, separator: str) -> Iterator[list[str]]:
+    """The names of the columns, then the rows, of which short ones are filled up with nothing."""
     csv.field_size_limit(1 << 30)
-    width = len(schema.names)
     with open(path, encoding="utf-8-sig", newline="") as given:
         records = csv.reader(given, delimiter=separator)
-        next(records)
-        while some := [[*fields, *[""] * (width - len(fields))][:width] for fields in islice(records, ROWS)]:
-            columns = [pa.array(column, pa.string()) for column in zip(*some, strict=True)]
-            yield pa.Table.from_arrays(columns, schema=schema)
+        header = next(records)
+        yield header
+        for fields in records:
+            yield [*fields, *[""] * (len(header) - len(fields))]
+
+
+def _pieces_of_csv(path: Path, separator: str) -> Iterator[pa.Table]:
+    records = csv_records(path, separator)
+    names = _told_apart(next(records))
+    while some := [fields[: len(names)] for fields in islice(records, ROWS)]:
+        columns = [pa.array(column, pa.string()) for column in zip(*some, strict=True)]
+        yield pa.Table.from_arrays(columns, names=names)
 
 
 def _told_apart(names: list[str]) -> list[str]:
@@ -68,33 +80,58 @@ def _told_apart(names: list[str]) -> list[str]:
 
 def _of_parts(name: str) -> WholeRows:
     parts = parts_of(name)[0]
-    schemas = [_schema(part) for part in parts]
-    try:
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise UserError(f"{name}: its parts have columns of unlike types ({error}); write them the same") from None
+    columns: dict[str, pa.DataType] = {}
+    for part in parts:
+        for column, kind in _columns(part).items():
+            columns[column] = _common(columns.get(column, kind), kind)
+    schema = pa.schema(list(columns.items()))
     return WholeRows(schema, (piece for part in parts for piece in _pieces_of(part, schema)))
 
 
-def _schema(part: Part) -> pa.Schema:
+def _columns(part: Part) -> dict[str, pa.DataType]:
     with opened(part) as file:
-        schema = pa.schema(list(file.schema_arrow))
-    schema = pa.schema([field.with_name(name) for name, field in zip(_told_apart(schema.names), schema, strict=True)])
-    for key in part.folders:
-        schema = schema if key in schema.names else schema.append(pa.field(key, pa.string()))
-    return schema
+        schema = file.schema_arrow
+    found = dict(zip(_told_apart(schema.names), schema.types, strict=True))
+    return {**dict.fromkeys(part.folders, pa.string()), **{name: VIEWS.get(kind, kind) for name, kind in found.items()}}
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds the values of both as they are; text where no other does.
+
+    >>> _common(pa.int64(), pa.int32()), _common(pa.int64(), pa.float64()), _common(pa.null(), pa.bool_())
+    (DataType(int64), DataType(string), DataType(bool))
+    """
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    same = (pa.types.is_signed_integer, pa.types.is_unsigned_integer, pa.types.is_floating)
+    if any(check(one) and check(other) for check in same):
+        return max(one, other, key=lambda kind: kind.bit_width)
+    return pa.large_string() if pa.large_string() in (one, other) else pa.string()
 
 
 def _pieces_of(part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
+    for batch in _batches(part):
+        columns = [_column(batch, part, field) for field in schema]
+        yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def _batches(part: Part) -> Iterator[pa.RecordBatch]:
     with opened(part) as file:
-        for read in file.iter_batches(ROWS):
-            batch = read.rename_columns(_told_apart(read.schema.names))
-            columns = [_column(batch, part, field) for field in schema]
-            yield pa.Table.from_arrays(columns, schema=schema)
+        for batch in file.iter_batches(ROWS):
+            yield batch.rename_columns(_told_apart(batch.schema.names))
 
 
 def _column(batch: pa.RecordBatch, part: Part, field: pa.Field) -> pa.Array:
     place = batch.schema.get_field_index(field.name)
     if place < 0:
         return pa.array([part.folders.get(field.name)] * batch.num_rows, field.type)
-    return batch.column(place).cast(field.type)
+    try:
+        return batch.column(place).cast(field.type)
+    except pa.ArrowException:
+        found = batch.column(place).type
+        raise UserError(
+            f"{part.name}, column {field.name!r}: of the type {found}, which goes with no column of this name in other "
+            "parts; write all parts the same"
+        ) from None

@@ -44,8 +44,12 @@ class Transformer(nn.Module):
         self.positions = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim)
         self.dropout = Dropout(params.dropout)
-        self.blocks = nn.ModuleList(Block(dim, params, causal) for _ in range(params.layers))
+        self.blocks = nn.ModuleList(self.block(dim, params, causal, layer) for layer in range(params.layers))
         nn.init.normal_(self.positions.weight, std=0.02)
+
+    def block(self, dim: int, params: TransformerParams, causal: bool, layer: int) -> nn.Module:
+        """A fresh block, the first being layer 0."""
+        return Block(dim, params, causal)
 
     def forward(
         self,

@@ -22,11 +22,11 @@ from iadsr.page.charts import pictures
 from iadsr.page.examples import examples
 from iadsr.page.numbers import Numbers
 from iadsr.schemas import SPLIT, TEST, TRAIN
+from iadsr.serving.judge import can_judge
 from iadsr.train.history import read_history
 
 TEMPLATE = "report.html.j2"
 NORMAL = 1.96  # standard errors on either side of a 95% interval
-GIVES_REASONS = "cloze"
 
 
 class PageFiles(NamedTuple):
@@ -64,7 +64,7 @@ def write_page(path: Path, files: PageFiles, config: ModelConfig, numbers: Numbe
         "accuracy": list(accuracy(files.ranks, cutoffs)),
         "pictures": pictures(files.plots, history, 1 - judged["keep_probability"].to_numpy()),
         "noise": noise_known(numbers.details),
-        "histories": examples(verdicts, files.items, files.model, config.denoiser == GIVES_REASONS),
+        "histories": examples(verdicts, files.items, files.model, can_judge(config)),
     }
     with replacing(path) as temporary:
         temporary.write_text(template().render(content), encoding="utf-8")

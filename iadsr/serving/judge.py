@@ -19,6 +19,7 @@ from iadsr.encode.texts import Wording
 from iadsr.errors import UserError
 from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers.cloze.model import Cloze
+from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import load_model
 from iadsr.schemas import RAW_USER
 from iadsr.serving.catalogue import read_catalogue
@@ -46,6 +47,11 @@ class JudgedHistory(NamedTuple):
     keep: list[bool]
     reasons: list[str]
     note: str  # why there are none
+
+
+def can_judge(config: ModelConfig) -> bool:
+    """Whether a model has a detector."""
+    return issubclass(DENOISERS[config.denoiser], Cloze)
 
 
 class Judge:
@@ -110,16 +116,22 @@ class Judge:
         noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, keep))
         return Decided(noise, keep, reasons, limit)
 
-    def reasons(self, asked: LogRows, noise: Float[np.ndarray, " rows"], keep: Bool[np.ndarray, " rows"]) -> list[str]:
+    def reasons(
+        self,
+        asked: LogRows,
+        noise: Float[np.ndarray, " rows"],
+        keep: Bool[np.ndarray, " rows"],
+        among: Float[np.ndarray, " others"],
+    ) -> list[str]:
         """Why rows that stand in the order of time were not kept, by verdicts on them that are known already.
 
-        Nothing is said of a row that this log is too short to judge anew.
+        `among` are those on all rows. Nothing is said of a row that this log is too short to judge anew.
         """
         log = self._log(asked)
-        parts = judged(self.model, log, self.config.max_length).parts
-        sayable = np.isfinite(parts[:, 0])
-        verdicts = RowVerdicts(np.where(sayable, noise, np.float32("nan")), parts)
-        found = reasons_of(self.model, log, verdicts, keep | ~sayable, self.titles, self.config.max_length)
+        views = judged(self.model, log, self.config.max_length).views
+        sayable = np.isfinite(views[:, 0])
+        verdicts = RowVerdicts(np.where(sayable, noise, np.float32("nan")), views)
+        found = reasons_of(self.model, log, verdicts, keep | ~sayable, self.titles, self.config.max_length, among)
         return [reason if said else "" for reason, said in zip(found, sayable.tolist(), strict=True)]
 
     def histories(self, histories: Sequence[Any]) -> list[JudgedHistory]:

@@ -9,18 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from jaxtyping import Bool, Float
 
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
-from iadsr.ingest.parquet_files import SUFFIXES
+from iadsr.ingest.whole_rows import csv_records, is_parquet
 from iadsr.serving.judge import Decided
 
 NOISE, KEEP, REASON = ADDED = ("noise_probability", "keep", "reason")
 ROWS = 65_536  # of Parquet, written at once
-
-
-def is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
 
 
 def require_writable(log: Path, out: Path, separator: str) -> None:
@@ -30,8 +27,7 @@ def require_writable(log: Path, out: Path, separator: str) -> None:
     if is_parquet(log):
         refuse_taken(str(log), pa.parquet.read_schema(log).names)
     else:
-        with open(log, encoding="utf-8-sig", newline="") as given:
-            refuse_taken(str(log), next(csv.reader(given, delimiter=separator)))
+        refuse_taken(str(log), next(csv_records(log, separator)))
 
 
 def write_judged(log: Path, out: Path, separator: str, verdicts: Decided, keep_only: bool) -> None:
@@ -47,12 +43,10 @@ def write_judged(log: Path, out: Path, separator: str, verdicts: Decided, keep_o
 
 
 def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_only: bool) -> None:
-    csv.field_size_limit(1 << 30)
-    with open(log, encoding="utf-8-sig", newline="") as given, open(out, "w", encoding="utf-8", newline="") as file:
-        records = csv.reader(given, delimiter=separator)
+    records = csv_records(log, separator)
+    with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-        header = next(records)
-        writer.writerow([*header, *ADDED])
+        writer.writerow([*next(records), *ADDED])
         count = len(verdicts.keep)
         for row, fields in enumerate(records):
             if row == count and not any(fields):
@@ -60,8 +54,7 @@ def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_onl
             if row >= count:
                 raise changed(log)
             if verdicts.keep[row] or not keep_only:
-                padded = [*fields, *[""] * (len(header) - len(fields))]
-                writer.writerow([*padded, *cells(verdicts, row)])
+                writer.writerow([*fields, *cells(verdicts, row)])
         if row + 1 < count:
             raise changed(log)
 
@@ -92,16 +85,19 @@ def with_verdicts(schema: pa.Schema) -> pa.Schema:
     return schema
 
 
+def verdict_columns(
+    noise: Float[np.ndarray, " rows"], keep: Bool[np.ndarray, " rows"], reasons: pa.Array
+) -> list[pa.Array]:
+    """What stands in them; NaN becomes null."""
+    return [pa.array(noise.astype(np.float32), from_pandas=True), pa.array(keep), reasons]
+
+
 def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Decided, schema: pa.Schema) -> Iterator[pa.Table]:
     first = 0
     for batch in file.iter_batches(ROWS):
         rows = slice(first, first + len(batch))
         first = rows.stop
-        added = [
-            pa.array(verdicts.noise[rows].astype(np.float32), from_pandas=True),
-            pa.array(verdicts.keep[rows]),
-            pa.array(verdicts.reasons[rows]),
-        ]
+        added = verdict_columns(verdicts.noise[rows], verdicts.keep[rows], pa.array(verdicts.reasons[rows]))
         yield pa.Table.from_arrays([*batch.columns, *added], schema=schema)
 
 

@@ -41,7 +41,7 @@ class RowVerdicts(NamedTuple):
     """What the detector says of each row; NaN where it is not judged."""
 
     noise: Float[np.ndarray, " rows"]  # the probability
-    parts: Float[np.ndarray, "rows signals"]  # what each signal adds to the fit
+    views: Float[np.ndarray, "rows 2"]  # what the title and what behaviour add to the fit
 
 
 class Neighbourhood(NamedTuple):
@@ -77,14 +77,14 @@ def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
     """The verdicts on all rows."""
     histories = JudgedHistories(log)
     noise = np.full(len(log.items), np.nan, dtype=np.float32)
-    parts = np.full((len(log.items), len(NAMES)), np.nan, dtype=np.float16)
+    views = np.full((len(log.items), 2), np.nan, dtype=np.float16)
     if len(histories.rows):
         for batch in histories.batches(max_length):
             clean, of_signals = model.examined(batch, log.others)
             where = histories.rows[batch.rows[batch.valid].numpy()]
             noise[where] = 1 - clean[batch.valid].numpy()
-            parts[where] = of_signals[batch.valid].numpy()
-    return RowVerdicts(noise, parts)
+            views[where] = np.stack(of_views(of_signals[batch.valid].numpy()), axis=1)
+    return RowVerdicts(noise, views)
 
 
 def threshold_for(noise: Float[np.ndarray, " rows"], budget: float) -> float:
@@ -108,13 +108,18 @@ def reasons_of(
     keep: Bool[np.ndarray, " rows"],
     titles: Sequence[str],
     max_length: int,
+    among: Float[np.ndarray, " others"] | None = None,
 ) -> list[str]:
-    """Why rows are not kept, or why nothing is known of them; "" where a row is kept. `titles`: of all items."""
+    """Why rows are not kept, or why nothing is known of them; "" where a row is kept. `titles`: of all items.
+
+    `among` are the probabilities beside which a row is said to fit worse than so many; by default those of these rows.
+    """
     reasons = [""] * len(keep)
     for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
         reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
     dropped, near = np.flatnonzero(~keep), neighbourhoods(model, log, keep, max_length)
-    worse, (text, behaviour) = shares_that_fit_better(verdicts.noise, dropped), of_views(verdicts.parts[dropped])
+    worse = shares_that_fit_better(verdicts.noise if among is None else among, verdicts.noise[dropped])
+    text, behaviour = verdicts.views[dropped].astype(np.float32).T
     for place, row in enumerate(dropped.tolist()):
         view = words(float(text[place]), float(behaviour[place]), near[row].side)
         beside = "; ".join(titles[item - 1] for item in near[row].likest)
@@ -144,11 +149,11 @@ def words(text: float, behaviour: float, side: str = "") -> str:
 
 
 def shares_that_fit_better(
-    noise: Float[np.ndarray, " rows"], asked: Int[np.ndarray, " some"]
+    noise: Float[np.ndarray, " rows"], asked: Float[np.ndarray, " some"]
 ) -> Float[np.ndarray, " some"]:
-    """For each row that is asked for the share of the judged rows that are less likely noise."""
+    """For each probability that is asked for the share of the judged rows that are less likely noise."""
     known = np.sort(noise[np.isfinite(noise)])
-    return np.searchsorted(known, noise[asked], "left") / max(1, len(known))
+    return np.searchsorted(known, asked, "left") / max(1, len(known))
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from iadsr.serving.log_verdicts import (
     SIDES,
     TOO_SHORT,
     UNKNOWN,
+    JudgedHistories,
     Log,
     judged,
     kept,
@@ -94,7 +95,8 @@ def test_the_named_view_moves_the_verdict() -> None:
     """With the view neutral that is named first, the probability of noise falls more than with the other neutral."""
     model, draw = cloze(), np.random.default_rng(0)
     entries = log(np.repeat(np.arange(30), 8).tolist(), draw.integers(1, ITEMS + 1, 240).tolist(), [0] * 30)
-    parts = torch.from_numpy(judged(model, entries, LENGTH).parts.astype(np.float32))
+    (batch,) = JudgedHistories(entries).batches(LENGTH)
+    parts = model.examined(batch, entries.others)[1][batch.valid].float()
     weighing, of_text = model.detector.weighing, torch.tensor(np.isin(NAMES, TEXT))
 
     def noise(left: torch.Tensor) -> torch.Tensor:
@@ -144,7 +146,7 @@ def test_nearest_kept_titles_by_hand() -> None:
 
 
 def test_how_unusual_a_row_is() -> None:
-    found = shares_that_fit_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]), np.array([0, 2, 3]))
+    found = shares_that_fit_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]), np.array([0.5, 0.1, 0.9]))
     assert found.tolist() == [0.5, 0, 0.75]
 
 

@@ -40,12 +40,12 @@ def test_verdicts(chain: Path) -> None:
     """A row for each interaction, under the source's ids; test rows are never judged, and stay."""
     verdicts = pl.read_parquet(chain / paths.VERDICTS)
     judged = ["c1", "c2", "c3", "score", "keep_probability", "kept", "kept_sampled"]
-    assert verdicts.columns == ["user", "item", "position", "timestamp", "split", "is_noise", "row", *judged]
+    assert verdicts.columns == ["user", "item", "position", "timestamp", "split", "is_noise", *judged]
     sequences = pl.read_parquet(chain / paths.SEQUENCES)
     users, items = pl.read_parquet(chain / paths.USERS), pl.read_parquet(chain / paths.ITEMS)
     named = sequences.join(users, on="user", maintain_order="left").join(items, on="item", maintain_order="left")
-    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split", "is_noise", "row").rows()
-    assert verdicts.select(verdicts.columns[:7]).rows() == expected
+    expected = named.select("raw_user", "raw_item", "position", "timestamp", "split", "is_noise").rows()
+    assert verdicts.select(verdicts.columns[:6]).rows() == expected
     test = verdicts.filter(pl.col("split") == "test")
     assert test.height == users.height
     assert test["kept"].all() and test["kept_sampled"].all()
@@ -56,7 +56,8 @@ def test_verdicts(chain: Path) -> None:
     assert not others["kept"].all()
     assert others["kept_sampled"].mean() == pytest.approx(others["keep_probability"].mean(), abs=0.1)
     raw = pl.read_parquet(chain / paths.RAW_INTERACTIONS).select("user", "item", "timestamp")
-    assert verdicts.select("user", "item", "timestamp").rows() == raw[verdicts["row"]].rows()
+    rows = pl.read_parquet(chain / paths.ROWS)["row"]
+    assert verdicts.select("user", "item", "timestamp").rows() == raw[rows].rows()
 
 
 def test_history_has_a_row_an_epoch(chain: Path) -> None:

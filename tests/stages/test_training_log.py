@@ -13,6 +13,7 @@ from small_project import assert_one_error, change, invoke, succeed
 
 from stages import paths
 
+REASONS = {"test": "not judged: held out for the test", "validation": "not judged: held out for validation"}
 ADDED = ["noise_probability", "keep", "reason"]
 BAD, RARE = ["", "item 1", "2020-01-01", "0", "no user"], ["loner", "item 1", "2020-01-01", "0", "rare"]
 
@@ -79,38 +80,38 @@ def test_every_accepted_row_with_all_its_columns(own: Path) -> None:
     seen: set[tuple[str, str]] = set()
     for row in found.iter_rows(named=True):
         pair = (row["user"], row["item"])
-        judged = next((place[(*pair, split)] for split in ("train", "validation") if (*pair, split) in place), None)
+        judged, held = place.get((*pair, "train")), "test" if (*pair, "test") in place else "validation"
         if row["user"] == "loner":
             assert row["reason"] == "not judged: its user or its item is too rare to train on"
         elif pair in seen:
             assert row["reason"] == "not judged: the same user and item again"
         elif judged is None:
-            assert (*pair, "test") in place and row["reason"] == "not judged: held out for the test"
+            assert (*pair, held) in place and row["reason"] == REASONS[held]
         else:
             assert row["keep"] == judged["kept"] and (row["reason"] == "") == row["keep"]
             assert row["noise_probability"] == pytest.approx(1 - judged["keep_probability"], abs=1e-6)
         assert row["keep"] or row["noise_probability"] is not None
         seen.add(pair)
     count = found["noise_probability"].is_not_null().sum()
-    assert count == verdicts.filter(pl.col("split") != "test").height
+    assert count == verdicts.filter(split="train").height
     assert f"log.csv: 403 rows, {count} judged, {(~found['keep']).sum()} dropped" in said
-    assert (
-        "  40 not judged: held out for the test" in said and "  2 not judged: its user or its item is too rare" in said
-    )
+    for reason in ("40 not judged: held out for the test", "2 not judged: its user or its item is too rare"):
+        assert f"\n  {reason}" in said
 
 
 def test_dropped_rows_have_reasons(own: Path) -> None:
     """Those of the model, by the verdicts of the training; of a plain rule that it was dropped."""
     dropping(0.2)
     log_of()
-    dropped = pl.read_parquet(paths.DENOISED).filter(~pl.col("keep"))
+    dropped = pl.read_parquet(paths.DENOISED).filter(~pl.col("keep"), pl.col("noise_probability").is_not_null())
     views = "^(its title is unlike the others|seldom chosen beside the others)[a-z, ]*; fits worse than [0-9]+% of this"
     assert dropped.height > 10 and dropped["reason"].str.contains(views).all()
     change(denoiser="text_rule", denoisers__text_rule__share=0.3)
     succeed("train")
     log_of()
     found = pl.read_parquet(paths.DENOISED)
-    assert set(found.filter(~pl.col("keep"))["reason"]) == {"dropped by text_rule"}
+    dropped = found.filter(~pl.col("keep"), pl.col("noise_probability").is_not_null())
+    assert set(dropped["reason"]) == {"dropped by text_rule"}
 
 
 def test_without_a_denoiser_everything_stays(own: Path) -> None:
@@ -119,21 +120,46 @@ def test_without_a_denoiser_everything_stays(own: Path) -> None:
     log_of()
     found = pl.read_parquet(paths.DENOISED)
     assert found["keep"].all() and found["noise_probability"].is_null().all()
-    assert "not judged: none says nothing of it" in set(found["reason"])
+    assert "not judged: the model was trained without a denoiser" in set(found["reason"])
 
 
-def test_what_is_left_trains_the_same(own: Path) -> None:
-    """The log is taken as one's own again: nothing that is held out for a test has gone."""
-    test = pl.read_parquet(paths.SEQUENCES).join(pl.read_parquet(paths.ITEMS), on="item").filter(split="test")
-    dropping(0.1)
+def held_out() -> list[tuple[str, str, str]]:
+    """Validation and test items by user."""
+    sequences = pl.read_parquet(paths.SEQUENCES).filter(pl.col("split") != "train")
+    named = sequences.join(pl.read_parquet(paths.ITEMS), on="item").join(pl.read_parquet(paths.USERS), on="user")
+    return sorted(named.select("raw_user", "raw_item", "split").rows())
+
+
+def test_what_is_left_is_tested_on_the_same(own: Path) -> None:
+    """The log is taken as one's own again: nothing that is held out has gone, and no repetition has come instead.
+
+    User 0 takes its second item twice: that row is dropped here, so the other goes, too.
+    """
+    before = held_out()
+    first = pl.read_parquet(paths.VERDICTS).filter(user="user 0", split="train", position=1)
+    change(denoisers__cloze__drop_above=1 - float(first["keep_probability"][0]) - 1e-4)
+    succeed("train")
     log_of()
-    kept = pl.read_parquet(paths.DENOISED).filter("keep")
-    assert 0 < kept.height < 403
+    found = pl.read_parquet(paths.DENOISED)
+    kept, repeated = found.filter("keep"), first["item"][0]
+    assert "the same user and item again as in a row that is dropped" in set(found["reason"])
+    assert kept.filter(user="user 0", item=repeated).is_empty() and kept.height > 200
     kept.drop(ADDED).write_parquet("kept.parquet")
     change(datasets__files__source__interactions="kept.parquet", datasets__files__core=3, ingest__max_rejects=0)
     succeed("ingest", "filter")
-    again = pl.read_parquet(paths.SEQUENCES).join(pl.read_parquet(paths.ITEMS), on="item").filter(split="test")
-    assert again.sort("user")["raw_item"].to_list() == test.sort("user")["raw_item"].to_list()
+    assert held_out() == before
+
+
+def test_reasons_know_nothing_of_what_is_held_out(own: Path) -> None:
+    """They name titles of the user's training rows alone."""
+    dropping(0.3)
+    log_of()
+    train = pl.read_parquet(paths.VERDICTS).filter(split="train").group_by("user").agg("item")
+    known = dict(train.rows())
+    reasons = pl.read_parquet(paths.DENOISED).filter(~pl.col("keep")).select("user", "reason").rows()
+    named = [(user, title) for user, said in reasons for title in said.partition("nearest kept: ")[2].split("; ")]
+    assert sum(title != "" for _, title in named) > 20
+    assert all(title in known[user] for user, title in named if title)
 
 
 def test_generated_and_official_data(copy: Path) -> None:
@@ -143,11 +169,39 @@ def test_generated_and_official_data(copy: Path) -> None:
     log_of()
     raw, found = pl.read_parquet(paths.RAW_INTERACTIONS), pl.read_parquet(paths.DENOISED)
     assert found.select(raw.columns).equals(raw) and found.columns == [*raw.columns, *ADDED]
-    verdicts = pl.read_parquet(paths.VERDICTS).drop_nulls(["row", "keep_probability"])
+    verdicts = pl.read_parquet(paths.VERDICTS).with_columns(pl.read_parquet(paths.ROWS)["row"])
+    own = verdicts.drop_nulls("row").filter(split="train")
     expected = np.full(raw.height, np.nan, dtype=np.float32)
-    expected[verdicts["row"]] = 1 - verdicts["keep_probability"].to_numpy()
+    expected[own["row"]] = 1 - own["keep_probability"].to_numpy()
     np.testing.assert_array_equal(found["noise_probability"].fill_null(float("nan")), expected)
-    assert len(verdicts) < len(pl.read_parquet(paths.VERDICTS).filter(pl.col("split") != "test"))
+    assert verdicts["row"].null_count() > 10
+
+
+def test_bursts_of_people_who_leave_say_so(copy: Path) -> None:
+    change(denoiser="cloze", train__max_epochs=1, noise__ratio=0.2, noise__kind="burst")
+    succeed("filter", "encode", "train")
+    log_of()
+    known = pl.read_parquet(paths.USERS)["raw_user"].implode()
+    found = pl.read_parquet(paths.DENOISED).with_columns(stays=pl.col("user").is_in(known))
+    donor = pl.col("reason").str.contains("left out to plant")
+    assert found.filter(~pl.col("stays")).select(donor.all()).item()
+    assert not found.filter("stays").select(donor.any()).item() and not found["stays"].all()
+
+
+def test_a_column_of_a_verdicts_name(own: Path) -> None:
+    """It is said which; nothing is written."""
+    text = (own / "log.csv").read_text(encoding="utf-8")
+    (own / "log.csv").write_text(text.replace("note", "keep", 1), encoding="utf-8")
+    succeed("ingest", "filter", "train")
+    assert_one_error(invoke("training_log"), "log.csv: it has a column 'keep' already")
+    assert not paths.DENOISED.exists()
+
+
+def test_another_training_takes_the_old_log_away(own: Path) -> None:
+    log_of()
+    change(seed=5)
+    succeed("train")
+    assert not paths.DENOISED.exists()
 
 
 def filtered_anew() -> None:

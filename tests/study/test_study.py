@@ -77,7 +77,7 @@ def test_a_table_by_hand(written: Path) -> None:
     found = "\n".join(table(of_planted(*RANKS), read_results(written)))
     assert "| beauty, sasrec, none | 0 | .2500 |" in found
     assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
-    assert "`cloze` against `none` in 1 of 1 cells: better in 1 / 1 / 1 / 1, worse in 0 / 0 / 0 / 0." in found
+    assert "`cloze` against `none` in 1 of 1 rows: better in 1 / 1 / 1 / 1, worse in 0 / 0 / 0 / 0." in found
     assert found.endswith("Trained on: cpu (one), float32, torch 2. Revisions: abc.")
 
 

@@ -26,8 +26,9 @@ class LiGR(Transformer):
     def __init__(self, dim: int, max_length: int, params: LiGRParams) -> None:
         check_heads(dim, params, "backbones.ligr")
         super().__init__(dim, max_length, params, causal=True)
-        last = params.layers - 1
-        self.blocks = nn.ModuleList(GatedBlock(dim, params, layer == last) for layer in range(params.layers))
+
+    def block(self, dim: int, params: TransformerParams, causal: bool, layer: int) -> nn.Module:
+        return GatedBlock(dim, params, last=layer == params.layers - 1)
 
 
 class GatedBlock(Block):
