@@ -17,6 +17,7 @@ from iadsr.filter.interactions import (
     refuse_short,
     reindex,
     time_order,
+    with_rows,
 )
 from iadsr.filter.planted_noise import NoiseParams, hold_out_donors, plant_noise
 from iadsr.filter.table_1 import describe, equals_paper, noise_rows
@@ -40,7 +41,7 @@ def filtered(params: Params, interactions: Callable[[], pl.DataFrame], items: Ca
     dataset, asked = chosen_dataset(params)
     core, settings = Core(asked.core, f"datasets.{dataset}.core"), group(params, "filter", FilterParams)
     noise = group(params, "noise", NoiseParams)
-    stay, donors = hold_out_donors(unique_rows(interactions, core, settings), noise)
+    stay, donors = hold_out_donors(unique_rows(lambda: with_rows(interactions()), core, settings), noise)
     sequences, users, titled = reindex(stay, items())
     del stay  # memory
     split = leave_one_out(sequences)

@@ -56,7 +56,7 @@ class Core(NamedTuple):
 
 
 def read_raw(path: Path) -> pl.DataFrame:
-    """interactions.parquet of `ingest`, ids as categories, with the column row.
+    """interactions.parquet of `ingest`, ids as categories.
 
     UserError where a column is missing, of another type than `ingest` writes, or has gaps.
     """
@@ -64,9 +64,14 @@ def read_raw(path: Path) -> pl.DataFrame:
     optional = {NANOSECOND: pl.Int32, IS_NOISE: pl.Boolean, ROW: pl.UInt32}
     present = {name: kind for name, kind in optional.items() if name in table.columns}
     _require(table, {USER: pl.Categorical, ITEM: pl.Categorical, TIMESTAMP: pl.Int64, **present}, path)
-    if ROW in present:
-        return table
-    return table.with_columns(pl.Series(ROW, np.arange(table.height, dtype=np.uint32)))
+    return table
+
+
+def with_rows(interactions: pl.DataFrame) -> pl.DataFrame:
+    """With the column row: where `ingest` has rejected no row of the source, it has not written their numbers."""
+    if ROW in interactions.columns:
+        return interactions
+    return interactions.with_columns(pl.Series(ROW, np.arange(interactions.height, dtype=np.uint32)))
 
 
 def read_raw_items(path: Path) -> pl.DataFrame:

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from jaxtyping import Bool, Float, Int
 
 from iadsr.artifacts import replacing
-from iadsr.filter.interactions import codes, pair_keys, read_raw
+from iadsr.filter.interactions import codes, pair_keys, read_raw, with_rows
 from iadsr.ingest.whole_rows import WholeRows
 from iadsr.models.config import ModelConfig
 from iadsr.schemas import ITEM, RAW_ITEM, RAW_USER, ROW, SPLIT, TEST, TRAIN, USER, VALIDATION
@@ -73,7 +73,7 @@ class Reasons:
 
 def on_rows(tables: LogTables, config: ModelConfig, judge: Judge | None, bursts: bool) -> OnRows:
     """`judge` says why rows were dropped, where the model has one; `bursts`: users were held out to plant theirs."""
-    raw, reasons = read_raw(tables.interactions), Reasons()
+    raw, reasons = with_rows(read_raw(tables.interactions)), Reasons()
     rows = raw[ROW].to_numpy()
     count = int(rows.max()) + 1
     accepted = np.zeros(count, dtype=bool)

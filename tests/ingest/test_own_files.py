@@ -137,14 +137,14 @@ def test_rows_of_too_many_fields_are_bad_rows(folder: Folder) -> None:
     with pytest.raises(UserError, match=r"i.csv, row 2: 4 fields, where the header has 3.*first of 3 bad rows"):
         folder.load(text, limit=2)
     raw, rejects = folder.load(text, limit=3)
-    assert raw.interactions.rows() == [("u", "b", T + 2)]
+    assert raw.interactions.rows(named=True) == [{"user": "u", "item": "b", "timestamp": T + 2, "row": 1}]
     found = [(reject.row, reject.text) for reject in rejects.rows]
     assert found == [(2, timed("u,b,@1,x")), (4, timed(",b,@3")), (5, timed("v,b,@4,"))]
 
 
 def test_a_row_with_nothing_but_fields_too_many_is_a_bad_row(folder: Folder) -> None:
     raw, rejects = folder.load("who,sku,when\nu,b,@1\n,,,x\n\n", limit=1)
-    assert raw.interactions.rows() == [("u", "b", T + 1)]
+    assert raw.interactions.rows() == [("u", "b", T + 1, 0)]
     assert [(reject.row, reject.text) for reject in rejects.rows] == [(3, ",,,x")]
 
 
@@ -182,7 +182,7 @@ def test_ids_are_held_as_categories_without_outer_white_space(folder: Folder) ->
     """A number a row, however long the id; the rejected row stands as it was found."""
     raw, rejects = folder.load("who,sku,when\n u ,b,@1\nu, a,@2\n  , a,@3\n", limit=1)
     assert raw.interactions.schema["user"] == raw.interactions.schema["item"] == pl.Categorical
-    assert raw.interactions.rows() == [("u", "b", T + 1), ("u", "a", T + 2)]
+    assert raw.interactions.drop("row").rows() == [("u", "b", T + 1), ("u", "a", T + 2)]
     assert rejects.rows[0].text == timed("  , a,@3")
 
 

@@ -63,7 +63,7 @@ def test_a_full_disk_leaves_all_earlier_outputs_or_none(monkeypatch: pytest.Monk
     message = f"{paths.DATASET_METRICS}: no space left on the disk; free some and run the same command again"
     failed(run(more), message)
     assert [path.read_bytes() for path in OUTPUTS] == before
-    assert len(list(paths.FILTERED.iterdir())) == 4
+    assert len(list(paths.FILTERED.iterdir())) == 5
 
 
 def test_an_empty_core_names_the_parameter_of_this_data_set() -> None:

@@ -259,7 +259,7 @@ def test_a_combination_that_does_not_exist(copy: Path) -> None:
     """It is refused with the list of what does."""
     change(backbone="none", denoiser="hsd")
     said = invoke("train").stderr
-    assert "backbone: hsd does not go with 'none'; there are: none with gru4rec, caser, sasrec; iadsr with" in said
+    assert "backbone: hsd does not go with 'none'; there are: none with gru4rec, caser, sasrec, ligr; iadsr" in said
 
 
 def test_ids_that_are_missing_are_noticed_before_the_training(copy: Path) -> None:

@@ -160,7 +160,7 @@ def test_local_files_first_then_the_hub_then_how_to_get_them() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "word2vec"}, r"encoders\.x\.kind: expected one of transformer, llm2vec, found 'word2vec'"),
+        ({"kind": "word2vec"}, r"encoders\.x\.kind: expected one of transformer, llm2vec, random, found 'word2vec'"),
         ({"max_tokens": "256"}, r"encoders\.x\.max_tokens: .*found '256'"),
         ({"pooling": "max"}, r"encoders\.x\.pooling: .*'mean' or 'cls'"),
         ({"instruction": "hi"}, r"encoders\.x\.instruction: unknown parameter"),

@@ -318,10 +318,13 @@ def test_scores_of_one_kind_of_interest(interests: str, names: tuple[str, ...]) 
 # --- at test time ---
 
 
+SEEDS = {"ligr": 1}  # with which something is dropped
+
+
 @pytest.mark.parametrize("backbone", EVERY_BACKBONE)
 def test_states_encode_the_history_without_what_is_dropped(backbone: str) -> None:
     """Judge the unmasked history from its newest item, drop scores of at most 0, encode again: user by user."""
-    model = iadsr(backbone).eval()
+    model = iadsr(backbone, seed=SEEDS.get(backbone, 0)).eval()
     states, found = model.prefix_states(BATCH.items), model.states(BATCH)
     dropped = 0
     for window, items in enumerate(WINDOWS):
@@ -466,7 +469,7 @@ def reached(model: IADSR, term: str) -> set[str]:
 def test_what_each_loss_reaches(backbone: str, masks: str) -> None:
     """Reconstruction reaches the projections through the mask alone, so it must be straight-through."""
     everything = {"items", "backbone", "project_long", "project_short"}
-    head = set() if backbone == "sasrec" else {"head"}
+    head = set() if backbone in ("sasrec", "ligr") else {"head"}
     for epoch in range(2):  # the second with masks of the first
         model = iadsr(backbone, masks=masks)
         if epoch:
