@@ -37,7 +37,7 @@ class RandomVectors:
         return torch.from_numpy(np.stack(drawn)).float().to(self.device)
 
     def together(self, batch: Sequence[Sequence[Tokens]]) -> Float[Tensor, "texts dim"]:
-        raise NotImplementedError("random vectors are opened without a separator")
+        return torch.cat([self.vectors(chain) for chain in batch])
 
 
 def identity(spec: RandomVectorsParams) -> Identity:
