@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from iadsr.serving.judge import Decided, Judge
 
 app = new_app()
-# Polars, which is not imported yet, then gives memory back when it is done with it: half of what a large log takes.
-GIVE_BACK = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
 HistoriesFile = Annotated[
     Path,
     typer.Option(
@@ -61,7 +58,6 @@ def main(
 
     Every row of the log is written, in its order. A row that is not judged is kept, and its reason says why.
     """
-    os.environ.setdefault(*GIVE_BACK)
     from iadsr.ingest.histories import columns_of
     from iadsr.params import read_params
     from iadsr.serving.judge import Judge
