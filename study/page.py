@@ -6,6 +6,8 @@ The page is the document, rendered, with tables that sort, pictures, and the cel
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from study.paper import beside_paper, read_paper
 from study.pictures import charts
 from study.plantings import Planting
 from study.results import Line, Results
-from study.table import CERTAIN, CLEAN, PLAIN, comparisons, rows_of, table, without_zero
+from study.table import CERTAIN, CLEAN, PLAIN, Compared, Row, comparisons, rows_of, table_of, without_zero
 
 TEMPLATE = "page.html.j2"
 GAINS = "planted-20"  # the group whose accuracy is drawn
@@ -40,12 +42,14 @@ PREFACE = (
 )
 
 
-class Part(NamedTuple):
-    """A group of cells."""
+@dataclass(frozen=True)
+class Part:
+    """A group of cells, and what there is of them, which is looked up and compared once."""
 
     name: str
     about: str
     cells: Sequence[AnyCell]
+    results: Results
     beside_paper: bool = False
 
     @property
@@ -56,51 +60,62 @@ class Part(NamedTuple):
     def trainings(self) -> list[Cell]:
         return of_kind(Cell, self.cells)
 
-    def lines(self, results: Results) -> list[Line]:
+    @cached_property
+    def lines(self) -> list[Line]:
         """Of the cells that were run, each once."""
-        found = [line for cell in self.cells if (line := results.line_of(cell))]
+        found = [line for cell in self.cells if (line := self.results.line_of(cell))]
         return list({line["cell"]: line for line in found}.values())
 
+    @cached_property
+    def rows(self) -> list[Row]:
+        return rows_of(self.trainings, self.results)
 
-def parts_of(declared: Declared) -> list[Part]:
+    @cached_property
+    def compared(self) -> list[Compared]:
+        """For each of the rows."""
+        return comparisons(self.rows, self.results)
+
+
+def parts_of(declared: Declared, results: Results) -> list[Part]:
     """The groups, in the order of cells.yaml, detection first: what follows needs it."""
-    detection = [Part(name, each.about, cells_of(declared, [name])) for name, each in declared.plantings.items()]
-    trained = declared.groups.items()
-    return detection + [Part(name, own.about, cells_of(declared, [name]), own.beside_paper) for name, own in trained]
+    plantings, trained = declared.plantings.items(), declared.groups.items()
+    return [
+        *(Part(name, own.about, cells_of(declared, [name]), results) for name, own in plantings),
+        *(Part(name, own.about, cells_of(declared, [name]), results, own.beside_paper) for name, own in trained),
+    ]
 
 
 def document(declared: Declared, results: Results) -> str:
     """The Markdown."""
-    parts, seen = parts_of(declared), set[str]()
+    parts, seen = parts_of(declared, results), set[str]()
     lines = [*PREFACE, "", "## In short", ""]
     for part in parts:
-        lines += [f"- {said}" for said in findings(part, results, seen)]
-        seen |= {line["cell"] for line in part.lines(results)}
+        lines += [f"- {said}" for said in findings(part, seen)]
+        seen |= {line["cell"] for line in part.lines}
     for part in parts:
-        lines += ["", f"## {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", "", *told(part, results)]
+        lines += ["", f"## {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", "", *told(part)]
     return "\n".join(lines) + "\n"
 
 
-def told(part: Part, results: Results) -> Iterator[str]:
+def told(part: Part) -> Iterator[str]:
     """The tables of a group."""
-    if not part.lines(results):
+    if not part.lines:
         return iter(["Not run yet."])
     if part.plantings:
-        return found_table(part.plantings, results)
-    lines = table(part.trainings, results)
+        return found_table(part.plantings, part.results)
+    lines = table_of(part.rows, part.compared)
     if not part.beside_paper:
         return lines
-    return chain(lines, [""], beside_paper(rows_of(part.trainings, results), read_paper()))
+    return chain(lines, [""], beside_paper(part.rows, read_paper()))
 
 
-def findings(part: Part, results: Results, told_of: Collection[str]) -> Iterator[str]:
+def findings(part: Part, told_of: Collection[str]) -> Iterator[str]:
     """What a group's numbers say, in plain words; nothing of what was not run, or of cells `told_of` before."""
     if part.plantings:
-        yield from detected(part, results)
+        yield from detected(part)
         return
-    rows = rows_of(part.trainings, results)
-    compared = list(zip(rows, comparisons(rows, results), strict=True))
-    for method in dict.fromkeys(row.method for row in rows if row.method not in (PLAIN, CLEAN)):
+    compared = list(zip(part.rows, part.compared, strict=True))
+    for method in dict.fromkeys(row.method for row in part.rows if row.method not in (PLAIN, CLEAN)):
         of_method = [(row, found) for row, found in compared if row.method == method]
         if all(line["cell"] in told_of for row, _ in of_method for line in row.lines.values()):
             continue
@@ -140,9 +155,9 @@ def ranged(ends: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def detected(part: Part, results: Results) -> Iterator[str]:
+def detected(part: Part) -> Iterator[str]:
     """How well noise is found on each data set."""
-    found = lines_of(part.plantings, results)
+    found = lines_of(part.plantings, part.results)
     for dataset in dict.fromkeys(dataset for dataset, _ in found):
         own = {kind: lines for (name, kind), lines in found.items() if name == dataset and lines}
         if own:
@@ -168,7 +183,7 @@ def page(text: str, declared: Declared, results: Results) -> str:
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
     head, *groups = text.split("\n## ")
     sections = [Section("", Markup(render(head)), [])]  # noqa: S704 (rendered here, without HTML of its own)
-    lines = {part.name: part.lines(results) for part in parts_of(declared)}
+    lines = {part.name: part.lines for part in parts_of(declared, results)}
     for group in groups:
         name = group.partition("\n")[0]
         section = Markup(render(f"## {group}"))  # noqa: S704
@@ -191,5 +206,5 @@ def charts_of(declared: Declared, results: Results) -> dict[str, Any]:
 
 def stale(declared: Declared, results: Results) -> list[str]:
     """The cells whose lines stand in no table: no longer declared, or made with other parameters than are now."""
-    shown = {line["cell"] for part in parts_of(declared) for line in part.lines(results)}
+    shown = {line["cell"] for part in parts_of(declared, results) for line in part.lines}
     return [name for name in results.lines if name not in shown]

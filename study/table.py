@@ -50,7 +50,11 @@ class Row(NamedTuple):
 def table(cells: Sequence[Cell], results: Results) -> Iterator[str]:
     """Lines of Markdown for the cells of one group; what was not run shows as such."""
     rows = rows_of(cells, results)
-    compared = comparisons(rows, results)
+    yield from table_of(rows, comparisons(rows, results))
+
+
+def table_of(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str]:
+    """The same of rows that were compared."""
     yield from header(*TITLES)
     for row, found in zip(rows, compared, strict=True):
         seeds = (", ".join(map(str, row.lines)) or "not run") + MIXED * (len(kinds(row.lines.values())) > 1)

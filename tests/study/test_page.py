@@ -45,7 +45,7 @@ def test_every_number_of_a_table_is_in_the_results() -> None:
 def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     declared, nothing = read_declared(), read_results(tmp_path / "none.jsonl")
     text = document(declared, nothing)
-    assert text.count("Not run yet.") == len(parts_of(declared)) == text.count("\n## ") - 1
+    assert text.count("Not run yet.") == len(parts_of(declared, nothing)) == text.count("\n## ") - 1
 
 
 def test_a_changed_document_and_a_line_of_no_table_are_found(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_changed_document_and_a_line_of_no_table_are_found(tmp_path: Path) -> 
 def test_the_page_has_the_document_and_the_cells_behind_it() -> None:
     declared, found = read_declared(), read_results(LINES)
     html = page(document(declared, found), declared, found)
-    assert all(f"<h2>{part.name}</h2>" in html for part in parts_of(declared))
+    assert all(f"<h2>{part.name}</h2>" in html for part in parts_of(declared, found))
     assert all(f"<td>{name}</td>" in html for name in found.lines)
     assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:)""", html) and "url(" not in html
 
