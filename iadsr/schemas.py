@@ -18,6 +18,9 @@ ROW = "row"
 RAW_USER = "raw_user"
 RAW_ITEM = "raw_item"
 
+# what verdicts add to a log: float32, null where a row is not judged; bool; str
+NOISE_PROBABILITY, KEEP, REASON = OF_VERDICTS = ("noise_probability", "keep", "reason")
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # interactions.parquet of `ingest`: user str, item str, timestamp int64 (seconds since 1970);
@@ -41,7 +44,6 @@ ITEMS = (ITEM, RAW_ITEM, TITLE, CATEGORIES)
 # What stands in each of their columns.
 FILTERED = {
     **dict.fromkeys((USER, ITEM, POSITION, TIMESTAMP), "integers"),
-    ROW: "integers",
     **dict.fromkeys((SPLIT, RAW_USER, RAW_ITEM, TITLE, CATEGORIES), "text"),
     IS_NOISE: "true or false",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,7 +126,7 @@ def figures(decided: Decided, expected: float) -> dict[str, Any]:
 
     judged = np.isfinite(decided.noise)
     noise = float(decided.noise[judged].mean()) if judged.any() else 0.0
-    why = Counter(decided.reasons[row] for row in np.flatnonzero(~judged).tolist())
+    why = Counter(compress(decided.reasons, ~judged))
     return {
         "rows": len(judged),
         "judged": int(judged.sum()),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from stages import paths
-from stages.command import ParamsFile, new_app, reports_errors
+from stages.command import ParamsFile, alone, new_app, reports_errors
 
 if TYPE_CHECKING:
     from iadsr.ingest.sources import SourceParams
@@ -20,6 +20,7 @@ app = new_app()
 
 @app.command(epilog="Example: python -m stages.training_log")
 @reports_errors
+@alone("training_log")
 def main(params: ParamsFile = paths.PARAMS) -> None:
     """Write models/denoised.parquet: your log with noise_probability, keep and reason behind its own columns.
 

@@ -65,7 +65,7 @@ MACHINE = {
 }
 # Commands beside the pipeline.
 BESIDE = {
-    *("iadsr/ingest/histories.py", "iadsr/ingest/whole_rows.py", "iadsr/params_check.py"),
+    *("iadsr/ingest/histories.py", "iadsr/params_check.py"),
     "iadsr/evaluate/significance.py",
     *(f"iadsr/page/{name}.py" for name in ("__init__", "charts", "examples", "numbers", "page")),
     *(f"iadsr/serving/{name}.py" for name in ("card", "loaded", "log_files", "log_rows", "training_log")),

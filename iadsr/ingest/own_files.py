@@ -32,6 +32,7 @@ from iadsr.ingest.raw import (
 from iadsr.ingest.rejects import Faults, Rejects
 from iadsr.ingest.tables import read_table
 from iadsr.ingest.times import Column, TimeRules, Unit, plausible, times
+from iadsr.ingest.whole_rows import refuse_taken, whole_rows
 from iadsr.ingest.written_dates import pattern_fault
 from iadsr.params import Group
 
@@ -99,13 +100,15 @@ class Files(Reading):
 def load(source: Files, rejects: Rejects, now: datetime | None = None) -> Raw:
     """Interactions in the order of their file, and the rows of the item table that occur in them.
 
-    UserError for a missing or unreadable file or column, and for more bad rows, or items without a row in the item
-    table, than tolerated. A rating that is no number is left empty; of several rows for an item the first counts.
-    `now`: after it there are no times; None for the machine's.
+    UserError for a missing or unreadable file or column, for a column named as those of verdicts, and for more bad
+    rows, or items without a row in the item table, than tolerated. A rating that is no number is left empty; of several
+    rows for an item the first counts. `now`: after it there are no times; None for the machine's.
     """
     rules = TimeRules(source.unit, source.format, now)
     interactions, notes = read_interactions(source, rules, rejects)
     items, more = read_items(source, rejects)
+    columns = whole_rows(source.interactions, wanted_of(source), source.separator).schema.names
+    refuse_taken(source.interactions, columns)  # with verdicts it goes back to its owner
     raw = raw_tables(interactions, items, Names(source.interactions, source.items), rejects)
     timed = source.columns.timestamp is not None
     if not timed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from iadsr.errors import UserError
 from iadsr.ingest.columns import Wanted
 from iadsr.ingest.csv_files import AUTO, separator_of
 from iadsr.ingest.parquet_files import SUFFIXES, Part, opened, parts_of
+from iadsr.schemas import OF_VERDICTS
 
 ROWS = 65_536  # of a piece
 VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}  # of which pyarrow takes no rows
@@ -40,6 +41,12 @@ def whole_rows(name: str, wanted: Wanted, separator: str = AUTO) -> WholeRows:
         pa.schema([(each, pa.string()) for each in _told_apart(next(csv_records(path, found)))]),
         _pieces_of_csv(path, found),
     )
+
+
+def refuse_taken(log: str, names: Sequence[str]) -> None:
+    """UserError where a log has a column of a verdict's name."""
+    if taken := [name for name in OF_VERDICTS if name in names]:
+        raise UserError(f"{log}: it has a column {taken[0]!r} already, as verdicts have; rename it, or drop it")
 
 
 def is_parquet(path: Path) -> bool:

@@ -108,13 +108,10 @@ class Judge:
             limit = threshold_for(verdicts.noise, budget)
         keep = kept(verdicts.noise, limit)
         found = reasons_of(self.model, log, verdicts, keep, self.titles, self.config.max_length)
-        reasons = [""] * len(found)
-        for row, reason in zip(asked.order.tolist(), found, strict=True):
-            reasons[row] = reason
+        noise, keep, reasons = (in_file_order(each, asked.order) for each in (verdicts.noise, keep, found))
         for row, fault in asked.faults.items():
             reasons[row] = f"{NOT_JUDGED}{fault}"
-        noise, keep = (in_file_order(each, asked.order) for each in (verdicts.noise, keep))
-        return Decided(noise, keep, reasons, limit)
+        return Decided(noise, keep, reasons.tolist(), limit)
 
     def reasons(
         self,
@@ -132,7 +129,8 @@ class Judge:
         sayable = np.isfinite(views[:, 0])
         verdicts = RowVerdicts(np.where(sayable, noise, np.float32("nan")), views)
         found = reasons_of(self.model, log, verdicts, keep | ~sayable, self.titles, self.config.max_length, among)
-        return [reason if said else "" for reason, said in zip(found, sayable.tolist(), strict=True)]
+        found[~sayable] = ""
+        return found.tolist()
 
     def histories(self, histories: Sequence[Any]) -> list[JudgedHistory]:
         """Verdicts on lists of raw ids, oldest first, each of somebody else; what is no list, or empty, gets a note.

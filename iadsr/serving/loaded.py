@@ -9,10 +9,11 @@ import narwhals as nw
 import numpy as np
 
 from iadsr.errors import UserError
+from iadsr.ingest.whole_rows import refuse_taken
+from iadsr.schemas import OF_VERDICTS
 from iadsr.serving.coded import LogRows
 from iadsr.serving.histories import raw_id
 from iadsr.serving.judge import Judge, coded
-from iadsr.serving.log_files import ADDED, refuse_taken
 from iadsr.serving.server import SEEN_ALL, Recommendation, Server
 
 ITEMS, USERS = "items.parquet", "users.parquet"
@@ -88,7 +89,7 @@ class Loaded:
         order = by_time(given, timestamp)
         decided = self._judges().decide(LogRows(users, items, order, wrong), threshold, budget)
         noise = [None if np.isnan(value) else value for value in decided.noise.tolist()]
-        added = zip(ADDED, (noise, decided.keep.tolist(), decided.reasons), strict=True)
+        added = zip(OF_VERDICTS, (noise, decided.keep.tolist(), decided.reasons), strict=True)
         columns = [nw.new_series(name, values, backend=given.implementation) for name, values in added]
         return given.with_columns(*columns).to_native()
 

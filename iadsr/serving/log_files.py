@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
-from iadsr.ingest.whole_rows import csv_records, is_parquet
+from iadsr.ingest.whole_rows import csv_records, is_parquet, refuse_taken
+from iadsr.schemas import KEEP, OF_VERDICTS
 from iadsr.serving.judge import Decided
 
-NOISE, KEEP, REASON = ADDED = ("noise_probability", "keep", "reason")
 ROWS = 65_536  # of Parquet, written at once
 
 
@@ -46,7 +46,7 @@ def _write_csv(log: Path, out: Path, separator: str, verdicts: Decided, keep_onl
     records = csv_records(log, separator)
     with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-        writer.writerow([*next(records), *ADDED])
+        writer.writerow([*next(records), *OF_VERDICTS])
         count = len(verdicts.keep)
         for row, fields in enumerate(records):
             if row == count and not any(fields):
@@ -80,7 +80,7 @@ def _write_parquet(log: Path, out: Path, verdicts: Decided, keep_only: bool) -> 
 
 def with_verdicts(schema: pa.Schema) -> pa.Schema:
     """The columns, and those of verdicts behind them."""
-    for name, kind in zip(ADDED, (pa.float32(), pa.bool_(), pa.string()), strict=True):
+    for name, kind in zip(OF_VERDICTS, (pa.float32(), pa.bool_(), pa.string()), strict=True):
         schema = schema.append(pa.field(name, kind))
     return schema
 
@@ -99,12 +99,6 @@ def _with_verdicts(file: pa.parquet.ParquetFile, verdicts: Decided, schema: pa.S
         first = rows.stop
         added = verdict_columns(verdicts.noise[rows], verdicts.keep[rows], pa.array(verdicts.reasons[rows]))
         yield pa.Table.from_arrays([*batch.columns, *added], schema=schema)
-
-
-def refuse_taken(log: str, names: Sequence[str]) -> None:
-    """UserError where a log has a column of a verdict's name."""
-    if taken := [name for name in ADDED if name in names]:
-        raise UserError(f"{log}: it has a column {taken[0]!r} already, as verdicts have; rename it, or drop it")
 
 
 def changed(log: Path) -> UserError:

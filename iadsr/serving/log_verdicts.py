@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,11 +21,15 @@ from iadsr.sequences.windows import Batch, Feed, Sequences, shortest_first, tail
 
 FEWEST = 3  # interactions of a user: of two, each is judged by nothing but the other
 AT_ONCE = 512  # windows
+BLOCK = 1 << 20  # rows that are judged at a time, and those of the last user among them
 NEAREST = 2  # titles that a reason names
 NOT_JUDGED = "not judged: "
 TOO_SHORT, UNKNOWN = f"{NOT_JUDGED}too few interactions of this user", f"{NOT_JUDGED}nothing is known of this item"
 BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside the others"
 SIDES = (", above all those before it", ", above all those after it")  # beside which alone a row fits worse
+
+
+Texts = Shaped[np.ndarray, " rows"]  # of objects: each text once, however many rows have it
 
 
 class Log(NamedTuple):
@@ -52,14 +56,15 @@ class Neighbourhood(NamedTuple):
 
 
 class JudgedHistories:
-    """The judged rows of a log as sequences, user after user."""
+    """The judged rows of some users as sequences, user after user."""
 
-    def __init__(self, log: Log) -> None:
-        counts = np.bincount(log.users[log.items > 0], minlength=len(log.known_as))
+    def __init__(self, log: Log, rows: Int[np.ndarray, " rows"]) -> None:
+        """`rows`: all those of these users, user after user."""
+        known = rows[log.items[rows] > 0]
+        users, counts = np.unique(log.users[known], return_counts=True)
         enough = counts >= FEWEST
-        rows = np.flatnonzero((log.items > 0) & enough[log.users]).astype(np.int32)
-        self.rows = rows[np.argsort(log.users[rows], kind="stable")]
-        self.known_as = torch.from_numpy(log.known_as[enough].astype(np.int64))
+        self.rows = known[np.repeat(enough, counts)]
+        self.known_as = torch.from_numpy(log.known_as[users[enough]].astype(np.int64))
         offsets = torch.from_numpy(np.append(0, counts[enough].cumsum()))
         self.feed = Feed(Sequences(torch.from_numpy(log.items[self.rows].astype(np.int64)), offsets))
 
@@ -72,13 +77,25 @@ class JudgedHistories:
             yield Batch(batch.rows, batch.items, batch.targets, self.known_as[batch.users - 1])
 
 
+def in_blocks(log: Log) -> Iterator[JudgedHistories]:
+    """All that is judged, some users at a time, so that what is computed of a log is never whole in memory."""
+    by_user = np.argsort(log.users, kind="stable").astype(np.int32)
+    ends = np.bincount(log.users, minlength=len(log.known_as)).cumsum()
+    first = 0
+    while first < len(by_user):
+        last = int(ends[min(int(np.searchsorted(ends, first + BLOCK)), len(ends) - 1)])
+        histories = JudgedHistories(log, by_user[first:last])
+        if len(histories.rows):
+            yield histories
+        first = last
+
+
 @torch.no_grad()
 def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
     """The verdicts on all rows."""
-    histories = JudgedHistories(log)
     noise = np.full(len(log.items), np.nan, dtype=np.float32)
     views = np.full((len(log.items), 2), np.nan, dtype=np.float16)
-    if len(histories.rows):
+    for histories in in_blocks(log):
         for batch in histories.batches(max_length):
             clean, of_signals = model.examined(batch, log.others)
             where = histories.rows[batch.rows[batch.valid].numpy()]
@@ -87,12 +104,15 @@ def judged(model: Cloze, log: Log, max_length: int) -> RowVerdicts:
     return RowVerdicts(noise, views)
 
 
+def ascending(noise: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " judged"]:
+    """The probabilities of the rows that are judged."""
+    return np.sort(noise[np.isfinite(noise)])
+
+
 def threshold_for(noise: Float[np.ndarray, " rows"], budget: float) -> float:
     """The probability above which at most this share of the judged rows lies."""
-    known = np.sort(noise[np.isfinite(noise)])
-    if not len(known):
-        return 1.0
-    return float(known[max(0, len(known) - 1 - int(budget * len(known)))])
+    known = ascending(noise)
+    return float(known[max(0, len(known) - 1 - int(budget * len(known)))]) if len(known) else 1.0
 
 
 def kept(noise: Float[np.ndarray, " rows"], threshold: float) -> Bool[np.ndarray, " rows"]:
@@ -109,22 +129,23 @@ def reasons_of(
     titles: Sequence[str],
     max_length: int,
     among: Float[np.ndarray, " others"] | None = None,
-) -> list[str]:
+) -> Texts:
     """Why rows are not kept, or why nothing is known of them; "" where a row is kept. `titles`: of all items.
 
     `among` are the probabilities beside which a row is said to fit worse than so many; by default those of these rows.
     """
-    reasons = [""] * len(keep)
-    for row in np.flatnonzero(~np.isfinite(verdicts.noise)).tolist():
-        reasons[row] = TOO_SHORT if log.items[row] else UNKNOWN
-    dropped, near = np.flatnonzero(~keep), neighbourhoods(model, log, keep, max_length)
-    worse = shares_that_fit_better(verdicts.noise if among is None else among, verdicts.noise[dropped])
-    text, behaviour = verdicts.views[dropped].astype(np.float32).T
-    for place, row in enumerate(dropped.tolist()):
-        view = words(float(text[place]), float(behaviour[place]), near[row].side)
-        beside = "; ".join(titles[item - 1] for item in near[row].likest)
-        reasons[row] = f"{view}; fits worse than {worse[place]:.0%} of this log"
-        reasons[row] += f"; nearest kept: {beside}" if beside else ""
+    reasons: Texts = np.full(len(keep), "", dtype=object)
+    judged_none, known = np.isnan(verdicts.noise), ascending(verdicts.noise if among is None else among)
+    reasons[judged_none & (log.items > 0)] = TOO_SHORT
+    reasons[judged_none & (log.items == 0)] = UNKNOWN
+    for rows, neighbours in neighbourhoods(model, log, keep, max_length):
+        worse = shares_that_fit_better(known, verdicts.noise[rows])
+        text, behaviour = verdicts.views[rows].astype(np.float32).T
+        for place, (row, near) in enumerate(zip(rows.tolist(), neighbours, strict=True)):
+            view = words(float(text[place]), float(behaviour[place]), near.side)
+            beside = "; ".join(titles[item - 1] for item in near.likest)
+            reason = f"{view}; fits worse than {worse[place]:.0%} of this log"
+            reasons[row] = f"{reason}; nearest kept: {beside}" if beside else reason
     return reasons
 
 
@@ -149,32 +170,29 @@ def words(text: float, behaviour: float, side: str = "") -> str:
 
 
 def shares_that_fit_better(
-    noise: Float[np.ndarray, " rows"], asked: Float[np.ndarray, " some"]
+    known: Float[np.ndarray, " judged"], asked: Float[np.ndarray, " some"]
 ) -> Float[np.ndarray, " some"]:
-    """For each probability that is asked for the share of the judged rows that are less likely noise."""
-    known = np.sort(noise[np.isfinite(noise)])
+    """For each probability that is asked for the share of the judged rows, `ascending`, that are less likely noise."""
     return np.searchsorted(known, asked, "left") / max(1, len(known))
 
 
 @torch.no_grad()
 def neighbourhoods(
     model: Cloze, log: Log, keep: Bool[np.ndarray, " rows"], max_length: int
-) -> dict[int, Neighbourhood]:
-    """Of each row that is dropped, by the row's number."""
-    histories, found = JudgedHistories(log), dict[int, Neighbourhood]()
+) -> Iterator[tuple[Int[np.ndarray, " dropped"], list[Neighbourhood]]]:
+    """Of each row that is dropped, with the rows' numbers, some at a time."""
     texts = F.normalize(torch.cat([model.detector.texts.float(), log.others]), dim=1)
-    for batch in histories.batches(max_length) if len(histories.rows) else ():
-        rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)
-        kept = torch.from_numpy(keep[rows]) & batch.valid
-        dropped = ~kept & batch.valid
-        if not dropped.any():
-            continue
-        some = dropped.any(1)
-        places, likest_kept = likest(batch.items[some], dropped[some], kept[some], texts)
-        sides = sides_against(model, batch, dropped, log.others)
-        for place, items, side in zip(places, likest_kept, sides, strict=True):
-            found[int(rows[some.numpy()].flat[place])] = Neighbourhood(items, side)
-    return found
+    for histories in in_blocks(log):
+        for batch in histories.batches(max_length):
+            rows = np.where(batch.valid.numpy(), histories.rows[batch.rows.clamp(min=0).numpy()], 0)
+            kept = torch.from_numpy(keep[rows]) & batch.valid
+            dropped = ~kept & batch.valid
+            if not dropped.any():
+                continue
+            some = dropped.any(1)
+            likest_kept = likest(batch.items[some], dropped[some], kept[some], texts)
+            sides = sides_against(model, batch, dropped, log.others)
+            yield rows[dropped.numpy()], list(map(Neighbourhood, likest_kept, sides))
 
 
 def sides_against(
@@ -209,12 +227,10 @@ def likest(
     dropped: Bool[Tensor, "batch time"],
     kept: Bool[Tensor, "batch time"],
     texts: Tensor,
-) -> tuple[list[int], list[tuple[int, ...]]]:
-    """The flat places of what is dropped, and of each the kept items of its window, those of like titles first."""
+) -> list[tuple[int, ...]]:
+    """Of each dropped place, in order, the kept items of its window, those of like titles first."""
     units = texts[items]
     cosines = (units @ units.mT).masked_fill(~kept[:, None, :], float("-inf"))
     values, places = cosines.topk(min(NEAREST, items.shape[1]), dim=2)
     named = items[torch.arange(len(items))[:, None, None], places].where(values.isfinite(), 0)
-    wanted = dropped.flatten().nonzero().flatten()
-    lists = named.flatten(0, 1)[wanted].tolist()
-    return wanted.tolist(), [tuple(dict.fromkeys(item for item in each if item)) for each in lists]
+    return [tuple(dict.fromkeys(item for item in each if item)) for each in named[dropped].tolist()]

@@ -23,7 +23,7 @@ from iadsr.models.config import ModelConfig
 from iadsr.schemas import ITEM, RAW_ITEM, RAW_USER, ROW, SPLIT, TEST, TRAIN, USER, VALIDATION
 from iadsr.serving.coded import LogRows
 from iadsr.serving.judge import Judge
-from iadsr.serving.log_files import changed, refuse_taken, verdict_columns, with_verdicts
+from iadsr.serving.log_files import changed, verdict_columns, with_verdicts
 from iadsr.serving.log_rows import coded_column
 from iadsr.serving.log_verdicts import NOT_JUDGED
 
@@ -140,9 +140,8 @@ def drop_repetitions(
 def write_training_log(path: Path, name: str, whole: WholeRows, verdicts: OnRows) -> None:
     """Write the accepted rows of a table, `whole`, with verdicts behind its columns; `name` is for messages.
 
-    UserError for a table with such columns, or with fewer rows than were read.
+    UserError for a table with fewer rows than were read.
     """
-    refuse_taken(name, whole.schema.names)
     schema, first, count = with_verdicts(whole.schema), 0, len(verdicts.accepted)
     reasons = pa.array(verdicts.reasons)
     with replacing(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:

@@ -63,6 +63,13 @@ def test_the_item_table_may_name_its_id_differently(folder: Folder) -> None:
     assert raw.items.rows() == [("b", "Second one", "")]
 
 
+@pytest.mark.parametrize("taken", ["noise_probability", "keep", "reason"])
+def test_a_column_of_verdicts_is_refused_before_anything_is_trained(taken: str, folder: Folder) -> None:
+    """models/denoised.parquet has the user's columns, and these behind them."""
+    with pytest.raises(UserError, match=f"i.csv: it has a column '{taken}' already, as verdicts have; rename it"):
+        folder.load(f"who,sku,when,{taken}\n1,a,@1,x\n")
+
+
 def test_byte_order_mark_and_windows_line_ends(folder: Folder) -> None:
     raw, _ = folder.load(b"\xef\xbb\xbfwho,sku,when\r\nu,b,@1\r\n\r\n")
     assert raw.interactions.rows() == [("u", "b", T + 1)]

@@ -14,13 +14,15 @@ from small_models import ITEMS, LENGTH, WIDTH, batch_of, small_config, spread_ou
 from iadsr.models.assembly import build
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.cloze.signals import NAMES, TEXT
+from iadsr.serving import log_verdicts
 from iadsr.serving.log_verdicts import (
     FEWEST,
     SIDES,
     TOO_SHORT,
     UNKNOWN,
-    JudgedHistories,
     Log,
+    ascending,
+    in_blocks,
     judged,
     kept,
     likest,
@@ -72,8 +74,25 @@ def test_what_is_not_judged() -> None:
     verdicts = judged(model, entries, LENGTH)
     keep = kept(verdicts.noise, 1.0)
     found = reasons_of(model, entries, verdicts, keep, ["title"] * ITEMS, LENGTH)
-    assert keep.all() and found == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
+    assert keep.all() and found.tolist() == [TOO_SHORT, TOO_SHORT, "", "", "", UNKNOWN]
     assert np.isnan(judged(model, log([0], [0], [0]), LENGTH).noise).all()
+
+
+@pytest.mark.parametrize("block", [1, 7, 25])
+def test_users_are_judged_the_same_some_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 12 users whose rows stand among each other's; some have too few, some rows are of unknown items."""
+    model, draw = cloze(), np.random.default_rng(2)
+    entries = log(draw.integers(0, 12, 60).tolist(), draw.integers(0, ITEMS + 1, 60).tolist(), [0, 1, 2] * 4)
+    whole = judged(model, entries, LENGTH)
+    keep = kept(whole.noise, threshold_for(whole.noise, 0.3))
+    reasons = reasons_of(model, entries, whole, keep, ["title"] * ITEMS, LENGTH)
+    monkeypatch.setattr(log_verdicts, "BLOCK", block)
+    in_parts = judged(model, entries, LENGTH)
+    assert len(list(log_verdicts.in_blocks(entries))) > 1
+    np.testing.assert_allclose(in_parts.noise, whole.noise, rtol=1e-5)
+    np.testing.assert_allclose(in_parts.views, whole.views, rtol=1e-2)
+    assert reasons_of(model, entries, whole, keep, ["title"] * ITEMS, LENGTH).tolist() == reasons.tolist()
+    assert sum("; fits worse" in reason for reason in reasons) == (~keep).sum() > 3
 
 
 def test_an_item_beyond_the_catalogue_is_judged_by_its_text() -> None:
@@ -95,7 +114,8 @@ def test_the_named_view_moves_the_verdict() -> None:
     """With the view neutral that is named first, the probability of noise falls more than with the other neutral."""
     model, draw = cloze(), np.random.default_rng(0)
     entries = log(np.repeat(np.arange(30), 8).tolist(), draw.integers(1, ITEMS + 1, 240).tolist(), [0] * 30)
-    (batch,) = JudgedHistories(entries).batches(LENGTH)
+    (histories,) = in_blocks(entries)
+    (batch,) = histories.batches(LENGTH)
     parts = model.examined(batch, entries.others)[1][batch.valid].float()
     weighing, of_text = model.detector.weighing, torch.tensor(np.isin(NAMES, TEXT))
 
@@ -141,12 +161,11 @@ def test_nearest_kept_titles_by_hand() -> None:
     """Of [1, 2, 3, 2] the last is dropped: its like are 3, then 1; not itself, nor 2, which is kept but is the same."""
     texts = torch.tensor([[0.0, 0], [0, 1], [1, 0], [0.6, 0.8]])
     items, dropped = torch.tensor([[1, 2, 3, 2]]), torch.tensor([[False, True, False, True]])
-    places, found = likest(items, dropped, ~dropped, texts)
-    assert places == [1, 3] and found == [(3, 1), (3, 1)]
+    assert likest(items, dropped, ~dropped, texts) == [(3, 1), (3, 1)]
 
 
 def test_how_unusual_a_row_is() -> None:
-    found = shares_that_fit_better(np.array([0.5, NAN, 0.1, 0.9, 0.1]), np.array([0.5, 0.1, 0.9]))
+    found = shares_that_fit_better(ascending(np.array([0.5, NAN, 0.1, 0.9, 0.1])), np.array([0.5, 0.1, 0.9]))
     assert found.tolist() == [0.5, 0, 0.75]
 
 

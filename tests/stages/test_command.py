@@ -38,7 +38,7 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
     process.stdout.close()
 
 
-@pytest.mark.parametrize("stage", ["ingest", "filter", "train", "evaluate"])
+@pytest.mark.parametrize("stage", ["ingest", "filter", "train", "evaluate", "training_log"])
 def test_a_second_stage_fails_before_it_begins(holder: subprocess.Popen[str], stage: str) -> None:
     """Before it reads params.yaml, which is not there."""
     result = invoke(stage)
