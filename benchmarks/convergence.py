@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import machine, options
+from benchmarks.ingest import Cost, cost
 from benchmarks.prepared import environment, parameters, prepared
 from iadsr.artifacts import read_json
 from iadsr.device import pick_device
@@ -70,8 +70,8 @@ def alone(content: Fields, folder: Path) -> Fields:
     """Seconds of the whole command and of its evaluation, epochs, and test metrics."""
     with TemporaryDirectory() as scratch:
         workspace = opened(content, folder, Path(scratch))
-        seconds = command(workspace, "stages.train")
-        evaluation = command(workspace, "stages.evaluate")
+        seconds = command(workspace, "stages.train").seconds
+        evaluation = command(workspace, "stages.evaluate").seconds
         found = read_json(workspace / paths.DETAILS)
     return {
         "seed": content["seed"],
@@ -85,7 +85,7 @@ def side_by_side(content: Fields, folder: Path, seeds: list[int]) -> Fields:
     """Seconds of `train --seeds`, and the means and deviations that it reports."""
     with TemporaryDirectory() as scratch:
         workspace = opened(content, folder, Path(scratch))
-        seconds = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
+        seconds = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds))).seconds
         found = read_json(workspace / paths.SEEDS / "summary.json")
     names = ("epochs", *headlines(found["mean"]), *OF_NOISE)
     shown = {
@@ -104,19 +104,12 @@ def opened(content: Fields, folder: Path, workspace: Path) -> Path:
     return workspace
 
 
-def command(workspace: Path, *arguments: str) -> float:
-    """Seconds of a stage, which ends with this process; UserError when it fails."""
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.seeds", *arguments],
-        cwd=workspace,
-        env=environment(),
-        stdout=sys.stderr,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"{' '.join(arguments)} failed; its message stands above")
-    return time.perf_counter() - began
+def command(workspace: Path, *arguments: str) -> Cost:
+    """What a stage costs, which ends with this process; UserError when it fails."""
+    try:
+        return cost([sys.executable, "-m", "stages.seeds", *arguments], workspace, environment())
+    except subprocess.CalledProcessError:
+        raise UserError(f"{' '.join(arguments)} failed; its message stands above") from None
 
 
 if __name__ == "__main__":

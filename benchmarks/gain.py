@@ -41,7 +41,7 @@ from stages.seeds import link, parsed
 
 app = new_app()
 BASE, CLEAN, CUTOFF = "base", "clean", 10
-MACHINE = "machine.json"
+MACHINE, MEMORY = "machine.json", "memory.json"
 DRAWS = 1000  # of users, for an interval
 NOTHING = {"kind": "uniform", "ratio": 0.0, "seed": 0}  # the same, whatever is planted otherwise
 NAMES = tuple(metric_name(metric, CUTOFF, protocol) for protocol in PROTOCOLS for metric in METRICS)
@@ -151,14 +151,16 @@ def trained(content: dict[str, Any], seeds: list[int]) -> Arm:
 
 
 def train(content: dict[str, Any], workspace: Path, seeds: list[int]) -> None:
-    """All arms share detectors; each seed's folder says which machine trained it."""
+    """All arms share detectors; each seed's folder says which machine trained it, and in how many bytes of memory."""
     opened(content, prepared(content), workspace)
     link(workspace / paths.DETECTORS, shared_detectors())
     described = machine.described(pick_device(content["train"]["device"], "train.device"))
     for seed in seeds:
         (workspace / paths.SEEDS / str(seed)).mkdir(parents=True, exist_ok=True)
         write_json(workspace / paths.SEEDS / str(seed) / MACHINE, described)
-    command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
+    spent = command(workspace, "stages.train", "--seeds", ",".join(map(str, seeds)))
+    for seed in seeds:
+        write_json(workspace / paths.SEEDS / str(seed) / MEMORY, spent.peak_memory_bytes)
 
 
 def compared(cells: list[dict[str, Arm]]) -> list[dict[str, Any]]:

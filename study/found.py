@@ -40,12 +40,12 @@ def found_table(cells: Sequence[Planting], results: Results) -> Iterator[str]:
     lines = lines_of(cells, results)
     yield from header("data set, kind", *SHOWN)
     for (dataset, kind), own in lines.items():
-        number = f" ({len(own)})" if own else ", not run"
-        yield markdown(
-            f"{dataset}, {kind}{number}",
-            [in_short([line[name] for line in own if name in line]) for name in SHOWN.values()],
-        )
+        if own:
+            shown = [in_short([line[name] for line in own if name in line]) for name in SHOWN.values()]
+            yield markdown(f"{dataset}, {kind} ({len(own)})", shown)
     yield from ("", NOTE)
+    if absent := [f"{dataset} {kind}" for (dataset, kind), own in lines.items() if not own]:
+        yield from ("", f"Not run yet: {', '.join(absent)}.")
     for dataset in dict.fromkeys(dataset for dataset, _ in lines):
         of_kinds = {kind: own for (name, kind), own in lines.items() if name == dataset and own}
         if of_kinds:

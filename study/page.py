@@ -18,6 +18,8 @@ from markupsafe import Markup
 from iadsr.page.charts import Picture, picture
 from iadsr.page.page import template
 from study.cells import AnyCell, Cell, Declared, cells_of, of_kind
+from study.drop_tables import cases_table, drops_table, popularity_table
+from study.drops import read_cases
 from study.found import found_table, lines_of
 from study.paper import beside_paper, read_paper
 from study.pictures import charts
@@ -103,10 +105,11 @@ def told(part: Part) -> Iterator[str]:
         return iter(["Not run yet."])
     if part.plantings:
         return found_table(part.plantings, part.results)
-    lines = table_of(part.rows, part.compared)
+    lines = chain(table_of(part.rows, part.compared), drops_table(part.rows))
     if not part.beside_paper:
         return lines
-    return chain(lines, [""], beside_paper(part.rows, read_paper()))
+    own = popularity_table(part.rows), cases_table(part.rows, read_cases())
+    return chain(lines, *own, [""], beside_paper(part.rows, read_paper()))
 
 
 def findings(part: Part, told_of: Collection[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import timed
-from benchmarks.gain import MACHINE
+from benchmarks.gain import MACHINE, MEMORY
 from benchmarks.prepared import prepared, trained_in
 from iadsr.artifacts import read_json
 from iadsr.device import dtype_name, pick_device, pick_dtype
@@ -18,10 +18,16 @@ from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import TEST, VALIDATION
 from stages import paths
 from study.cells import AnyCell, Cell, Kind
+from study.drops import drops_of
 from study.plantings import Planting, measured
 from study.results import CUTOFFS, Line, add, read_results
 
-BESIDE = ("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "noise_auc", "noise_rate_estimated")
+OF_NOISE = ("auc", "auc_cold", "auc_stratified", "calibration_error", "precision_at_share", "rate_estimated", "share")
+BESIDE = (
+    *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "test_cold_targets"),
+    *(f"noise_{name}" for name in OF_NOISE),
+    *(f"{TEST}_cold_{metric_name(name, 10, protocol)}" for protocol in PROTOCOLS for name in METRICS),
+)
 
 
 def missing(cells: Sequence[Kind], lines: Path) -> list[Kind]:
@@ -65,7 +71,8 @@ def line_of(cell: AnyCell, content: dict[str, Any]) -> tuple[Line, Path | None]:
 def trained(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
     """Train and evaluate a cell.
 
-    `seconds` are those of this call, with the detector where it was not there yet; None where all was there.
+    `seconds` are those of this call, with the detector where it was not there yet, and `memory_bytes` its largest
+    resident set; None where all was there.
     """
     folder = trained_in(content) / paths.SEEDS / str(cell.seed)
     was_there = (folder / paths.RANKS).exists()
@@ -82,7 +89,9 @@ def trained(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
     line = {
         "cell": cell.name,
         "metrics": {name: round(found[name], 7) for name in (*names, *BESIDE) if name in found},
+        **drops_of(folder, cell.dataset),
         "seconds": None if was_there else round(seconds, 1),
+        "memory_bytes": read_json(folder / MEMORY) if (folder / MEMORY).exists() else None,
         "machine": {
             **read_json(folder / MACHINE),  # as it was when the training began
             "threads": content["train"]["threads"],

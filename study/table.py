@@ -57,10 +57,21 @@ def table_of(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str]
     """The same of rows that were compared."""
     yield from header(*TITLES)
     for row, found in zip(rows, compared, strict=True):
-        seeds = (", ".join(map(str, row.lines)) or "not run") + MIXED * (len(kinds(row.lines.values())) > 1)
-        yield markdown(f"{row.dataset}, {row.backbone}, {row.method}", [seeds, *shown(found)])
+        if row.lines:
+            seeds = ", ".join(map(str, row.lines)) + MIXED * (len(kinds(row.lines.values())) > 1)
+            yield markdown(", ".join(row[:3]), [seeds, *shown(found)])
     lines = [line for row in rows for line in row.lines.values()]
-    yield from ("", NOTE, "", *sentences(rows, compared), machines(lines))
+    yield from ("", NOTE, "", *sentences(rows, compared), machines(lines), *not_run(rows))
+
+
+def not_run(rows: Sequence[Row]) -> Iterator[str]:
+    """What is declared and was not run yet: methods of which nothing was, then where others lack."""
+    methods = dict.fromkeys(row.method for row in rows)
+    nowhere = [name for name in methods if not any(row.lines for row in rows if row.method == name)]
+    blocks = {name: [" ".join(row.block) for row in rows if row.method == name and not row.lines] for name in methods}
+    lacking = [f"`{name}` on {', '.join(where)}" for name, where in blocks.items() if where and name not in nowhere]
+    if nowhere or lacking:
+        yield f"Not run yet: {'; '.join([f'`{name}`' for name in nowhere] + lacking)}."
 
 
 def header(first: str, *others: str) -> Iterator[str]:
@@ -190,6 +201,8 @@ def sentences(rows: Sequence[Row], compared: Sequence[Compared]) -> Iterator[str
     for method in dict.fromkeys(row.method for row in rows if row.method not in (PLAIN, CLEAN)):
         own = [each for row, each in zip(rows, compared, strict=True) if row.method == method]
         run = [each for each in own if all("p" in each.get(name, {}) for name in NAMES)]
+        if not run:
+            continue
         better, worse = (
             " / ".join(
                 str(sum(each[name]["p"] < CERTAIN and sign * each[name]["gained"] > 0 for each in run))

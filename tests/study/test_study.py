@@ -20,6 +20,7 @@ from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import SPLIT, TEST, VALIDATION
 from study.__main__ import app
 from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
+from study.drops import READINGS
 from study.found import found_table
 from study.paper import beside_paper, read_paper
 from study.pictures import charts, draw, gains
@@ -78,7 +79,7 @@ def test_a_table_by_hand(written: Path) -> None:
     assert "| beauty, sasrec, none | 0 | .2500 |" in found
     assert "| beauty, sasrec, cloze | 0 | .5000 + (.50) |" in found
     assert "`cloze` against `none` in 1 of 1 rows: better in 1 / 1 / 1 / 1, worse in 0 / 0 / 0 / 0." in found
-    assert found.endswith("Trained on: cpu (one), float32, torch 2. Revisions: abc.")
+    assert "Trained on: cpu (one), float32, torch 2. Revisions: abc." in found
 
 
 def test_all_numbers_behind_a_table(written: Path) -> None:
@@ -92,7 +93,10 @@ def test_all_numbers_behind_a_table(written: Path) -> None:
 
 def test_what_was_not_run_shows(written: Path) -> None:
     cells = trainings("planted-20/beauty")
-    assert "| beauty, sasrec, random | not run |  |  |  |  |" in list(table(cells, read_results(written)))
+    found = list(table(cells, read_results(written)))
+    assert found[-1] == "Not run yet: `random`." and not any(", random |" in line for line in found)
+    both = list(table(trainings("planted-20/beauty", "planted-20/toys"), read_results(written)))
+    assert both[-1] == ("Not run yet: `random`; `none` on toys sasrec; `clean` on toys sasrec; `cloze` on toys sasrec.")
 
 
 def test_methods_are_compared_on_the_seeds_that_they_share(written: Path, tmp_path: Path) -> None:
@@ -147,7 +151,8 @@ def test_cells_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     results = read_results(path)
     assert len(results.lines) == 2
     for each in results.lines.values():
-        assert each["seconds"] > 0 and each["machine"]["threads"] == 1
+        assert each["seconds"] > 0 and each["machine"]["threads"] == 1 and each["memory_bytes"] > 1e8
+        assert [len(each["popularity"][equal]) for equal in READINGS] == [5, 5] and "cases" not in each
         results.values(each)
 
 
@@ -213,7 +218,7 @@ def test_what_detectors_found_by_hand(tmp_path: Path) -> None:
         add(path, line)
     found = list(found_table(cells, read_results(path)))
     assert "| beauty, burst (2) | .800 ± .141 | .800 ± .000 | .700 ± .000 | .500 ± .000 | .040 ± .000 |" in found
-    assert "| beauty, uniform, not run |  |  |  |  |  |" in found
+    assert "Not run yet: beauty uniform, beauty popularity, beauty near_miss." in found
     assert "| truth | .950 ± .000 |" in found and "| gap, without | .500 ± .000 |" in found
     assert len(missing(cells, path)) == len(cells) - 2
 

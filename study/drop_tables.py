@@ -1,0 +1,104 @@
+"""What methods drop and cost, as Markdown: overall, by popularity (the paper's Figure 1), of users (its Table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from study.drops import OF_BUCKET, READINGS, Case
+from study.results import Line
+from study.table import CLEAN, PLAIN, Row, header, markdown, without_zero
+
+TITLES = ("data set, backbone, method", "dropped", "expected", "AUC", "by place", "minutes, GB")
+NOTE = (
+    "Dropped: by the deterministic rule; expected: of sampled masks. AUC: of the score, against known noise. By place: "
+    "Spearman's correlation of the score with the place in the history. Minutes and memory: of the training with its "
+    "evaluation, on one core of a machine that was busy otherwise, a guide and no comparison."
+)
+OF_FIGURE = ("beauty", ("sasrec", PLAIN), ("none", "hsd", "steam", "iadsr", "cloze"))  # data set, backbones, methods
+BUCKETS = ("hottest", "2", "3", "4", "coldest")
+SHOWN = dict(zip(OF_BUCKET, ("dropped", "dropped, expected", "NDCG@5 U"), strict=True))
+
+
+def drops_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Of rows whose lines say more than how accurate they are; nothing where none does."""
+    known = [(row, lines) for row in rows if (lines := telling(row.lines.values()))]
+    if not known:
+        return
+    yield from ("", *header(*TITLES))
+    for row, lines in known:
+        ratios = [mean(lines, name) for name in ("drop_ratio", "drop_ratio_expected")]
+        shares = [""] * 2 if row.method in (PLAIN, CLEAN) else [f"{ratio:.1%}" for ratio in ratios if ratio is not None]
+        area, place = mean(lines, "noise_auc"), [line["place"] for line in lines if "place" in line]
+        told = ["" if area is None else without_zero(area, 3), without_zero(np.mean(place), 2) if place else ""]
+        yield markdown(", ".join(row[:3]), [*shares, *told, cost(lines)])
+    yield from ("", NOTE)
+
+
+def telling(lines: Any) -> list[Line]:
+    """Those with what `study.drops` finds; older ones have none."""
+    return [line for line in lines if "popularity" in line]
+
+
+def mean(lines: Sequence[Line], name: str) -> float | None:
+    """Of a metric, over the lines that have it."""
+    found = [line["metrics"][name] for line in lines if name in line["metrics"]]
+    return float(np.mean(found)) if found else None
+
+
+def cost(lines: Sequence[Line]) -> str:
+    """Means of what is known."""
+    known = [(line["seconds"], line["memory_bytes"]) for line in lines if line["seconds"] and line["memory_bytes"]]
+    if not known:
+        return ""
+    seconds, size = np.mean(known, axis=0)
+    return f"{seconds / 60:.0f}, {size / 1e9:.1f}"
+
+
+def popularity_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Figure 1 in both readings of its buckets; nothing where no row of OF_FIGURE was run."""
+    found = [(row, lines) for row, lines in of_figure(rows) if lines]
+    for reading in READINGS if found else ():
+        yield from ("", *header(f"{OF_FIGURE[0]}, buckets of equal {reading}", *BUCKETS))
+        for row, lines in found:
+            for name, shown in SHOWN.items():
+                if row.method != PLAIN or not name.startswith("drop"):
+                    values = np.mean([[bucket[name] for bucket in line["popularity"][reading]] for line in lines], 0)
+                    told = [f"{value:.1%}" if name.startswith("drop") else without_zero(value, 4) for value in values]
+                    yield markdown(f"{row.method}: {shown}", told)
+
+
+def of_figure(rows: Sequence[Row]) -> list[tuple[Row, list[Line]]]:
+    """The rows of the figure, with lines that say enough."""
+    dataset, backbones, methods = OF_FIGURE
+    own = [row for row in rows if row.dataset == dataset and row.backbone in backbones and row.method in methods]
+    return [(row, telling(row.lines.values())) for row in own]
+
+
+def cases_table(rows: Sequence[Row], cases: Sequence[Case]) -> Iterator[str]:
+    """Table 5: of each user what the paper's method drops, what ours does, and what ours is least sure to keep."""
+    told = []
+    for case in cases:
+        for row in rows:
+            lines = [line for line in row.lines.values() if case.user in line.get("cases", {})]
+            if lines and row.dataset == case.dataset and row.method != PLAIN:
+                own = lines[0]["cases"][case.user]
+                paper = named(case.dropped.get(row.method, []), own["titles"])
+                dropped = named([place for place, kept in enumerate(own["kept"]) if not kept], own["titles"])
+                lowest = int(np.argmin(own["keep_probability"]))
+                least = f"{named([lowest], own['titles'])} ({without_zero(own['keep_probability'][lowest], 2)})"
+                first = f"{case.user}, {row.backbone}, {row.method}"
+                told.append(markdown(first, [paper if row.method in case.dropped else "", dropped, least]))
+    if told:
+        yield from ("", *header("user, backbone, method", "the paper drops", "ours drops", "least likely kept"), *told)
+
+
+def named(places: Sequence[int], titles: Sequence[str]) -> str:
+    """Places from 0, and how the titles there begin.
+
+    >>> named([1, 0], ["a b c d", "e"]), named([], ["a"])
+    ('1 e; 0 a b c', 'nothing')
+    """
+    return "; ".join(f"{place} {' '.join(titles[place].split()[:3])}" for place in places) or "nothing"
