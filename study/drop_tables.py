@@ -65,9 +65,14 @@ def popularity_table(rows: Sequence[Row]) -> Iterator[str]:
         for row, lines in found:
             for name, shown in SHOWN.items():
                 if row.method != PLAIN or not name.startswith("drop"):
-                    values = np.mean([[bucket[name] for bucket in line["popularity"][reading]] for line in lines], 0)
+                    values = mean_of_buckets(lines, reading, name)
                     told = [f"{value:.1%}" if name.startswith("drop") else without_zero(value, 4) for value in values]
                     yield markdown(f"{row.method}: {shown}", told)
+
+
+def mean_of_buckets(lines: Sequence[Line], reading: str, name: str) -> list[float]:
+    """Over lines."""
+    return np.mean([[bucket[name] for bucket in line["popularity"][reading]] for line in lines], 0).tolist()
 
 
 def of_figure(rows: Sequence[Row]) -> list[tuple[Row, list[Line]]]:

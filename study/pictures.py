@@ -10,7 +10,9 @@ import altair as alt
 import numpy as np
 
 from iadsr.evaluate.plots import BLUE, DASHES, HEIGHT, ORANGE, WIDTH
-from study.cells import Cell
+from study.cells import AnyCell, Cell, of_kind
+from study.drop_tables import mean_of_buckets, of_figure
+from study.drops import READINGS
 from study.found import Lines, lines_of
 from study.plantings import Planting
 from study.results import Results
@@ -18,18 +20,26 @@ from study.table import CLEAN, PLAIN, Row, rows_of
 
 SCALE = 2
 NAMES = {"ndcg_10_unfiltered": "NDCG@10, unfiltered", "ndcg_10_filtered": "NDCG@10, filtered"}
+FIGURE_3 = {"hr_5_unfiltered": "HR@5, unfiltered", "ndcg_5_unfiltered": "NDCG@5, unfiltered"}
+DROPS = ("drop_ratio_expected",)
+FIGURE_1 = {"drop_ratio_expected": "share dropped, in expectation", "ndcg_5_unfiltered": "NDCG@5, unfiltered"}
+SHOWS = {"gains": ("planted-20",), "popularity": ("rivals", "alone"), "theta": ("theta",)}  # groups of each picture
+GROUPS = tuple(group for groups in SHOWS.values() for group in groups)
 SHADES = {PLAIN: "#9aa5b1", "random": "#c8b273", "cloze": BLUE, CLEAN: ORANGE}
 
 
-def charts(results: Results, plantings: Sequence[Planting], trainings: Sequence[Cell]) -> dict[str, Any]:
+def charts(results: Results, cells: Sequence[AnyCell]) -> dict[str, Any]:
     """A chart of each sort of which there is something to show, by its name."""
-    found = {place: own for place, own in lines_of(plantings, results).items() if own}
+    found = {place: own for place, own in lines_of(of_kind(Planting, cells), results).items() if own}
+    trainings = {name: [cell for cell in of_kind(Cell, cells) if cell.group == name] for name in GROUPS}
     made: dict[str, Any] = {}
     if found:
         made["detection"] = detection(found)
         made["calibration"] = calibration(found)
-    if gained := gains(trainings, results):
-        made["gains"] = gained
+    for name, draws in (("gains", gains), ("popularity", popularity), ("theta", thetas)):
+        rows = [row for group in SHOWS[name] for row in rows_of(trainings[group], results)]
+        if drawn := draws(rows):
+            made[name] = drawn
     return made
 
 
@@ -103,11 +113,11 @@ def mean_bins(plantings: Sequence[Sequence[Sequence[float]]]) -> list[tuple[floa
     ]
 
 
-def gains(cells: Sequence[Cell], results: Results) -> alt.FacetChart | None:
+def gains(trained: Sequence[Row]) -> alt.FacetChart | None:
     """Accuracy trained on noise, with every method, and without noise: a point a seed; None where nothing was run."""
     rows = [
         {"metric": shown, "cell": f"{row.dataset}, {row.backbone}", "method": row.method, "value": value}
-        for row in compared(rows_of(cells, results))
+        for row in compared(trained)
         for line in row.lines.values()
         for name, shown in NAMES.items()
         for value in [line["metrics"][f"test_{name}"]]
@@ -125,6 +135,52 @@ def gains(cells: Sequence[Cell], results: Results) -> alt.FacetChart | None:
     points = points.properties(width=WIDTH // 2, height=HEIGHT // 3)
     facets = {"column": alt.Column("metric:N", title=None, sort=list(NAMES.values()))}
     return points.facet(row=alt.Row("cell:N", title=None, sort=None), **facets).resolve_scale(x="independent")
+
+
+def popularity(trained: Sequence[Row]) -> alt.FacetChart | None:
+    """The paper's Figure 1 in both readings of its buckets: what is dropped, and NDCG@5, by the popularity of items."""
+    rows = [
+        {"reading": f"equal {reading}", "what": what, "method": row.method, "bucket": place, "value": value}
+        for row, lines in of_figure(trained)
+        for reading in READINGS
+        for name, what in FIGURE_1.items()
+        if lines and (row.method != PLAIN or name not in DROPS)
+        for place, value in enumerate(mean_of_buckets(lines, reading, name), 1)
+    ]
+    if not rows:
+        return None
+    lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+    lines = lines.encode(
+        x=alt.X("bucket:O", title="popularity of items (1 hottest)", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("value:Q", title=None),
+        color=alt.Color("method:N", title=None, sort=None),
+    )
+    lines = lines.properties(width=WIDTH // 2, height=HEIGHT // 2)
+    facets = {"column": alt.Column("what:N", title=None, sort=list(FIGURE_1.values()))}
+    return lines.facet(row=alt.Row("reading:N", title=None, sort=None), **facets).resolve_scale(y="independent")
+
+
+def thetas(trained: Sequence[Row]) -> alt.FacetChart | None:
+    """The paper's Figure 3: accuracy over the gate, a point a seed, a line through means; dashed, the backbone."""
+    rows: list[dict[str, Any]] = [
+        {"metric": shown, "cell": f"{row.dataset}, {row.backbone}", "value": value, **place}
+        for row in compared(trained)
+        for line in row.lines.values()
+        for name, shown in FIGURE_3.items()
+        for value in [line["metrics"][f"test_{name}"]]
+        for place in [{} if row.method == PLAIN else {"theta": line["params"]["theta"]}]
+    ]
+    if not rows:
+        return None
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+    base = alt.Chart().transform_filter("isValid(datum.theta)").encode(x=alt.X("theta:Q"), y=y)
+    means = base.mark_line(color=BLUE).encode(y=alt.Y("mean(value):Q", title=None))
+    plain = alt.Chart().transform_filter("!isValid(datum.theta)").mark_rule(color=ORANGE, strokeDash=DASHES)
+    plain = plain.encode(y=alt.Y("mean(value):Q", title=None))
+    layers = alt.layer(base.mark_point(filled=True, color=BLUE), means, plain, data=alt.Data(values=rows))
+    layers = layers.properties(width=WIDTH // 2, height=HEIGHT // 2)
+    across, down = alt.Column("metric:N", title=None, sort=list(FIGURE_3.values())), alt.Row("cell:N", title=None)
+    return layers.facet(row=down, column=across).resolve_scale(y="independent")
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:

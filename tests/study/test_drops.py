@@ -12,6 +12,7 @@ from iadsr.errors import UserError
 from stages import paths
 from study.drop_tables import cases_table, cost, drops_table, popularity_table
 from study.drops import OF_BUCKET, READINGS, Case, drops_of, history_of, read_cases
+from study.pictures import popularity, thetas
 from study.table import Row
 
 TITLES = ["Bedhead Hook Up, large", "Serum", "Skinny Cream, small", "Soap"]
@@ -92,3 +93,19 @@ def test_the_papers_users_by_hand() -> None:
         "| 22099, gru4rec, iadsr | 0 Bedhead Hook Up, | 1 Serum | 1 Serum (.25) |",
         "| 22099, gru4rec, adt |  | 1 Serum | 1 Serum (.25) |",
     ]
+
+
+def test_figures_of_the_paper_by_hand() -> None:
+    """Figure 1: of one method both readings have five buckets of each metric, of the plain backbone of accuracy alone.
+    Figure 3: a point for each gate and metric, and the plain backbone without one."""
+    rows = [Row("beauty", "sasrec", "none", {0: line()}), Row("beauty", "sasrec", "hsd", {0: line()})]
+    chart = popularity(rows)
+    assert chart and len(chart.to_dict()["data"]["values"]) == 2 * (2 + 1) * 5
+    assert popularity(rows[:0]) is None and thetas(rows[:0]) is None
+    metrics = {"test_hr_5_unfiltered": 0.1, "test_ndcg_5_unfiltered": 0.05}
+    lines = {theta: {"metrics": metrics, "params": {"theta": theta}} for theta in (-0.9, 0.3)}
+    gates = [Row("beauty", "gru4rec", f"theta_{theta}", {0: each}) for theta, each in lines.items()]
+    chart = thetas([Row("beauty", "gru4rec", "none", {0: lines[0.3]}), *gates])
+    assert chart
+    drawn = [(each["metric"][:2], each.get("theta")) for each in chart.to_dict()["data"]["values"]]
+    assert drawn == [("HR", None), ("ND", None), ("HR", -0.9), ("ND", -0.9), ("HR", 0.3), ("ND", 0.3)]

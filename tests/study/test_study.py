@@ -265,10 +265,10 @@ def test_a_trial_changes_nothing_that_a_plantings_name_says() -> None:
 
 def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
     """Gains of the three cells that were run; with a planting also detection and calibration; of nothing none."""
-    asked = plantings("detection"), trainings("planted-20")
-    assert charts(read_results(tmp_path / "none.jsonl"), *asked) == {}
-    assert list(charts(read_results(written), *asked)) == ["gains"]
-    chart = gains(asked[1], read_results(written))
+    cells = cells_of(read_declared())
+    assert charts(read_results(tmp_path / "none.jsonl"), cells) == {}
+    assert list(charts(read_results(written), cells)) == ["gains"]
+    chart = gains(rows_of(trainings("planted-20"), read_results(written)))
     assert chart and len(chart.to_dict()["data"]["values"]) == 3 * 2
     for cell in plantings("detection/beauty/burst"):
         line = {
@@ -278,7 +278,7 @@ def test_pictures_show_what_there_is(tmp_path: Path, written: Path) -> None:
             "calibration": [[0.1, 0.2, 9, 1]],
         }
         add(written, {**line, "machine": {}, "params": cell.decisive()})
-    drawn = list(draw(tmp_path, charts(read_results(written), *asked)))
+    drawn = list(draw(tmp_path, charts(read_results(written), cells)))
     assert [path.name for path in drawn] == ["detection.png", "calibration.png", "gains.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
