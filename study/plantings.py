@@ -35,6 +35,7 @@ class Plantings(Group):
     datasets: list[str] = Field(min_length=1)
     kinds: list[Kind] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
+    without: list[str] = Field(default_factory=list)  # DATASET/KIND that cannot be planted
 
 
 class Planting(NamedTuple):
@@ -64,6 +65,8 @@ class Planting(NamedTuple):
 def plantings_of(name: str, declared: Plantings, settings: Settings) -> Iterator[Planting]:
     """Seeds vary slowest."""
     for seed, dataset, kind in itertools.product(declared.seeds, declared.datasets, declared.kinds):
+        if f"{dataset}/{kind}" in declared.without:
+            continue
         own = {"dataset": dataset, "denoiser": "cloze", **planting(kind, declared.ratio, seed)}
         yield Planting(name, dataset, kind, seed, {**settings, **own})
 

@@ -249,7 +249,7 @@ def test_a_planting_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_every_planting_goes_together() -> None:
     """A detector never trains on the kind that is planted."""
     cells = plantings("detection")
-    assert cells
+    assert cells and not any(cell.name.startswith("detection/sports/near_miss") for cell in cells)
     for cell in cells:
         content = cell.content()
         assert content["noise"]["kind"] == cell.kind
