@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +22,7 @@ from stages import paths
 from stages.command import new_app, reports_errors
 
 app = new_app()
+ALONE, BATCH = 50, 1000  # histories
 
 
 @app.command(epilog="Example: python -m benchmarks.denoising --rows 10000000 --json")
@@ -29,18 +33,44 @@ def main(
 ) -> None:
     """Write the histories that the model was trained on, again and again, as strangers', and time verdicts on them.
 
-    Seconds and the largest resident memory are those of the whole `python -m stages.denoise`.
+    Seconds and the largest resident memory are those of the whole `python -m stages.denoise`. `ms_alone` is what a
+    served model takes for a history of its own, the median of some; `ms_of_1000` for so many at once.
     """
     with TemporaryDirectory() as work:
         log = Path(work) / "log.csv"
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # the system counts our memory, too
             rows = pool.submit(write_log, log, rows).result()
+            served = pool.submit(answers).result()
         command = [sys.executable, "-m", "stages.denoise", "--histories", str(log), "--budget", "5%"]
         spent = cost([*command, "--out", str(Path(work) / "out.csv")], Path.cwd(), os.environ)
         size = log.stat().st_size
     found = {name: round(value, 2) for name, value in spent._asdict().items()}
-    result = {"rows": rows, "input_bytes": size, **found, "rows_per_second": round(rows / spent.seconds), **device()}
+    found |= {"rows_per_second": round(rows / spent.seconds), **served}
+    result = {"rows": rows, "input_bytes": size, **found, **device()}
     print(json.dumps(result) if as_json else json.dumps(result, indent=2))
+
+
+def answers() -> dict[str, float]:
+    """What a served model takes, in milliseconds, for the histories that it was trained on."""
+    import polars as pl
+
+    from iadsr.serving.judge import Judge
+
+    judge = Judge.opened(paths.MODEL, paths.ITEMS, paths.USERS)
+    lists = pl.read_parquet(paths.VERDICTS, columns=["user", "item"]).group_by("user", maintain_order=True).agg("item")
+    histories = lists["item"].head(BATCH).to_list()
+    histories *= -(-BATCH // len(histories))
+    alone = [milliseconds(judge.histories, [history]) for history in histories[:ALONE]]
+    return {
+        "ms_alone": round(statistics.median(alone), 2),
+        "ms_of_1000": round(milliseconds(judge.histories, histories[:BATCH])),
+    }
+
+
+def milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
+    began = time.perf_counter()
+    function(*arguments)
+    return 1000 * (time.perf_counter() - began)
 
 
 def write_log(path: Path, rows: int) -> int:

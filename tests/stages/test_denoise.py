@@ -15,6 +15,7 @@ import pytest
 from small_project import assert_one_error, change, invoke, succeed
 
 import iadsr
+from benchmarks.denoising import answers
 from iadsr import load
 from iadsr.errors import UserError
 from stages import paths
@@ -270,3 +271,9 @@ def test_a_copy_of_the_model_judges_while_the_project_trains(project: Path) -> N
     shutil.rmtree(paths.MODEL)
     denoised("--histories", "log.parquet", "--model", "models/serving", "--out", "again.parquet")
     assert pl.read_parquet("again.parquet").equals(pl.read_parquet("log.denoised.parquet"))
+
+
+def test_what_a_served_model_takes_is_measured(project: Path) -> None:
+    """Of one history less than of a thousand."""
+    found = answers()
+    assert 0 < found["ms_alone"] < found["ms_of_1000"]
