@@ -13,7 +13,7 @@ from benchmarks.prepared import ROOT
 from iadsr.artifacts import replacing
 from iadsr.errors import UserError
 from stages.command import new_app, reports_errors
-from study.cells import Cell, cells_of, of_kind, read_declared, with_changes
+from study.cells import Cell, cells_of, of_kind, read_declared, tunable, with_changes
 from study.found import as_fields as fields_of_plantings
 from study.found import found_table
 from study.page import charts_of, document, stale
@@ -23,6 +23,7 @@ from study.plantings import Planting
 from study.results import LINES, read_results
 from study.run import missing, run
 from study.table import as_fields, table
+from study.tuning import TRIALS, choices, keep, require_kept, trials_of
 
 app = new_app()
 DOCUMENT, PAGE = ROOT / "docs" / "study.md", ROOT / "metrics" / "study.html"
@@ -64,6 +65,24 @@ def running(
     todo = missing(with_changes(cells_of(read_declared(), cells), changes or []), path)
     for number, cell in enumerate(run(todo, path, workers), 1):
         print(f"{number} of {len(todo)}: {cell.name}", flush=True)
+
+
+@app.command(epilog="Example: python -m study tune --cells 'tuned/ml-100k/*'")
+@reports_errors
+def tune(
+    cells: Annotated[list[str], typer.Option("--cells", help="Which of a `tuned` group; seeds do not matter.")] = ["*"],  # noqa: B006
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 2,
+) -> None:
+    """Let methods choose among the settings of `budget` by validation; what they keep is in results/tuned.json."""
+    declared = read_declared()
+    asked = tunable(declared, cells)
+    trials = missing([trial for cell in asked for trial in trials_of(cell, declared)], TRIALS)
+    for number, trial in enumerate(run(trials, TRIALS, workers), 1):
+        print(f"{number} of {len(trials)}: {trial.name}", flush=True)
+    found = choices(asked, declared, read_results(TRIALS))
+    keep(found)
+    for place, choice in found.items():
+        print(f"{place}: {choice.settings}")
 
 
 @app.command("table", epilog="Example: python -m study table unplanted")
@@ -116,8 +135,10 @@ def page(
 @app.command()
 @reports_errors
 def check(markdown: Annotated[Path, typer.Option(help="The document.")] = DOCUMENT, results: Place = LINES) -> None:
-    """Fail if the document is not what the results give, or if a line stands in no table of it."""
+    """Fail if the document is not what the results give, a line is in no table, or a choice not by its trials."""
     declared, found = read_declared(), read_results(results)
+    if any(matrix.tuned for matrix in declared.groups.values()):
+        require_kept(tunable(declared), declared, read_results(TRIALS))
     if unused := stale(declared, found):
         raise UserError(
             f"{results}: {unused[0]} is no cell of cells.yaml with the parameters that it has now ({len(unused)} such "

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 from pydantic import Field, ValidationError
 
 from benchmarks.accuracy import preset
-from benchmarks.prepared import yaml_value
+from benchmarks.prepared import ROOT, yaml_value
+from iadsr.artifacts import read_json
 from iadsr.errors import UserError
 from iadsr.params import Group, read_yaml
 from study.plantings import OF_NAME, Planting, Plantings, plantings_of
 from study.settings import Settings, content_of, decisive
 
 DECLARED = Path(__file__).with_name("cells.yaml")
+KEPT = ROOT / "results" / "tuned.json"  # what `python -m study tune` has chosen
 NAMED = ("dataset", "backbone", "denoiser", "seed")  # what a cell's name says
 
 
@@ -32,6 +34,14 @@ class Matrix(Group):
     settings: Settings = Field(default_factory=dict)
     beside_paper: bool = False  # whether the paper has cells of these names
     preset: bool = False  # of `make accuracy`, in place of what is declared of data sets and backbones
+    tuned: bool = False  # with what each method chose by `budget`; where it has not yet, there is no cell
+
+
+class Budget(Group):
+    """What every method of a `tuned` group tries on validation."""
+
+    seed: int = Field(ge=0)  # under which nothing is reported
+    trials: list[Settings] = Field(min_length=1)
 
 
 class Declared(Group):
@@ -42,8 +52,10 @@ class Declared(Group):
     backbones: dict[str, Settings]
     tuned: dict[str, Settings] = Field(default_factory=dict)  # by DATASET/BACKBONE
     methods: dict[str, Settings]
+    budget: Budget | None = None
     groups: dict[str, Matrix]
     plantings: dict[str, Plantings] = Field(default_factory=dict)
+    kept: dict[str, Settings] = Field(default_factory=dict)  # by `place_of`: not of the file but of KEPT
 
 
 class Cell(NamedTuple):
@@ -73,10 +85,13 @@ AnyCell = Cell | Planting
 Kind = TypeVar("Kind", bound=AnyCell)
 
 
-def read_declared(path: Path = DECLARED) -> Declared:
+def read_declared(path: Path = DECLARED, kept: Path = KEPT) -> Declared:
     """UserError for a key that is unknown or missing, and for a group that names what is not declared."""
+    chosen = read_json(kept) if kept.exists() else {}
     try:
-        declared = Declared.model_validate(read_yaml(path))
+        declared = Declared.model_validate(
+            {**read_yaml(path), "kept": {place: choice["settings"] for place, choice in chosen.items()}}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -99,7 +114,7 @@ def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[AnyCe
     for name, plantings in declared.plantings.items():
         cells.extend(plantings_of(name, plantings, declared.settings))
     for pattern in patterns:
-        if not any(matches(cell, pattern) for cell in cells):
+        if pattern != "*" and not any(matches(cell, pattern) for cell in cells):
             raise UserError(
                 f"--cells {pattern}: no cell of this name; `python -m study list` shows those that there are"
             )
@@ -111,8 +126,8 @@ def matches(cell: AnyCell, pattern: str) -> bool:
     return fnmatchcase(cell.name, pattern) or fnmatchcase(cell.name, f"{pattern.rstrip('/')}/*")
 
 
-def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
-    """Seeds vary slowest: so a table has all its rows as soon as can be."""
+def of_group(declared: Declared, name: str, matrix: Matrix, untuned: bool = False) -> Iterator[Cell]:
+    """Seeds vary slowest: so a table has all its rows as soon as can be. `untuned`: as before any choice."""
     axes = (matrix.seeds, matrix.datasets, matrix.backbones, matrix.methods)
     for seed, dataset, backbone, method in itertools.product(*axes):
         settings = {
@@ -122,7 +137,29 @@ def of_group(declared: Declared, name: str, matrix: Matrix) -> Iterator[Cell]:
             **matrix.settings,
             **declared.methods[method],
         }
-        yield Cell(name, dataset, backbone, method, seed, settings)
+        cell = Cell(name, dataset, backbone, method, seed, settings)
+        if not matrix.tuned or untuned:
+            yield cell
+        elif place_of(cell) in declared.kept:
+            yield cell._replace(settings={**settings, **declared.kept[place_of(cell)]})
+
+
+def place_of(cell: Cell) -> str:
+    """
+    >>> place_of(Cell("tuned", "beauty", "sasrec", "hsd", 0, {}))
+    'beauty/sasrec/hsd'
+    """
+    return f"{cell.dataset}/{cell.backbone}/{cell.method}"
+
+
+def tunable(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[Cell]:
+    """A cell for each place of the tuned groups that matches, whether or not it has chosen; UserError for none."""
+    groups = [(name, matrix) for name, matrix in declared.groups.items() if matrix.tuned]
+    cells = [cell for name, matrix in groups for cell in of_group(declared, name, matrix, untuned=True)]
+    asked = [cell for cell in cells if any(matches(cell, pattern) for pattern in patterns)]
+    if not asked:
+        raise UserError(f"--cells {' '.join(patterns)}: no cell of a group that is `tuned` in cells.yaml")
+    return list({place_of(cell): cell for cell in asked}.values())
 
 
 def tuned(declared: Declared, dataset: str, backbone: str) -> Settings:

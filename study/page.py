@@ -81,10 +81,12 @@ class Part:
 
 def parts_of(declared: Declared, results: Results) -> list[Part]:
     """The groups, in the order of cells.yaml, detection first: what follows needs it."""
-    plantings, trained = declared.plantings.items(), declared.groups.items()
+    cells: dict[str, list[AnyCell]] = {name: [] for name in (*declared.plantings, *declared.groups)}
+    for cell in cells_of(declared):
+        cells[cell.group].append(cell)
     return [
-        *(Part(name, own.about, cells_of(declared, [name]), results) for name, own in plantings),
-        *(Part(name, own.about, cells_of(declared, [name]), results, own.beside_paper) for name, own in trained),
+        *(Part(name, own.about, cells[name], results) for name, own in declared.plantings.items()),
+        *(Part(name, own.about, cells[name], results, own.beside_paper) for name, own in declared.groups.items()),
     ]
 
 
