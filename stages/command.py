@@ -18,6 +18,7 @@ from iadsr.errors import UserError, masked
 
 P = ParamSpec("P")
 SPINS = "10000"  # of a thread that waits for others, before it sleeps; more would hold up the others on a busy machine
+ELSEWHERE = " (there is no params.yaml here: start this in the root of the project)"
 FILE_LIBRARIES = ("pyarrow", "polars", "safetensors")  # known by name, because importing them would slow --help
 LOCK = Path(".cache/lock")  # of the folder in which a stage runs
 ParamsFile = Annotated[Path, typer.Option(help="The file of parameters.", show_default=True)]
@@ -36,7 +37,8 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except UserError as error:
-            fail(str(error))
+            elsewhere = "dvc repro" in str(error) and not Path("params.yaml").exists()
+            fail(f"{error}{ELSEWHERE if elsewhere else ''}")
         except Exception as error:
             if not is_about_a_file(error):
                 raise

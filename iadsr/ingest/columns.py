@@ -81,12 +81,14 @@ def found_columns(name: str, present: Sequence[str], wanted: Wanted, told: str =
             found[ours] = list(names).index(theirs)
         elif ours not in wanted.optional:
             has = f"it has: {shown(present)}{told}"
-            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); {has}{_remedy(ours)}")
+            raise UserError(f"{name}: no column {theirs!r} (`columns.{ours}`); {has}{_remedy(ours, wanted)}")
     return found
 
 
-def _remedy(ours: str) -> str:
+def _remedy(ours: str, wanted: Wanted) -> str:
     """What else one can do about a column that is missing."""
+    if ours == schemas.ITEM and schemas.USER not in wanted.columns:
+        return "; where the item table has another name for it than the interactions, set columns.item_id"
     if ours == schemas.TIMESTAMP:
         return "; where rows stand in the order of time, leave out columns.timestamp, and the order of the file counts"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,24 @@ class Loaded:
         frame: Any,
         user: str = "user",
         item: str = "item",
-        timestamp: str = "timestamp",
+        timestamp: str | None = "timestamp",
         threshold: float | None = None,
         budget: float | None = None,
     ) -> Any:
         """A polars or pandas frame of interactions with noise_probability, keep and reason behind its columns.
 
-        Rows stay as they are. Without a column of times their order counts. Dropped is what is more likely noise than
-        `threshold` (by default the model's own), or at most a share of the judged rows, `budget`. UserError for a frame
-        that lacks a column, or has one of the new ones.
+        Rows stay as they are. With `timestamp=None` their order counts; so it does where there is no such column, and a
+        warning says so. Items that the model was not trained on are not judged; `python -m stages.denoise` knows their
+        titles. Dropped is what is more likely noise than `threshold` (by default the model's own), or at most a share
+        of the judged rows, `budget`. UserError for a frame that lacks a column, or has one of the new ones.
         """
         given = nw.from_native(frame, eager_only=True)
         for name in (user, item):
             if name not in given.columns:
-                raise UserError(f"frame: no column {name!r}; it has: {', '.join(map(str, given.columns))}")
+                raise UserError(
+                    f"frame: no column {name!r}; it has: {', '.join(map(str, given.columns))}; name yours by user=, "
+                    "item= and timestamp="
+                )
         refuse_taken("frame", given.columns)
         users, items = (coded(given[name].to_list()) for name in (user, item))
         nobody = np.flatnonzero((users.places < 0) | (items.places < 0)).tolist()
@@ -94,9 +99,13 @@ class Loaded:
         return given.with_columns(*columns).to_native()
 
 
-def by_time(given: Any, timestamp: str) -> np.ndarray:
+def by_time(given: Any, timestamp: str | None) -> np.ndarray:
     """All rows, oldest first; equal times, and rows without one, as they stand."""
+    if timestamp is None:
+        return np.arange(len(given))
     if timestamp not in given.columns:
+        said = f"frame: no column {timestamp!r}, so the order of its rows counts; name that of times by timestamp="
+        warnings.warn(said, stacklevel=3)
         return np.arange(len(given))
     rows = given.select(timestamp).with_row_index("row").sort(timestamp, nulls_last=False)
     return np.asarray(rows.sort(timestamp, "row", nulls_last=False)["row"].to_list(), dtype=np.int64)

@@ -60,6 +60,8 @@ def test_mapped_columns_in_the_order_of_the_file(folder: Folder) -> None:
 
 def test_the_item_table_may_name_its_id_differently(folder: Folder) -> None:
     raw, _ = folder.load("who,product,when\nu,b,@1\n", item="product", item_id="sku")
+    with pytest.raises(UserError, match=r"items.csv: no column 'product' .*; where .* set columns.item_id"):
+        folder.load("who,product,when\nu,b,@1\n", item="product")
     assert raw.items.rows() == [("b", "Second one", "")]
 
 

@@ -55,6 +55,17 @@ def test_a_killed_stage_leaves_the_folder_free(holder: subprocess.Popen[str]) ->
     assert not LOCK.exists()
 
 
+def test_outside_the_project_advice_says_where_it_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what concerns the project: other mistakes are the same everywhere."""
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("user,item\n")
+    result = invoke("denoise", "--histories", "log.csv")
+    assert_one_error(result, "run `dvc repro train` first (there is no params.yaml here: start this in the root of")
+    assert "params.yaml here" not in invoke("denoise", "--histories", "log.csv", "--budget", "x").stderr
+    Path("params.yaml").touch()
+    assert "params.yaml here" not in invoke("denoise", "--histories", "log.csv").stderr
+
+
 def test_other_folders_are_free(holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of seeds and of queued experiments."""
     (tmp_path / "models" / "seeds" / "0").mkdir(parents=True)

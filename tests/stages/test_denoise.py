@@ -177,10 +177,12 @@ def test_a_frame_gets_the_verdicts_of_the_command(kind: str, project: Path) -> N
 
 
 def test_a_frame_without_times_and_with_gaps(project: Path) -> None:
-    """Its order counts; ids may be numbers; a row without an item is kept."""
+    """Its order counts, and a warning says so; ids may be numbers; a row without an item is kept."""
     items = training_log(project)["item"].unique(maintain_order=True).to_list()[:4]
     frame = pl.DataFrame({"user": [7, 7, 7, 7, None], "item": [*items[:3], None, items[0]]})
-    found = load().denoise(frame)
+    found = load().denoise(frame, timestamp=None)
+    with pytest.warns(UserWarning, match="frame: no column 'timestamp', so the order of its rows counts"):
+        assert load().denoise(frame).equals(found)
     assert found["noise_probability"].is_not_null().to_list() == [True] * 3 + [False] * 2
     assert found["reason"].to_list()[3:] == ["not judged: user or item is missing"] * 2
 
@@ -202,7 +204,7 @@ def test_recommendations_from_a_cleaned_history(project: Path) -> None:
     for _, items in training_log(project).sort("timestamp").group_by("user", maintain_order=True):
         history = items["item"].to_list()
         user = pl.DataFrame({"user": ["a"] * len(history), "item": history})
-        left = [item for item, keep in zip(history, model.denoise(user)["keep"], strict=True) if keep]
+        left = [item for item, keep in zip(history, model.denoise(user, timestamp=None)["keep"], strict=True) if keep]
         found = [each.item for each in model.recommend(history, k=3, clean=True)]
         after_rest = [each.item for each in model.recommend(left or history, k=20) if each.item not in history]
         assert found == after_rest[:3]
@@ -230,7 +232,7 @@ def test_a_cleaned_history_of_nothing_that_is_known(project: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"who": ["a"]}, "frame: no column 'user'; it has: who"),
+        ({"who": ["a"]}, "frame: no column 'user'; it has: who; name yours by user="),
         ({"user": ["a"], "item": ["b"], "keep": [True]}, "keep"),
     ],
 )

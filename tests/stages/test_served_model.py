@@ -210,7 +210,7 @@ def test_verdicts_over_http(copy: Path, tmp_path: Path) -> None:
         again, listed = ask(port, {"dataframe_records": rows[:1], "params": {"k": 1}})
     assert (status, again) == (200, 200) and len(listed[0]["items"]) == 1
     frame = pl.DataFrame({"user": ["a"] * 6, "item": ids})
-    twin = load("models/model").denoise(frame)
+    twin = load("models/model").denoise(frame, timestamp=None)
     assert found[0]["noise_probability"] == pytest.approx(twin["noise_probability"].to_list(), rel=1e-5)
     assert found[0]["keep"] == twin["keep"].to_list() and len(found[0]["reason"]) == 6
     assert [len(row["keep"]) for row in found] == [6, 2, 5, 0, 0] and all(found[2]["keep"][3:])
