@@ -23,7 +23,7 @@ from study.plantings import Planting
 from study.results import LINES, read_results
 from study.run import missing, run
 from study.table import as_fields, table
-from study.tuning import TRIALS, choices, keep, require_kept, trials_of
+from study.tuning import TRIALS, choices, require_choices, trials_of, validated, write_choices
 
 app = new_app()
 DOCUMENT, PAGE = ROOT / "docs" / "study.md", ROOT / "metrics" / "study.html"
@@ -70,18 +70,18 @@ def running(
 @app.command(epilog="Example: python -m study tune --cells 'tuned/ml-100k/*'")
 @reports_errors
 def tune(
-    cells: Annotated[list[str], typer.Option("--cells", help="Which of a `tuned` group; seeds do not matter.")] = ["*"],  # noqa: B006
+    cells: Annotated[list[str], typer.Option("--cells", help="Which; seeds do not matter.")] = ["*"],  # noqa: B006
     workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 2,
 ) -> None:
-    """Let methods choose among the settings of `budget` by validation; what they keep is in results/tuned.json."""
+    """Let methods choose among the settings of `budget` by validation; what they take is in results/tuned.json."""
     declared = read_declared()
     asked = tunable(declared, cells)
     trials = missing([trial for cell in asked for trial in trials_of(cell, declared)], TRIALS)
-    for number, trial in enumerate(run(trials, TRIALS, workers), 1):
+    for number, trial in enumerate(run(trials, TRIALS, workers, validated), 1):
         print(f"{number} of {len(trials)}: {trial.name}", flush=True)
-    found = choices(asked, declared, read_results(TRIALS))
-    keep(found)
-    for place, choice in found.items():
+    results = read_results(TRIALS)
+    write_choices(tunable(declared), declared, results)
+    for place, choice in choices(asked, declared, results).items():
         print(f"{place}: {choice.settings}")
 
 
@@ -111,7 +111,7 @@ def pictures(
     folder: Annotated[Path, typer.Option(help="Where they go.")] = ROOT / "docs",
     results: Place = LINES,
 ) -> None:
-    """Draw what was found: detection and its calibration, and what training gains where noise was planted."""
+    """Draw what was found: detection and its calibration, gains where noise was planted, the paper's Figures 1, 3."""
     for path in draw(folder, charts_of(read_declared(), read_results(results))):
         print(f"wrote {path}")
 
@@ -137,8 +137,7 @@ def page(
 def check(markdown: Annotated[Path, typer.Option(help="The document.")] = DOCUMENT, results: Place = LINES) -> None:
     """Fail if the document is not what the results give, a line is in no table, or a choice not by its trials."""
     declared, found = read_declared(), read_results(results)
-    if any(matrix.tuned for matrix in declared.groups.values()):
-        require_kept(tunable(declared), declared, read_results(TRIALS))
+    require_choices(tunable(declared, required=False), declared, read_results(TRIALS))
     if unused := stale(declared, found):
         raise UserError(
             f"{results}: {unused[0]} is no cell of cells.yaml with the parameters that it has now ({len(unused)} such "

@@ -19,7 +19,7 @@ from study.plantings import OF_NAME, Planting, Plantings, plantings_of
 from study.settings import Settings, content_of, decisive
 
 DECLARED = Path(__file__).with_name("cells.yaml")
-KEPT = ROOT / "results" / "tuned.json"  # what `python -m study tune` has chosen
+CHOICES = ROOT / "results" / "tuned.json"  # of `python -m study tune`
 NAMED = ("dataset", "backbone", "denoiser", "seed")  # what a cell's name says
 
 
@@ -34,11 +34,11 @@ class Matrix(Group):
     settings: Settings = Field(default_factory=dict)
     beside_paper: bool = False  # whether the paper has cells of these names
     preset: bool = False  # of `make accuracy`, in place of what is declared of data sets and backbones
-    tuned: bool = False  # with what each method chose by `budget`; where it has not yet, there is no cell
+    chooses: bool = False  # each method what is best of `budget`; where it has not yet, there is no cell
 
 
 class Budget(Group):
-    """What every method of a `tuned` group tries on validation."""
+    """What every method of a group that `chooses` tries on validation."""
 
     seed: int = Field(ge=0)  # under which nothing is reported
     trials: list[Settings] = Field(min_length=1)
@@ -55,7 +55,7 @@ class Declared(Group):
     budget: Budget | None = None
     groups: dict[str, Matrix]
     plantings: dict[str, Plantings] = Field(default_factory=dict)
-    kept: dict[str, Settings] = Field(default_factory=dict)  # by `place_of`: not of the file but of KEPT
+    choices: dict[str, Settings] = Field(default_factory=dict)  # by `place_of`: not of this file, but of CHOICES
 
 
 class Cell(NamedTuple):
@@ -82,19 +82,26 @@ class Cell(NamedTuple):
 
 
 AnyCell = Cell | Planting
+LISTED = "`python -m study list` shows those that there are"
 Kind = TypeVar("Kind", bound=AnyCell)
 
 
-def read_declared(path: Path = DECLARED, kept: Path = KEPT) -> Declared:
-    """UserError for a key that is unknown or missing, and for a group that names what is not declared."""
-    chosen = read_json(kept) if kept.exists() else {}
+def read_declared(path: Path = DECLARED, choices: Path = CHOICES) -> Declared:
+    """UserError for a key that is unknown or missing, and for a group that names what is not declared.
+
+    Choices among other settings than `budget` has by now are none.
+    """
+    chosen = read_json(choices) if choices.exists() else {}
     try:
-        declared = Declared.model_validate(
-            {**read_yaml(path), "kept": {place: choice["settings"] for place, choice in chosen.items()}}
-        )
+        declared = Declared.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if declared.choices:
+        raise UserError(f"{path}: choices: they stand in {choices}")
+    trials = declared.budget.trials if declared.budget else []
+    own = {place: choice["settings"] for place, choice in chosen.items() if choice["settings"] in trials}
+    declared = declared.model_copy(update={"choices": own})
     if twice := declared.groups.keys() & declared.plantings.keys():
         raise UserError(f"{path}: plantings.{min(twice)}: there is a group of this name as well")
     axes = {name: ("datasets", "backbones", "methods") for name in declared.groups}
@@ -115,9 +122,9 @@ def cells_of(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[AnyCe
         cells.extend(plantings_of(name, plantings, declared.settings))
     for pattern in patterns:
         if pattern != "*" and not any(matches(cell, pattern) for cell in cells):
-            raise UserError(
-                f"--cells {pattern}: no cell of this name; `python -m study list` shows those that there are"
-            )
+            choosing = any(matches(cell, pattern) for cell in tunable(declared, required=False))
+            remedy = "its settings are yet to be chosen: `python -m study tune`" if choosing else LISTED
+            raise UserError(f"--cells {pattern}: no cell of this name; {remedy}")
     return [cell for cell in cells if any(matches(cell, pattern) for pattern in patterns)]
 
 
@@ -138,10 +145,10 @@ def of_group(declared: Declared, name: str, matrix: Matrix, untuned: bool = Fals
             **declared.methods[method],
         }
         cell = Cell(name, dataset, backbone, method, seed, settings)
-        if not matrix.tuned or untuned:
+        if not matrix.chooses or untuned:
             yield cell
-        elif place_of(cell) in declared.kept:
-            yield cell._replace(settings={**settings, **declared.kept[place_of(cell)]})
+        elif place_of(cell) in declared.choices:
+            yield cell._replace(settings={**settings, **declared.choices[place_of(cell)]})
 
 
 def place_of(cell: Cell) -> str:
@@ -152,13 +159,13 @@ def place_of(cell: Cell) -> str:
     return f"{cell.dataset}/{cell.backbone}/{cell.method}"
 
 
-def tunable(declared: Declared, patterns: Iterable[str] = ("*",)) -> list[Cell]:
-    """A cell for each place of the tuned groups that matches, whether or not it has chosen; UserError for none."""
-    groups = [(name, matrix) for name, matrix in declared.groups.items() if matrix.tuned]
+def tunable(declared: Declared, patterns: Iterable[str] = ("*",), required: bool = True) -> list[Cell]:
+    """A cell for each place, that matches, of groups that choose, whether it has or not; UserError for none."""
+    groups = [(name, matrix) for name, matrix in declared.groups.items() if matrix.chooses]
     cells = [cell for name, matrix in groups for cell in of_group(declared, name, matrix, untuned=True)]
     asked = [cell for cell in cells if any(matches(cell, pattern) for pattern in patterns)]
-    if not asked:
-        raise UserError(f"--cells {' '.join(patterns)}: no cell of a group that is `tuned` in cells.yaml")
+    if not asked and required:
+        raise UserError(f"--cells {' '.join(patterns)}: no cell of a group that `chooses` in cells.yaml")
     return list({place_of(cell): cell for cell in asked}.values())
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from study.drops import OF_BUCKET, READINGS, Case
 from study.results import Line
-from study.table import CLEAN, PLAIN, Row, header, markdown, without_zero
+from study.table import PLAIN, Row, header, markdown, without_zero
 
 TITLES = ("data set, backbone, method", "dropped", "expected", "AUC", "by place", "minutes, GB")
 NOTE = (
     "Dropped: by the deterministic rule; expected: of sampled masks. AUC: of the score, against known noise. By place: "
-    "Spearman's correlation of the score with the place in the history. Minutes and memory: of the training with its "
-    "evaluation, on one core of a machine that was busy otherwise, a guide and no comparison."
+    "Spearman's correlation of the score with the place in the history, the mean over users. Minutes and memory: of "
+    "training and evaluation, on machines that may have been busy otherwise, a guide and no comparison."
 )
 OF_FIGURE = ("beauty", ("sasrec", PLAIN), ("none", "hsd", "steam", "iadsr", "cloze"))  # data set, backbones, methods
 BUCKETS = ("hottest", "2", "3", "4", "coldest")
@@ -30,7 +30,8 @@ def drops_table(rows: Sequence[Row]) -> Iterator[str]:
     yield from ("", *header(*TITLES))
     for row, lines in known:
         ratios = [mean(lines, name) for name in ("drop_ratio", "drop_ratio_expected")]
-        shares = [""] * 2 if row.method in (PLAIN, CLEAN) else [f"{ratio:.1%}" for ratio in ratios if ratio is not None]
+        plain = all(line["params"]["denoiser"] == PLAIN for line in lines)
+        shares = [""] * 2 if plain else [f"{ratio:.1%}" for ratio in ratios if ratio is not None]
         area, place = mean(lines, "noise_auc"), [line["place"] for line in lines if "place" in line]
         told = ["" if area is None else without_zero(area, 3), without_zero(np.mean(place), 2) if place else ""]
         yield markdown(", ".join(row[:3]), [*shares, *told, cost(lines)])
@@ -68,6 +69,7 @@ def popularity_table(rows: Sequence[Row]) -> Iterator[str]:
                     values = mean_of_buckets(lines, reading, name)
                     told = [f"{value:.1%}" if name.startswith("drop") else without_zero(value, 4) for value in values]
                     yield markdown(f"{row.method}: {shown}", told)
+        yield from ("", "The paper's Figure 1: rows of histories by their item, targets by theirs; means over seeds.")
 
 
 def mean_of_buckets(lines: Sequence[Line], reading: str, name: str) -> list[float]:
@@ -92,12 +94,14 @@ def cases_table(rows: Sequence[Row], cases: Sequence[Case]) -> Iterator[str]:
                 own = lines[0]["cases"][case.user]
                 paper = named(case.dropped.get(row.method, []), own["titles"])
                 dropped = named([place for place, kept in enumerate(own["kept"]) if not kept], own["titles"])
-                lowest = int(np.argmin(own["keep_probability"]))
-                least = f"{named([lowest], own['titles'])} ({without_zero(own['keep_probability'][lowest], 2)})"
+                kept = own["keep_probability"]
+                lowest = [int(np.argmin(kept))] if min(kept) < max(kept) else []
+                least = "".join(f"{named([at], own['titles'])} ({without_zero(kept[at], 2)})" for at in lowest)
                 first = f"{case.user}, {row.backbone}, {row.method}"
                 told.append(markdown(first, [paper if row.method in case.dropped else "", dropped, least]))
     if told:
         yield from ("", *header("user, backbone, method", "the paper drops", "ours drops", "least likely kept"), *told)
+        yield from ("", "The paper's Table 5, by the deterministic rule; the first seed. Places count from 0.")
 
 
 def named(places: Sequence[int], titles: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ The page is the document, rendered, with tables that sort, pictures, and the cel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from markupsafe import Markup
 
 from iadsr.page.charts import Picture, picture
 from iadsr.page.page import template
-from study.cells import AnyCell, Cell, Declared, cells_of, of_kind
+from study.cells import AnyCell, Cell, Declared, cells_of, of_kind, place_of, tunable
 from study.drop_tables import cases_table, drops_table, popularity_table
 from study.drops import read_cases
 from study.found import found_table, lines_of
@@ -54,6 +55,7 @@ class Part:
     cells: Sequence[AnyCell]
     results: Results
     beside_paper: bool = False
+    undecided: Sequence[Cell] = ()  # places that have yet to choose their settings
 
     @property
     def plantings(self) -> list[Planting]:
@@ -86,8 +88,17 @@ def parts_of(declared: Declared, results: Results) -> list[Part]:
         cells[cell.group].append(cell)
     return [
         *(Part(name, own.about, cells[name], results) for name, own in declared.plantings.items()),
-        *(Part(name, own.about, cells[name], results, own.beside_paper) for name, own in declared.groups.items()),
+        *(
+            Part(name, own.about, cells[name], results, own.beside_paper, undecided(declared, name))
+            for name, own in declared.groups.items()
+        ),
     ]
+
+
+def undecided(declared: Declared, group: str) -> list[Cell]:
+    """Places of a group that `chooses` and have not."""
+    cells = [cell for cell in tunable(declared, required=False) if cell.group == group]
+    return [cell for cell in cells if place_of(cell) not in declared.choices]
 
 
 def document(declared: Declared, results: Results) -> str:
@@ -99,6 +110,10 @@ def document(declared: Declared, results: Results) -> str:
         seen |= {line["cell"] for line in part.lines}
     for part in parts:
         lines += ["", f"## {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", "", *told(part)]
+        if part.undecided:
+            methods = Counter(cell.method for cell in part.undecided)
+            counted = ", ".join(f"`{method}` in {count}" for method, count in methods.items())
+            lines += ["", f"Yet to choose their settings (data sets and backbones): {counted}."]
     return "\n".join(lines) + "\n"
 
 

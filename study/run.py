@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ BESIDE = (
 )
 
 
+Measure = Callable[[Any, dict[str, Any]], tuple[Line, Path | None]]  # of a cell and its parameters
+
+
 def missing(cells: Sequence[Kind], lines: Path) -> list[Kind]:
     """Those of which there is no line yet, or one with other parameters; of equal ones the first."""
     results, absent = read_results(lines), dict[str, Kind]()
@@ -39,8 +42,8 @@ def missing(cells: Sequence[Kind], lines: Path) -> list[Kind]:
     return list(absent.values())
 
 
-def run(cells: Sequence[Kind], lines: Path, workers: int) -> Iterator[Kind]:
-    """Train the cells, so many at once, and yield each once its line is written.
+def run(cells: Sequence[Kind], lines: Path, workers: int, measure: Measure | None = None) -> Iterator[Kind]:
+    """Train the cells, so many at once, and yield each once its line is written; `measure` makes it, else `line_of`.
 
     What is trained stays in .cache/benchmarks, so a training that was interrupted goes on from its last epoch. When one
     fails no other is begun, those that are running end, and its error is raised.
@@ -54,7 +57,7 @@ def run(cells: Sequence[Kind], lines: Path, workers: int) -> Iterator[Kind]:
         while waiting or running:
             while waiting and len(running) < workers:
                 cell, content = waiting.pop(0)
-                running[pool.submit(line_of, cell, content)] = cell
+                running[pool.submit(measure or line_of, cell, content)] = cell
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(done)
                 line, ranks = done.result()
@@ -71,8 +74,8 @@ def line_of(cell: AnyCell, content: dict[str, Any]) -> tuple[Line, Path | None]:
 def trained(cell: Cell, content: dict[str, Any]) -> tuple[Line, Path]:
     """Train and evaluate a cell.
 
-    `seconds` are those of this call, with the detector where it was not there yet, and `memory_bytes` its largest
-    resident set; None where all was there.
+    `seconds` are those of this call, with the detector where it was not there yet; None where all was there.
+    `memory_bytes` is the largest resident set of the training, at least that of this process.
     """
     folder = trained_in(content) / paths.SEEDS / str(cell.seed)
     was_there = (folder / paths.RANKS).exists()

@@ -55,14 +55,20 @@ def is_parquet(path: Path) -> bool:
 
 
 def csv_records(path: Path, separator: str) -> Iterator[list[str]]:
-    """The names of the columns, then the rows, of which short ones are filled up with nothing."""
+    """The names of the columns, then the rows, of which short ones are filled up with nothing.
+
+    UserError for bytes that are no text.
+    """
     csv.field_size_limit(1 << 30)
     with open(path, encoding="utf-8-sig", newline="") as given:
         records = csv.reader(given, delimiter=separator)
-        header = next(records)
-        yield header
-        for fields in records:
-            yield [*fields, *[""] * (len(header) - len(fields))]
+        try:
+            header = next(records)
+            yield header
+            for fields in records:
+                yield [*fields, *[""] * (len(header) - len(fields))]
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not valid UTF-8; save the file as UTF-8") from None
 
 
 def _pieces_of_csv(path: Path, separator: str) -> Iterator[pa.Table]:

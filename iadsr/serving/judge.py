@@ -107,8 +107,8 @@ class Judge:
         if budget is not None:
             limit = threshold_for(verdicts.noise, budget)
         keep = kept(verdicts.noise, limit)
-        found = reasons_of(self.model, log, verdicts, keep, self.titles, self.config.max_length)
-        noise, keep, reasons = (in_file_order(each, asked.order) for each in (verdicts.noise, keep, found))
+        reasons = reasons_of(self.model, log, verdicts, keep, self.titles, self.config.max_length)
+        noise, keep, reasons = (in_file_order(each, asked.order) for each in (verdicts.noise, keep, reasons))
         for row, fault in asked.faults.items():
             reasons[row] = f"{NOT_JUDGED}{fault}"
         return Decided(noise, keep, reasons.tolist(), limit)

@@ -29,7 +29,7 @@ BY_TEXT, BY_BEHAVIOUR = "its title is unlike the others", "seldom chosen beside 
 SIDES = (", above all those before it", ", above all those after it")  # beside which alone a row fits worse
 
 
-Texts = Shaped[np.ndarray, " rows"]  # of objects: each text once, however many rows have it
+Texts = Shaped[np.ndarray, " rows"]  # of objects: what many rows have in common is there once
 
 
 class Log(NamedTuple):
@@ -78,7 +78,7 @@ class JudgedHistories:
 
 
 def in_blocks(log: Log) -> Iterator[JudgedHistories]:
-    """All that is judged, some users at a time, so that what is computed of a log is never whole in memory."""
+    """All that is judged, some users at a time: of all rows at once there are a few numbers each, and no more."""
     by_user = np.argsort(log.users, kind="stable").astype(np.int32)
     ends = np.bincount(log.users, minlength=len(log.known_as)).cumsum()
     first = 0

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from iadsr.artifacts import replacing
 from iadsr.filter.interactions import codes, pair_keys, read_raw, with_rows
-from iadsr.ingest.whole_rows import WholeRows
+from iadsr.ingest.whole_rows import WholeRows, refuse_taken
 from iadsr.models.config import ModelConfig
 from iadsr.schemas import ITEM, RAW_ITEM, RAW_USER, ROW, SPLIT, TEST, TRAIN, USER, VALIDATION
 from iadsr.serving.coded import LogRows
@@ -140,8 +140,9 @@ def drop_repetitions(
 def write_training_log(path: Path, name: str, whole: WholeRows, verdicts: OnRows) -> None:
     """Write the accepted rows of a table, `whole`, with verdicts behind its columns; `name` is for messages.
 
-    UserError for a table with fewer rows than were read.
+    UserError for a table with such columns, or with fewer rows than were read.
     """
+    refuse_taken(name, whole.schema.names)  # as `ingest` did, unless it was of an earlier revision
     schema, first, count = with_verdicts(whole.schema), 0, len(verdicts.accepted)
     reasons = pa.array(verdicts.reasons)
     with replacing(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:

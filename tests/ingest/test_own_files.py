@@ -357,6 +357,7 @@ def test_whole_numbers_in_csv_that_floats_merge(folder: Folder) -> None:
         ('who,sku,when\nu,"b\n\n""c",1\n"u",3" pipe,1\n', "i.csv, row 5: a quotation mark inside a field"),
         ('who,sku,when\nu,"b,1\nu,b,1\nu,"c",2\n', "i.csv, row 2: a quotation mark inside a field"),
         (b"who,sku,when\nu,b,1\nu,\xff,1\n", "i.csv, row 3: not valid UTF-8"),
+        (b"who,sku,when,n\xe9\nu,b,@1,2\n", "i.csv: not valid UTF-8; save the file"),
         ('who,sku,when\nu,b,1\nu,"b,1\nu,b,1\n', "i.csv, row 3: a quotation mark that is never closed"),
         ('who,sku,when\nu,b,1\nu,"Best" toy,1\nu,b,1\n', "i.csv, row 3: a quotation mark inside a field"),
         ('who,sku,when,3" x\nu,b,1,a\nu,b,2,b\nu,b,3,5" z\nu,b,4,\n', "i.csv, row 1: a quotation mark inside a field"),
