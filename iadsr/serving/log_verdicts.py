@@ -6,6 +6,8 @@ by all. Rows that cannot be judged say why.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ from iadsr.sequences.windows import Batch, Feed, Sequences, shortest_first, tail
 
 FEWEST = 3  # interactions of a user: of two, each is judged by nothing but the other
 AT_ONCE = 512  # windows
-BLOCK = 1 << 20  # rows that are judged at a time, and those of the last user among them
+BLOCK = 1 << 18  # rows that are judged at a time, and those of the last user among them
 NEAREST = 2  # titles that a reason names
 NOT_JUDGED = "not judged: "
 TOO_SHORT, UNKNOWN = f"{NOT_JUDGED}too few interactions of this user", f"{NOT_JUDGED}nothing is known of this item"
@@ -88,6 +90,15 @@ def in_blocks(log: Log) -> Iterator[JudgedHistories]:
         if len(histories.rows):
             yield histories
         first = last
+        give_back()
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system: batches of ever other shapes leave holes in glibc's heap."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every libc has it
+        if trim is not None:
+            trim(0)
 
 
 @torch.no_grad()
