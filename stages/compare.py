@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,8 +39,9 @@ def main(
 ) -> None:
     """Train each method on data/filtered under each seed, and say whether any is better on the users' last items.
 
-    Methods differ in `denoiser` alone. What is trained stays in .cache/compare: interrupted, the same command goes on.
-    Prefixes are encoded as means of item vectors, whatever params.yaml says, so that iadsr takes minutes.
+    It takes as many trainings as methods times seeds. Methods differ in `denoiser` alone. What is trained stays in
+    .cache/compare: interrupted, the same command goes on. Prefixes are encoded as means of item vectors, whatever
+    params.yaml says, so that iadsr takes minutes.
     """
     from iadsr.params import read_params
     from stages.seeds import parsed
@@ -85,9 +88,11 @@ def trained(content: dict[str, Any], method: str, seeds: list[int]) -> list[Path
 
     backbone = NO_BACKBONE if DENOISERS[method].traits.own_encoder else content["backbone"]
     folder = workspace({**content, "denoiser": method, "backbone": backbone}, WORK / method, [paths.FILTERED])
-    print(f"{method}: training, see {folder / 'log.txt'}", file=sys.stderr, flush=True)
+    say, began = partial(print, file=sys.stderr, flush=True), time.perf_counter()
+    say(f"{method}: training {len(seeds)} seeds, see {folder / 'log.txt'}")
     for command in (["stages.encode"], ["stages.train", "--seeds", ",".join(map(str, seeds))]):
         run_stage(folder, method, *command, MLFLOW_TRACKING_URI=tracking_uri())
+    say(f"{method}: done in {time.perf_counter() - began:.0f} s")
     return [folder / paths.SEEDS / str(seed) for seed in seeds]
 
 

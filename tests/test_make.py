@@ -66,7 +66,7 @@ def test_a_missing_git_is_named(folder: Path) -> None:
 
 def test_only_what_is_asked_for_is_installed(folder: Path) -> None:
     """Ray, the tools of development and the small decoder come on top of what runs; nothing is set up twice."""
-    tools = "pip install --quiet -c constraints.txt -e '.[cluster,dev]'"
+    tools = "-e '.[cluster,dev]'"
     run = make(folder, "--dry-run", "run").stdout
     assert "cluster" not in run and "smollm2" not in run
     for target in ("test", "lint", "types"):

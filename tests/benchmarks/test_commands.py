@@ -16,6 +16,7 @@ from small_models import write_means
 from typer.testing import CliRunner, Result
 
 from benchmarks import convergence, evaluation, growth, machine, prepared, processes, results, training
+from benchmarks.ingest import Cost
 from benchmarks.peer import write_log
 from iadsr.artifacts import write_json
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
@@ -223,14 +224,14 @@ def test_convergence_alone_and_side_by_side(tmp_path: Path, monkeypatch: pytest.
     """The commands are run as a user runs them; here they are replaced by what they leave behind."""
     ran: list[tuple[str, ...]] = []
 
-    def run(workspace: Path, *arguments: str) -> float:
+    def run(workspace: Path, *arguments: str) -> Cost:
         ran.append(arguments)
         accuracies = [metric_name(name, 10, protocol, "test") for name in METRICS for protocol in PROTOCOLS]
         metrics = dict.fromkeys(("epochs", "best_epoch", *accuracies), 0.25)
         write_json(workspace / "metrics" / "details.json", metrics)
         (workspace / "models" / "seeds").mkdir(parents=True, exist_ok=True)
         write_json(workspace / "models" / "seeds" / "summary.json", {"mean": metrics, "std": metrics})
-        return 3.0
+        return Cost(3.0, 3.0, 1)
 
     monkeypatch.setattr(convergence, "command", run)
     monkeypatch.setattr(convergence, "prepared", lambda content: tmp_path)
