@@ -60,12 +60,12 @@ def cost(lines: Sequence[Line]) -> str:
 
 def popularity_table(rows: Sequence[Row]) -> Iterator[str]:
     """Figure 1 in both readings of its buckets; nothing where no row of OF_FIGURE was run."""
-    found = [(row, lines) for row, lines in of_figure(rows) if lines]
+    found = of_figure(rows)
     for reading in READINGS if found else ():
         yield from ("", *header(f"{OF_FIGURE[0]}, buckets of equal {reading}", *BUCKETS))
         for row, lines in found:
             for name, shown in SHOWN.items():
-                if row.method != PLAIN or not name.startswith("drop"):
+                if has(row, name):
                     values = mean_of_buckets(lines, reading, name)
                     told = [f"{value:.1%}" if name.startswith("drop") else without_zero(value, 4) for value in values]
                     yield markdown(f"{row.method}: {shown}", told)
@@ -77,11 +77,16 @@ def mean_of_buckets(lines: Sequence[Line], reading: str, name: str) -> list[floa
     return np.mean([[bucket[name] for bucket in line["popularity"][reading]] for line in lines], 0).tolist()
 
 
+def has(row: Row, name: str) -> bool:
+    """Whether there is something to show: the plain backbone drops nothing."""
+    return row.method != PLAIN or not name.startswith("drop")
+
+
 def of_figure(rows: Sequence[Row]) -> list[tuple[Row, list[Line]]]:
-    """The rows of the figure, with lines that say enough."""
+    """The rows of the figure of which lines say enough, with these."""
     dataset, backbones, methods = OF_FIGURE
     own = [row for row in rows if row.dataset == dataset and row.backbone in backbones and row.method in methods]
-    return [(row, telling(row.lines.values())) for row in own]
+    return [(row, lines) for row in own if (lines := telling(row.lines.values()))]
 
 
 def cases_table(rows: Sequence[Row], cases: Sequence[Case]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from iadsr.evaluate.plots import BLUE, DASHES, HEIGHT, ORANGE, WIDTH
 from study.cells import AnyCell, Cell, of_kind
-from study.drop_tables import mean_of_buckets, of_figure
+from study.drop_tables import has, mean_of_buckets, of_figure
 from study.drops import READINGS
 from study.found import Lines, lines_of
 from study.plantings import Planting
@@ -21,7 +21,6 @@ from study.table import CLEAN, PLAIN, Row, rows_of
 SCALE = 2
 NAMES = {"ndcg_10_unfiltered": "NDCG@10, unfiltered", "ndcg_10_filtered": "NDCG@10, filtered"}
 FIGURE_3 = {"hr_5_unfiltered": "HR@5, unfiltered", "ndcg_5_unfiltered": "NDCG@5, unfiltered"}
-DROPS = ("drop_ratio_expected",)
 FIGURE_1 = {"drop_ratio_expected": "share dropped, in expectation", "ndcg_5_unfiltered": "NDCG@5, unfiltered"}
 SHOWS = {"gains": ("planted-20",), "popularity": ("rivals", "alone"), "theta": ("theta",)}  # groups of each picture
 GROUPS = tuple(group for groups in SHOWS.values() for group in groups)
@@ -144,7 +143,7 @@ def popularity(trained: Sequence[Row]) -> alt.FacetChart | None:
         for row, lines in of_figure(trained)
         for reading in READINGS
         for name, what in FIGURE_1.items()
-        if lines and (row.method != PLAIN or name not in DROPS)
+        if has(row, name)
         for place, value in enumerate(mean_of_buckets(lines, reading, name), 1)
     ]
     if not rows:

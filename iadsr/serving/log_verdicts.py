@@ -90,7 +90,8 @@ def in_blocks(log: Log) -> Iterator[JudgedHistories]:
         if len(histories.rows):
             yield histories
         first = last
-        give_back()
+        if len(by_user) > BLOCK:  # else it is a request, which the next one follows
+            give_back()
 
 
 def give_back() -> None:
