@@ -14,6 +14,7 @@ from benchmarks.gain import MACHINE, MEMORY
 from benchmarks.prepared import prepared, trained_in
 from iadsr.artifacts import read_json
 from iadsr.device import dtype_name, pick_device, pick_dtype
+from iadsr.evaluate.report import OF_COLD, OF_LIKED
 from iadsr.models.ranking import METRICS, PROTOCOLS, metric_name
 from iadsr.schemas import TEST, VALIDATION
 from stages import paths
@@ -23,10 +24,12 @@ from study.plantings import Planting, measured
 from study.results import CUTOFFS, Line, add, read_results
 
 OF_NOISE = ("auc", "auc_cold", "auc_stratified", "calibration_error", "precision_at_share", "rate_estimated", "share")
+OF_SOME = (OF_COLD, OF_LIKED)
 BESIDE = (
-    *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "test_cold_targets"),
+    *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "drift"),
     *(f"noise_{name}" for name in OF_NOISE),
-    *(f"{TEST}_cold_{metric_name(name, 10, protocol)}" for protocol in PROTOCOLS for name in METRICS),
+    *(f"{some}_targets" for some in OF_SOME),
+    *(metric_name(name, 10, protocol, some) for some in OF_SOME for protocol in PROTOCOLS for name in METRICS),
 )
 
 

@@ -52,9 +52,11 @@ class EvaluateParams(Group):
 
 Table = list[dict[str, Any]]
 COLD, OF_COLD = 10, f"{TEST}_cold"
+LIKED, OF_LIKED = 4, f"{TEST}_liked"  # of ratings from 1 to 5
 OF_BUCKETS = ("noise_auc", "noise_precision", "noise_recall")
 OF_NOISE = ("noise_auc", "noise_precision", "noise_precision_at_share", "noise_calibration_error")
-BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", *OF_NOISE, "best_epoch")
+BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", "drift", *OF_NOISE)
+NEWEST = 0.1  # of the training rows
 
 
 def evaluated(
@@ -104,11 +106,36 @@ def cold_targets(feed: Feed, ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str
     if sequences.noise is not None:
         real = real & ~sequences.noise.cpu()
     counts = torch.bincount(sequences.items.cpu()[real], minlength=sequences.item_count + 1).numpy()
-    cold = counts[ranks.targets] < COLD
-    if not cold.any():
+    return of_some(ranks, counts[ranks.targets] < COLD, cutoffs, OF_COLD)
+
+
+def liked_targets(
+    feed: Feed, ranks: Ranks, ratings: Float[np.ndarray, " rows"], cutoffs: tuple[int, ...]
+) -> dict[str, float]:
+    """Metrics over the test targets that were rated 4 or higher, and how many; nothing where no rating is as high."""
+    return of_some(ranks, ratings[feed.sequences.history_ends(TEST).cpu().numpy()] >= LIKED, cutoffs, OF_LIKED)
+
+
+def of_some(ranks: Ranks, some: Bool[np.ndarray, " targets"], cutoffs: tuple[int, ...], name: str) -> dict[str, float]:
+    """Metrics over some targets, and how many; nothing for none."""
+    if not some.any():
         return {}
-    those = Ranks(ranks.targets[cold], ranks.unfiltered[cold], ranks.filtered[cold])
-    return {f"{OF_COLD}_targets": float(cold.sum()), **summarise(those, cutoffs, OF_COLD)}
+    those = Ranks(ranks.targets[some], ranks.unfiltered[some], ranks.filtered[some])
+    return {f"{name}_targets": float(some.sum()), **summarise(those, cutoffs, name)}
+
+
+def drift(feed: Feed, verdicts: Verdicts, times: Int[np.ndarray, " rows"]) -> dict[str, float]:
+    """How much more of the newest tenth of the training rows is noise, in expectation, than of those before them.
+
+    Rows as old as the oldest of them are among them. `times` rise with time. Nothing where all are as old, or nothing
+    is judged.
+    """
+    drops = 1 - verdicts.probability.numpy().astype(np.float64)
+    rows = training_rows(feed).cpu().numpy() & np.isfinite(drops)
+    if not rows.any():
+        return {}
+    new = times[rows] >= np.quantile(times[rows], 1 - NEWEST, method="higher")
+    return {} if new.all() else {"drift": float(drops[rows][new].mean() - drops[rows][~new].mean())}
 
 
 def noise_detection(

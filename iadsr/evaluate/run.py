@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from iadsr.artifacts import read_columns
 from iadsr.encode.encoders.interface import EncoderParams
 from iadsr.errors import UserError
-from iadsr.evaluate.report import EvaluateParams, Table, evaluated
+from iadsr.evaluate.report import EvaluateParams, Table, drift, evaluated, liked_targets
 from iadsr.models.config import ModelConfig
 from iadsr.models.files import load_model, require_own
 from iadsr.models.ranking import Ranks, rank_targets
@@ -18,7 +19,7 @@ from iadsr.models.recommender import Recommender
 from iadsr.models.verdicts import judge_all
 from iadsr.params import Params, group
 from iadsr.provenance import checked, digests_of, read_note, require_params, require_same
-from iadsr.schemas import TEST, VALIDATION
+from iadsr.schemas import RATING, TEST, TIMESTAMP, VALIDATION
 from iadsr.sequences.text_vectors import opened_prefixes, require_encodings
 from iadsr.sequences.windows import Feed, read_sequences
 from iadsr.serving.catalogue import read_catalogue, trained_encoder
@@ -64,7 +65,12 @@ def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
     history = read_history(files.history, config.epochs)
     feed, encoder = opened(params, files, model, config, device)
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
-    metrics, tables = evaluated(feed, ranks, judge_all(model, feed, config.max_length), settings)
+    verdicts = judge_all(model, feed, config.max_length)
+    metrics, tables = evaluated(feed, ranks, verdicts, settings)
+    table = read_columns(files.sequences, (TIMESTAMP,), "filter", optional=(RATING,))
+    metrics |= drift(feed, verdicts, table[TIMESTAMP].to_numpy())
+    if RATING in table.column_names:
+        metrics |= liked_targets(feed, ranks[TEST], table[RATING].to_numpy(), tuple(settings.cutoffs))
     wrong = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
     if wrong:
         raise UserError(

@@ -19,17 +19,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from iadsr.artifacts import read_columns, replacing
+from iadsr.artifacts import replacing
 from iadsr.device import pick_dtype
 from iadsr.errors import UserError
 from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
 from iadsr.models.denoisers.cloze.gap_model import GAPS, GapModel, Negatives
 from iadsr.models.denoisers.cloze.signals import signals_of
-from iadsr.schemas import CATEGORIES, TRAIN
 from iadsr.seeds import derived_seed
 from iadsr.sequences import noise_kinds
 from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 from iadsr.sequences.windows import Feed, Sequences, moving_tiles, shortest_first, tail_tiles
+from iadsr.train.source import Source, of_users
 from iadsr.train.weighing import fit_weighing
 
 RATIO = 0.2  # of planted to real rows
@@ -37,38 +37,6 @@ MOST_USERS = 10_000  # of a fold, for each kind
 DONORS = 0.25  # for each user who gets a burst
 JUDGED = 512  # windows at once
 WARMING = 0.05  # share of the training in which the learning rate rises
-
-
-class Source(NamedTuple):
-    """What a detector is trained on: training histories, and the category of each item; -1: none, item 0: padding."""
-
-    histories: TrainingHistories
-    categories: Int[np.ndarray, " catalogue"]
-
-
-def training_histories(sequences: Sequences) -> TrainingHistories:
-    """The training parts of all histories, on the CPU."""
-    begins, ends = (each.cpu().numpy() for each in (sequences.offsets[:-1], sequences.history_ends(TRAIN)))
-    whole = TrainingHistories(sequences.items.cpu().numpy(), np.append(begins, ends[-1:]), sequences.item_count)
-    return _parts(whole, begins, ends)
-
-
-def of_users(histories: TrainingHistories, users: Int[np.ndarray, " some"]) -> TrainingHistories:
-    """Their histories alone, in this order."""
-    return _parts(histories, histories.offsets[users], histories.offsets[users + 1])
-
-
-def _parts(histories: TrainingHistories, begins: np.ndarray, ends: np.ndarray) -> TrainingHistories:
-    bounds = np.concatenate([[0], (ends - begins).cumsum()])
-    rows = np.arange(bounds[-1]) + np.repeat(begins - bounds[:-1], ends - begins)
-    return TrainingHistories(histories.items[rows], bounds, histories.last_item)
-
-
-def read_categories(items: Path) -> Int[np.ndarray, " catalogue"]:
-    """A number from 0 for the category of each item of items.parquet, item 0 being padding; -1 for none."""
-    names = read_columns(items, (CATEGORIES,), "filter")[CATEGORIES].to_numpy()
-    known, numbers = np.unique(names, return_inverse=True)
-    return np.append(-1, np.where(known[numbers] == "", -1, numbers))
 
 
 class Examples(NamedTuple):
@@ -123,7 +91,7 @@ def train_detector(detector: Detector, source: Source, work: Path) -> None:
         fit_weighing(detector.weighing, *found.numbered(list(found.planted)))
         save(whole, detector)
     detector.load_state_dict(load_file(whole))
-    detector.eval()  # also one that was found: it judges training rows next
+    detector.eval()
 
 
 def gap_model(detector: Detector, number: int, others: TrainingHistories, work: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import iadsr
@@ -20,6 +20,7 @@ from iadsr.device import fastest_threads, pick_device, pick_dtype, set_threads
 from iadsr.errors import UserError
 from iadsr.models.assembly import build, chosen_denoiser, configured
 from iadsr.models.config import ModelConfig
+from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
 from iadsr.models.denoisers.cloze.model import Cloze
 from iadsr.models.denoisers.registry import DENOISERS
 from iadsr.models.files import CONFIG, WEIGHTS, load_config, require_own, save_model
@@ -29,9 +30,10 @@ from iadsr.params import Params, chosen_dataset, group
 from iadsr.provenance import checked, chosen, digests_of, read_note, require_params
 from iadsr.sequences.text_vectors import ItemVectors, opened_items, opened_prefixes, require_recipe
 from iadsr.sequences.windows import Feed, Sequences, read_sequences
-from iadsr.train.detector import Source, read_categories, train_detector, training_histories
+from iadsr.train.detector import train_detector
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
+from iadsr.train.source import Source, Then, as_of, read_categories, source_digest, today
 from iadsr.train.verdicts_file import RawIds, read_raw_ids, write_verdicts
 
 ABANDONED = 7 * 24 * 3600.0  # seconds
@@ -107,12 +109,23 @@ class Training:
 
     def detect(self, model: Cloze) -> None:
         """Train the detector, or take it from another training that had the same, whatever its backbone or seed."""
-        config, folder = self.config, self.files.detectors / detector_digest(self.config, self.device)
-        source = Source(training_histories(self.sequences), read_categories(self.files.items))
+        assert self.vectors is not None
+        then, length = self.known_then(model.detector.params), self.config.max_length
+        source = Source(then.histories, read_categories(self.files.items)[then.items])
+        vectors = self.vectors.items[then.items]
+        detector = Detector(len(then.users), self.config.item_count, self.vectors.dim, length, model.detector.params)
+        detector.to(self.device).requires_grad_(False).read(torch.tensor(vectors).float())
+        folder = self.files.detectors / detector_digest(source, vectors, detector, self.device)
         with alone_in(folder, wait=True), threads_of(folder):
-            train_detector(model.detector, source, folder)
+            train_detector(detector, source, folder)
         os.utime(folder)  # it is not abandoned
-        model.weigh(self.feed, config.max_length)
+        model.detector.take(detector, torch.from_numpy(then.users), torch.from_numpy(then.items))
+        model.weigh(self.feed, length)
+
+    def known_then(self, params: DetectorParams) -> Then:
+        """What the detector is trained on."""
+        until = params.until_time
+        return today(self.sequences) if until is None else as_of(self.sequences, self.files.sequences, until)
 
     @cached_property
     def feed(self) -> Feed:
@@ -192,11 +205,11 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
     return text_digest(config.model_dump_json(), decided, torch.__version__, *code_digests())[:16]
 
 
-def detector_digest(config: ModelConfig, device: torch.device) -> str:
-    """Name a detector by what decides it: data, text vectors, its parameters, code; not by the backbone or its seed."""
-    made_of = [config.inputs, config.encodings, config.denoiser_params["detector"], config.max_length]
-    computed = [device.type, str(pick_dtype("auto", device)), torch.__version__]
-    return text_digest(json.dumps(made_of), *computed, *code_digests())[:16]
+def detector_digest(source: Source, vectors: np.ndarray, detector: Detector, device: torch.device) -> str:
+    """Name a detector by what decides it: what it is trained on, its parameters, code; not by the backbone or seed."""
+    computed = [device.type, str(pick_dtype("auto", device)), torch.__version__, *code_digests()]
+    params = detector.params.model_dump_json(exclude={"until"})  # decides what it is trained on, and nothing else
+    return text_digest(source_digest(source, vectors), params, str(detector.max_length), *computed)[:16]
 
 
 def code_digests() -> list[str]:

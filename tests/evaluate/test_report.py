@@ -18,8 +18,10 @@ from iadsr.evaluate.report import (
     EvaluateParams,
     cold_targets,
     compared,
+    drift,
     evaluated,
     item_counts,
+    liked_targets,
     user_metrics,
     write_ranks,
     write_tables,
@@ -53,12 +55,13 @@ def test_what_people_compare_is_at_one_cutoff(cutoffs: list[int], shown: int) ->
     """10 where it is among them, else the next above it, else the largest."""
     settings = EvaluateParams(cutoffs=cutoffs, buckets=2)
     numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings)
+    numbers |= {"drift": 0.1, "best_epoch": 3, "epochs": 13}
     accuracies = {f"test_{name}_{shown}_{protocol}" for name in ("hr", "ndcg") for protocol in PROTOCOLS}
     accuracies |= {f"validation_ndcg_{shown}_unfiltered"}
     others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_precision_at_share"}
-    others |= {"noise_calibration_error"}
-    expected = {name: numbers[name] for name in accuracies | others} | {"best_epoch": 3}
-    assert compared({**numbers, "best_epoch": 3, "epochs": 13}) == expected
+    others |= {"noise_calibration_error", "drift"}
+    assert compared(numbers) == {name: numbers[name] for name in accuracies | others}
+    assert len(accuracies | others) <= 12
 
 
 def test_metrics_by_hand() -> None:
@@ -120,6 +123,17 @@ def test_without_known_noise_nothing_is_detected() -> None:
     assert not any(name.startswith("noise") for name in [*metrics, *tables])
 
 
+def test_drift_by_hand() -> None:
+    """Training rows 0, 1, 4 are noise with 0, .75, .25; the newest tenth of three rows is one, or two of one time."""
+    feed, held_out = Feed(sequences_of(*HISTORIES)), 99
+    for times, expected in (((1, 2, 3), 0.25 - 0.375), ((3, 1, 2), -0.5), ((1, 3, 3), 0.5), ((2, 2, 2), None)):
+        rows = np.array([*times[:2], held_out, held_out, times[2], held_out, held_out])
+        found = drift(feed, verdicts(), rows)
+        assert found == ({} if expected is None else {"drift": pytest.approx(expected)})
+    nothing = Verdicts(*(torch.full((7,), NAN),) * 5, torch.ones(7).bool())
+    assert drift(feed, nothing, np.arange(7)) == {}
+
+
 def test_cold_items_are_rare_among_real_training_rows() -> None:
     """Of ten training rows four are of item 4, three of them noise: it occurs once, items 1 and 2 three times each.
 
@@ -146,6 +160,17 @@ def test_cold_targets_have_few_real_training_interactions() -> None:
     }
     warm = Ranks(np.array([1, 1]), *(np.array([1.0, 3.0]),) * 2)
     assert cold_targets(Feed(sequences_of(*histories, noise=noise)), warm, (5,)) == {}
+
+
+def test_liked_targets_are_rated_four_or_higher() -> None:
+    """User 0's test item has 4, the other's 3; a rating of another row, and one that is missing, counts nothing."""
+    ratings = np.array([5, NAN, 5, 4, 5, 5, 3])
+    found = liked_targets(Feed(sequences_of(*HISTORIES)), RANKS[TEST], ratings, (5,))
+    assert found == {
+        **{"test_liked_targets": 1, "test_liked_hr_5_unfiltered": 1, "test_liked_ndcg_5_unfiltered": 0.5},
+        **{"test_liked_hr_5_filtered": 1, "test_liked_ndcg_5_filtered": 1},
+    }
+    assert liked_targets(Feed(sequences_of(*HISTORIES)), RANKS[TEST], np.full(7, NAN), (5,)) == {}
 
 
 def test_real_interactions_by_item() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from safetensors.torch import save
@@ -18,19 +17,16 @@ from iadsr.models.denoisers.cloze.detector import Detector, DetectorParams
 from iadsr.sequences.noise_kinds import Plants, TrainingHistories
 from iadsr.train import detector as training
 from iadsr.train.detector import (
-    Source,
     drawn,
     examples_of,
-    of_users,
     pace_at,
     planted,
     popularity,
-    read_categories,
     signals_with,
     together,
     train_detector,
-    training_histories,
 )
+from iadsr.train.source import Source, of_users, today
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HISTORIES = random_histories(24, 8)
@@ -40,7 +36,7 @@ PARAMS = detector_params()
 
 
 def source(histories: list[list[int]] | None = None) -> Source:
-    return Source(training_histories(sequences_of(*(histories or HISTORIES))), NO_CATEGORIES)
+    return Source(today(sequences_of(*(histories or HISTORIES))).histories, NO_CATEGORIES)
 
 
 def fresh(params: DetectorParams = PARAMS, users: int = len(HISTORIES)) -> Detector:
@@ -74,34 +70,6 @@ def dying(function: Any, at: int) -> Any:
         return function(*arguments)
 
     return replacement
-
-
-# --- histories ---
-
-
-def test_training_histories_by_hand() -> None:
-    """The last two of each are held out; the catalogue has 9 items all the same."""
-    found = training_histories(sequences_of([1, 2, 3, 4], [5, 6, 9], [7, 8, 1, 2, 3]))
-    assert lists(found) == [[1, 2], [5], [7, 8, 1]] and found.last_item == 9
-
-
-def test_histories_of_some_users_by_hand() -> None:
-    whole = TrainingHistories(np.array([1, 2, 5, 7, 8, 1]), np.array([0, 2, 3, 6]), 9)
-    assert lists(of_users(whole, np.array([2, 0]))) == [[7, 8, 1], [1, 2]]
-    nobody = of_users(whole, np.array([], dtype=np.int64))
-    assert nobody.offsets.tolist() == [0] and not len(nobody.items) and nobody.last_item == 9
-
-
-def test_categories_by_hand(tmp_path: Path) -> None:
-    """Items 1 and 4 share one, item 3 has another, item 2 none; nor has padding."""
-    pl.DataFrame({"categories": ["B > C", "", "A", "B > C"]}).write_parquet(tmp_path / "items.parquet")
-    padding, one, two, three, four = read_categories(tmp_path / "items.parquet").tolist()
-    assert padding == two == -1 and one == four != three and min(one, three) >= 0
-
-
-def test_a_data_set_without_categories(tmp_path: Path) -> None:
-    pl.DataFrame({"categories": ["", ""]}).write_parquet(tmp_path / "items.parquet")
-    assert read_categories(tmp_path / "items.parquet").tolist() == [-1, -1, -1]
 
 
 # --- what it is trained on ---

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float16, Int8
-from pydantic import Field
+from jaxtyping import Bool, Float, Float16, Int, Int8
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +35,26 @@ class DetectorParams(Group):
     batch_size: int = Field(ge=1)  # windows
     seed: int = Field(ge=0)  # of its folds, its weights and what it plants
     kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from
+    until: str = (
+        ""  # it is trained on the data set as it was at this time (UTC); "": as it is, as before there was this
+    )
+
+    @field_validator("until")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        try:
+            datetime.fromisoformat(value or "2000-01-01")
+        except ValueError:
+            raise ValueError("expected a date or a time such as 2026-11-30 or 2026-11-30T03:00, or ''") from None
+        return value
+
+    @property
+    def until_time(self) -> datetime | None:
+        """None: it is trained on the data set as it is."""
+        if not self.until:
+            return None
+        time = datetime.fromisoformat(self.until)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 class Examined(NamedTuple):
@@ -78,6 +99,21 @@ class Detector(nn.Module):
     def like_those_read(self, vectors: Float[Tensor, "some width"]) -> Float[Tensor, "some width"]:
         """Other text vectors as the catalogue's are."""
         return from_centre(vectors, self.centre)
+
+    @torch.no_grad()
+    def take(self, other: Detector, users: Int[Tensor, " users"], items: Int[Tensor, " catalogue"]) -> None:
+        """Judge as another detector does, which was trained on the same items, and some of the users, in other order.
+
+        `users`: the number here, from 0, of each of its users; `items`: of each of its items, padding included.
+        """
+        state = other.state_dict()
+        tables = [f"models.{fold}.{table}.weight" for fold in range(len(self.models)) for table in ("own", "bias")]
+        for name in ("texts", *tables):
+            state[name] = torch.empty_like(state[name]).index_copy(0, items.to(state[name].device), state[name])
+        folds = torch.full_like(self.fold_of_user, -1)
+        folds[users + 1] = other.fold_of_user[1:]
+        self.load_state_dict({**state, "fold_of_user": folds})
+        self.eval()  # it judges training rows next
 
     @torch.no_grad()
     def judge(
