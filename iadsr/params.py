@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +95,7 @@ def read_yaml(path: Path) -> Params:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     try:
-        content = YAML(typ="safe", pure=True).load(text)
+        content = deepcopy(_parsed(text))
     except MarkedYAMLError as error:
         raise UserError(f"{path}{_unquoted(text, error) or _broken(error)}") from None
     except (YAMLError, ValueError, TypeError, OverflowError):
@@ -105,6 +107,12 @@ def read_yaml(path: Path) -> Params:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of parameters, found {type(content).__name__}")
     return content
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """A study reads the same file for each of its cells."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _unquoted(text: str, error: MarkedYAMLError) -> str:

@@ -27,6 +27,7 @@ from study.pictures import charts
 from study.plantings import Planting
 from study.results import Line, Results
 from study.table import CERTAIN, CLEAN, PLAIN, Compared, Row, comparisons, rows_of, table_of, without_zero
+from study.target_tables import targets_tables
 
 TEMPLATE = "page.html.j2"
 SAYS = {
@@ -123,7 +124,7 @@ def told(part: Part) -> Iterator[str]:
         return iter(["Not run yet."])
     if part.plantings:
         return found_table(part.plantings, part.results)
-    lines = chain(table_of(part.rows, part.compared), drops_table(part.rows))
+    lines = chain(table_of(part.rows, part.compared), targets_tables(part.rows), drops_table(part.rows))
     if not part.beside_paper:
         return lines
     own = popularity_table(part.rows), cases_table(part.rows, read_cases())

@@ -13,6 +13,7 @@ from study.table import Row, header, markdown, without_zero
 
 TABLES = ROOT / "results" / "paper_tables.csv"  # Tables 2 to 4; empty where the print is not legible
 Paper = Mapping[tuple[str, str, str], Mapping[str, str]]
+RELEASED = {"released": "none", "iadsr_released": "iadsr"}  # our method: what the paper calls it
 METRICS = {"HR@10": "hr", "NDCG@10": "ndcg"}
 NOTE = "Means over our seeds, unfiltered as in the paper; the paper gives neither seeds nor deviations."
 
@@ -26,7 +27,8 @@ def read_paper(path: Path = TABLES) -> Paper:
 
 def beside_paper(rows: Sequence[Row], paper: Paper) -> Iterator[str]:
     """Lines of Markdown: the rows that were run and of which the paper has a number; nothing without any."""
-    both = [(row, own) for row in rows if row.lines and (own := paper.get(row[:3])) and any(map(own.get, METRICS))]
+    found = [(row, paper.get((*row.block, RELEASED.get(row.method, row.method)))) for row in rows if row.lines]
+    both = [(row, own) for row, own in found if own and any(map(own.get, METRICS))]
     if not both:
         return
     yield from header("beside the paper", *(f"{name} U, {whose}" for name in METRICS for whose in ("ours", "paper")))

@@ -148,7 +148,7 @@ def scores(
     """Scores and the gate's cosines, by the long-term projections of one tensor and the short-term ones of another."""
     width = unit.shape[-1]
     semantic = F.normalize(long[..., :width], dim=-1), F.normalize(short[..., width:], dim=-1)
-    cosines = model.judge_from_newest(batch, unit, *semantic)
+    cosines = model.judge_from_newest(batch, unit, unit, *semantic)
     return masking.score(cosines, model.params.interests)[:, 0], cosines.gate[:, 0, 0]
 
 

@@ -12,6 +12,7 @@ from study.drop_tables import cases_table, cost, drops_table, popularity_table
 from study.drops import OF_BUCKET, READINGS, Case, drops_of, history_of, read_cases
 from study.pictures import popularity, thetas
 from study.table import Row
+from study.target_tables import targets_tables
 
 TITLES = ["Bedhead Hook Up, large", "Serum", "Skinny Cream, small", "Soap"]
 
@@ -106,3 +107,22 @@ def test_figures_of_the_paper_by_hand() -> None:
     assert chart
     drawn = [(each["metric"][:2], each.get("theta")) for each in chart.to_dict()["data"]["values"]]
     assert drawn == [("HR", None), ("ND", None), ("HR", -0.9), ("ND", -0.9), ("HR", 0.3), ("ND", 0.3)]
+
+
+def test_accuracy_on_some_targets_by_hand() -> None:
+    """Of two seeds both tell of cold items, one of liked ones; the other method tells of neither."""
+    names = ("hr_10_unfiltered", "ndcg_10_unfiltered", "hr_10_filtered", "ndcg_10_filtered")
+    lines = {
+        seed: {"metrics": {f"test_cold_{name}": value for name in names} | {"test_cold_targets": 1200.0}}
+        for seed, value in enumerate((0.1, 0.3))
+    }
+    lines[1]["metrics"] |= {f"test_liked_{name}": 0.5 for name in names} | {"test_liked_targets": 7.0}
+    rows = [Row("ml-100k", "caser", "none", lines), Row("ml-100k", "caser", "hsd", {0: {"metrics": {}}})]
+    found = list(targets_tables(rows))
+    shown = [text for text in found if text.startswith("| ml-100k")]
+    assert shown == [
+        "| ml-100k, caser, none | 1,200 |" + " .2000 ± .1414 |" * 4,
+        "| ml-100k, caser, none | 7 |" + " .5000 |" * 4,
+    ]
+    assert found[1] == ("| cold: data set, backbone, method | test items | HR@10 U | NDCG@10 U | HR@10 F | NDCG@10 F |")
+    assert list(targets_tables(rows[1:])) == []

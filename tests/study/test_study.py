@@ -291,4 +291,6 @@ def test_numbers_of_the_paper_stand_beside_ours(written: Path, tmp_path: Path) -
     rows = rows_of(of_planted("none", "cloze"), read_results(written))
     found = list(beside_paper(rows, read_paper(tmp_path / "paper.csv")))
     assert found[2:3] == ["| beauty, sasrec, none | .2500 | .0385 | .2500 |  |"] and len(found) == 5
+    released = list(beside_paper([rows[0]._replace(method="released")], read_paper(tmp_path / "paper.csv")))
+    assert released[2:3] == ["| beauty, sasrec, released | .2500 | .0385 | .2500 |  |"]
     assert not list(beside_paper(rows, {}))

@@ -29,16 +29,20 @@ def info_nce(
 
 def alignment_loss(
     states: Float[Tensor, "batch time width"],
+    long_states: Float[Tensor, "batch time width"],
     long_semantic: Float[Tensor, "batch time width"],
     short_semantic: Float[Tensor, "batch time width"],
     valid: Bool[Tensor, "batch time"],
     temperature: float,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, ""]:
-    """Eq. 8: L_long over the users' newest prefixes plus L_short over all shorter prefixes; inputs of unit length."""
+    """Eq. 8: L_long over the users' newest prefixes plus L_short over all shorter prefixes; inputs of unit length.
+
+    `long_states`: the long-term collaborative interests of prefixes, `states` the short-term ones.
+    """
     last = valid.sum(1) - 1
     users = torch.arange(len(states), device=states.device)
     short = valid.clone()
     short[users, last] = False
-    long_loss = info_nce(states[users, last], long_semantic[users, last], temperature, dtype)
+    long_loss = info_nce(long_states[users, last], long_semantic[users, last], temperature, dtype)
     return long_loss + info_nce(states[short], short_semantic[short], temperature, dtype)

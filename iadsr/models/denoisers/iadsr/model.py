@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +40,7 @@ from iadsr.models.config import ModelConfig
 from iadsr.models.denoisers import masking
 from iadsr.models.denoisers.iadsr.alignment import alignment_loss
 from iadsr.models.denoisers.iadsr.mask_table import MaskTable
+from iadsr.models.denoisers.iadsr.released import Quirk, in_batch_loss, newest_targets, pooled
 from iadsr.models.denoisers.prefix_masks import seen, states_under_prefix_masks
 from iadsr.models.recommender import Recommender, Traits, Verdicts, newest
 from iadsr.params import Group
@@ -57,6 +58,13 @@ class IADSRParams(Group):
     mask_at_test: bool
     info_temperature: float = Field(gt=0)
     gumbel_temperature: float = Field(gt=0)
+    quirks: list[Quirk] = Field(default_factory=list)  # of the released code; models from before there were any have none
+
+    @model_validator(mode="after")
+    def _pooled_as_released(self) -> IADSRParams:
+        if "pooled_interest" in self.quirks and "decoder_masks" not in self.quirks:
+            raise ValueError("quirks: pooled_interest goes with decoder_masks, as in the released code; add that")
+        return self
 
 
 class IADSR(Recommender):
@@ -101,12 +109,13 @@ class IADSR(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 22: cross-entropy, alignment, reconstruction; terms with weight 0 are not computed."""
         states = self.masked_prefix_states(batch)
-        terms = {"ce": self.cross_entropy(states, batch.targets, items=batch.items)}
+        terms = {"ce": self.prediction_loss(states, batch)}
         long_semantic, short_semantic = self.project_texts(batch)
-        unit = F.normalize(states, dim=-1)
+        unit, whole = F.normalize(states, dim=-1), self.long_term(states)
         if self.params.lambda_info > 0:
             aligned = alignment_loss(
                 unit,
+                whole,
                 long_semantic,
                 short_semantic,
                 batch.valid,
@@ -116,10 +125,22 @@ class IADSR(Recommender):
             terms["info"] = self.params.lambda_info * aligned
         if self.params.masks == "none" and self.params.lambda_recon == 0:
             return terms
-        mask, qualified = self.sample_masks(batch, unit, long_semantic, short_semantic)
+        mask, qualified = self.sample_masks(batch, unit, whole, long_semantic, short_semantic)
         if self.params.lambda_recon > 0:
             terms["recon"] = self.params.lambda_recon * self.reconstruction(batch, states, mask, qualified)
         return terms
+
+    def prediction_loss(self, states: Float[Tensor, "batch time hidden"], batch: Batch) -> Float[Tensor, ""]:
+        """Eq. 1, or what the released code has in its place."""
+        targets = newest_targets(batch.targets) if "newest_target" in self.params.quirks else batch.targets
+        if "in_batch_loss" not in self.params.quirks:
+            return self.cross_entropy(states, targets, items=batch.items)
+        found, own = self.with_target(states, targets)
+        return in_batch_loss(found, self.items(own))
+
+    def long_term(self, states: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time hidden"]:
+        """The long-term collaborative interest of each prefix, of unit length: its state."""
+        return F.normalize(pooled(states) if "pooled_interest" in self.params.quirks else states, dim=-1)
 
     def states(self, batch: Batch) -> Float[Tensor, "batch dim"]:
         """The state after each window, its noise masked by the deterministic rule where `mask_at_test` is set."""
@@ -130,7 +151,12 @@ class IADSR(Recommender):
     @property
     def masks_at_test(self) -> bool:
         """Whether a state depends on verdicts, and so on texts."""
-        return self.params.masks != "none" and self.params.mask_at_test
+        return self.hides_inputs and self.params.mask_at_test
+
+    @property
+    def hides_inputs(self) -> bool:
+        """Whether masks are for what the backbone reads."""
+        return self.params.masks != "none" and "decoder_masks" not in self.params.quirks
 
     def states_keeping(self, batch: Batch, kept: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch dim"]:
         """The state after each window without the items that are not kept."""
@@ -138,8 +164,9 @@ class IADSR(Recommender):
 
     def judge(self, batch: Batch) -> Verdicts:
         """Each item's cosines, score, keep probability and verdict; below theta, or without masks, all is kept."""
-        unit = F.normalize(self.prefix_states(batch.items), dim=-1)
-        cosines = self.judge_from_newest(batch, unit, *self.project_texts(batch))
+        states = self.prefix_states(batch.items)
+        unit, whole = F.normalize(states, dim=-1), self.long_term(states)
+        cosines = self.judge_from_newest(batch, unit, whole, *self.project_texts(batch))
         score = masking.score(cosines, self.params.interests)[:, 0]
         free = (cosines.gate < self.params.theta)[:, 0]
         if self.params.masks == "none":
@@ -166,20 +193,20 @@ class IADSR(Recommender):
         return long_semantic, short_semantic
 
     def judge_from_newest(
-        self, batch: Batch, unit: Tensor, long_semantic: Tensor, short_semantic: Tensor
+        self, batch: Batch, unit: Tensor, whole: Tensor, long_semantic: Tensor, short_semantic: Tensor
     ) -> masking.Cosines:
         """Cosines with the long-term interests of the whole window: `newest` has one entry."""
         last = batch.last
-        return masking.cosines(unit, short_semantic, newest(unit, last)[:, None], newest(long_semantic, last)[:, None])
+        return masking.cosines(unit, short_semantic, newest(whole, last)[:, None], newest(long_semantic, last)[:, None])
 
     def sample_masks(
-        self, batch: Batch, unit: Tensor, long_semantic: Tensor, short_semantic: Tensor
+        self, batch: Batch, unit: Tensor, whole: Tensor, long_semantic: Tensor, short_semantic: Tensor
     ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, " batch"]]:
         """Sample this epoch's masks and remember them for the next.
 
         Returns the whole window's mask, with a straight-through gradient, and who passed the gate.
         """
-        cosines = self.judge_from_newest(batch, unit, long_semantic, short_semantic)
+        cosines = self.judge_from_newest(batch, unit, whole, long_semantic, short_semantic)
         qualified = cosines.gate[:, 0, 0] >= self.params.theta
         if self.params.masks == "none":
             return torch.ones_like(batch.items, dtype=unit.dtype), qualified
@@ -190,7 +217,7 @@ class IADSR(Recommender):
             self.count(own > 0.5, batch.valid, qualified)
             return own, qualified
         with torch.no_grad():
-            every = masking.cosines(unit, short_semantic, unit, long_semantic)
+            every = masking.cosines(unit, short_semantic, whole, long_semantic)
             gates = every.gate >= self.params.theta
             masks = self.sampled(masking.score(every, self.params.interests), noise[:, None, :], gates) > 0.5
             self.mask_table.remember_prefixes(batch.rows, masks)
@@ -215,7 +242,7 @@ class IADSR(Recommender):
 
     def masked_prefix_states(self, batch: Batch) -> Float[Tensor, "batch time hidden"]:
         """Prefix states of the inputs under the previous epoch's masks (Eq. 19)."""
-        if self.params.masks == "none":
+        if not self.hides_inputs:
             return self.prefix_states(batch.items)
         if self.params.masks == "user":
             return self.prefix_states(batch.items, self.mask_table.recall_items(batch.rows))

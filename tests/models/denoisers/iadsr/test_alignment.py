@@ -63,15 +63,16 @@ def test_one_direction_only() -> None:
 
 def test_long_and_short_prefixes() -> None:
     """Windows of 3, 1 and 2 items: long pairs are positions 2, 0, 1; short ones (0,0), (0,1) and (2,0)."""
-    states, long_semantic, short_semantic = unit(3, 4, 5), unit(3, 4, 5, seed=1), unit(3, 4, 5, seed=2)
+    states, long_states, long_semantic, short_semantic = (unit(3, 4, 5, seed=seed) for seed in range(4))
     valid = torch.arange(4) < torch.tensor([3, 1, 2])[:, None]
     newest, shorter = ([0, 1, 2], [2, 0, 1]), ([0, 0, 2], [0, 1, 0])
-    expected = literal(states[newest], long_semantic[newest], 0.1) + literal(
+    expected = literal(long_states[newest], long_semantic[newest], 0.1) + literal(
         states[shorter], short_semantic[shorter], 0.1
     )
-    assert alignment_loss(states, long_semantic, short_semantic, valid, 0.1).item() == pytest.approx(expected, rel=1e-4)
+    found = alignment_loss(states, long_states, long_semantic, short_semantic, valid, 0.1)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_user_with_one_item_costs_nothing() -> None:
     one = unit(1, 1, 4)
-    assert alignment_loss(one, one, one, torch.ones(1, 1, dtype=torch.bool), 0.1).item() == 0
+    assert alignment_loss(one, one, one, one, torch.ones(1, 1, dtype=torch.bool), 0.1).item() == 0

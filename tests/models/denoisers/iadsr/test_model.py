@@ -88,7 +88,7 @@ def test_the_window_s_own_mask_is_its_newest_prefix_s() -> None:
     """The mask of Eq. 20 is exactly what is remembered for the newest prefix, and binary."""
     model = iadsr("gru4rec")
     unit = F.normalize(model.prefix_states(BATCH.items), dim=-1)
-    mask, qualified = model.sample_masks(BATCH, unit, *model.project_texts(BATCH))
+    mask, qualified = model.sample_masks(BATCH, unit, unit, *model.project_texts(BATCH))
     assert qualified.all() and set(mask[BATCH.valid].tolist()) == {0.0, 1.0}
     for window, items in enumerate(WINDOWS):
         stored = unpacked(model.mask_table.current[BATCH.rows[window, len(items) - 1]])[: len(items)].flip(0)
@@ -124,7 +124,7 @@ def test_a_gate_of_minus_one_lets_everybody_in(masks: str) -> None:
     """Even users whose interests are exactly opposite: h = -l."""
     model = iadsr("gru4rec", masks=masks, theta=-1.0)
     unit = F.normalize(model.prefix_states(BATCH.items), dim=-1)
-    _, qualified = model.sample_masks(BATCH, unit, -unit, -unit)
+    _, qualified = model.sample_masks(BATCH, unit, unit, -unit, -unit)
     assert qualified.all()
     assert model.end_epoch()["qualified"] == 1
 
