@@ -66,7 +66,7 @@ def areas(low: np.ndarray, score: np.ndarray, counts: np.ndarray) -> dict[str, f
     strata = np.searchsorted(np.quantile(counts, np.linspace(0, 1, STRATA + 1)[1:-1]), counts)
     return {
         "auc": round(drop_score_auc(found), 4),
-        "like_popularity": round(stratified_auc(detection_by("stratum", strata, found))["noise_auc_stratified"], 4),
+        "like_popularity": round(stratified_auc(detection_by("stratum", strata, found), "auc")["auc"], 4),
         "popularity": round(drop_score_auc(of(low, counts.astype(float))), 4),
     }
 

@@ -11,11 +11,12 @@ from study.drops import OF_BUCKET, READINGS, Case
 from study.results import Line
 from study.table import PLAIN, Row, header, markdown, without_zero
 
-TITLES = ("data set, backbone, method", "dropped", "expected", "AUC", "by place", "minutes, GB")
+TITLES = ("data set, backbone, method", "dropped", "expected", "AUC (at its place)", "by place", "minutes, GB")
 NOTE = (
-    "Dropped: by the deterministic rule; expected: of sampled masks. AUC: of the score, against known noise. By place: "
-    "Spearman's correlation of the score with the place in the history, the mean over users. Minutes and memory: of "
-    "training and evaluation, on machines that may have been busy otherwise, a guide and no comparison."
+    "Dropped: by the deterministic rule; expected: of sampled masks. AUC: of the score, against known noise, and in "
+    "brackets within like places of histories, where the place tells nothing. By place: Spearman's correlation of the "
+    "score with the place in the history, the mean over users. Minutes and memory: of training and evaluation, on "
+    "machines that may have been busy otherwise, a guide and no comparison."
 )
 OF_FIGURE = ("beauty", ("sasrec", PLAIN), ("none", "hsd", "steam", "iadsr", "cloze"))  # data set, backbones, methods
 BUCKETS = ("hottest", "2", "3", "4", "coldest")
@@ -32,8 +33,10 @@ def drops_table(rows: Sequence[Row]) -> Iterator[str]:
         ratios = [mean(lines, name) for name in ("drop_ratio", "drop_ratio_expected")]
         plain = all(line["params"]["denoiser"] == PLAIN for line in lines)
         shares = [""] * 2 if plain else [f"{ratio:.1%}" for ratio in ratios if ratio is not None]
-        area, place = mean(lines, "noise_auc"), [line["place"] for line in lines if "place" in line]
-        told = ["" if area is None else without_zero(area, 3), without_zero(np.mean(place), 2) if place else ""]
+        areas = [mean(lines, name) for name in ("noise_auc", "noise_auc_at_place")]
+        whole, placed = ("" if area is None else without_zero(area, 3) for area in areas)
+        place = [line["place"] for line in lines if "place" in line]
+        told = [f"{whole} ({placed})" if placed else whole, without_zero(np.mean(place), 2) if place else ""]
         yield markdown(", ".join(row[:3]), [*shares, *told, cost(lines)])
     yield from ("", NOTE)
 

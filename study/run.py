@@ -23,7 +23,16 @@ from study.drops import drops_of
 from study.plantings import Planting, measured
 from study.results import CUTOFFS, Line, add, read_results
 
-OF_NOISE = ("auc", "auc_cold", "auc_stratified", "calibration_error", "precision_at_share", "rate_estimated", "share")
+OF_NOISE = (
+    "auc",
+    "auc_at_place",
+    "auc_cold",
+    "auc_stratified",
+    "calibration_error",
+    "precision_at_share",
+    "rate_estimated",
+    "share",
+)
 OF_SOME = (OF_COLD, OF_LIKED)
 BESIDE = (
     *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "drift"),

@@ -116,7 +116,7 @@ def _shortest_alike(longest: int) -> int:
     return longest if longest <= EXACT_LENGTHS else longest // 2 + 1
 
 
-def stratified_auc(table: list[dict[str, Any]]) -> dict[str, float]:
+def stratified_auc(table: list[dict[str, Any]], name: str = "noise_auc_stratified") -> dict[str, float]:
     """Probability that a random noise row scores below a random real one of its own stratum, ties counting half.
 
     The mean of the AUC of a table's strata, each weighted by its pairs: telling strata apart gains nothing. Empty
@@ -124,8 +124,8 @@ def stratified_auc(table: list[dict[str, Any]]) -> dict[str, float]:
     """
     if not table:
         return {}
-    areas, pairs = ([row[name] for row in table] for name in ("noise_auc", "pairs"))
-    return {"noise_auc_stratified": float(np.average(areas, weights=pairs))}
+    areas, pairs = ([row[column] for row in table] for column in ("noise_auc", "pairs"))
+    return {name: float(np.average(areas, weights=pairs))}
 
 
 def others_alike(items: Int[np.ndarray, " rows"], noise: Bool[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:

@@ -21,6 +21,7 @@ from iadsr.evaluate.noise_detection import (
     detection_by,
     detection_by_length,
     detection_metrics,
+    longest_alike,
     others_alike,
     score_distribution,
     stratified_auc,
@@ -154,6 +155,8 @@ def noise_detection(
     tables["noise_calibration"] = reliability(judged.noise, judged.drop_probability)
     tables["noise_scores"] = score_distribution(judged)
     metrics |= stratified_auc(tables["noise_by_length"]) | cold_auc(others_alike(items, judged.noise), judged)
+    by_place = detection_by("place", longest_alike(places(feed.sequences)[rows]), judged)
+    metrics |= stratified_auc(by_place, "noise_auc_at_place")
     return metrics, {name: table for name, table in tables.items() if table}
 
 
@@ -161,6 +164,12 @@ def judged_rows(noise: Bool[np.ndarray, " rows"], verdicts: Verdicts) -> Judged:
     """All rows; one minus the probability that a row is kept stands for the probability that it is noise."""
     probability = verdicts.probability.numpy().astype(np.float64)
     return Judged(noise, verdicts.score.numpy(), ~verdicts.kept.numpy(), 1 - probability)
+
+
+def places(sequences: Sequences) -> Int[np.ndarray, " rows"]:
+    """The place of each row in its history, from 1."""
+    begins = torch.repeat_interleave(sequences.offsets[:-1], sequences.offsets.diff()).cpu().numpy()
+    return np.arange(len(begins)) - begins + 1
 
 
 def history_lengths(sequences: Sequences) -> Int[np.ndarray, " rows"]:

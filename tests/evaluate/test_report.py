@@ -118,6 +118,18 @@ def test_metrics_by_hand() -> None:
     assert [row["judged"] for row in tables["buckets_equal_interactions"]] == [4, 1]
 
 
+def test_what_is_left_of_a_score_that_follows_the_place() -> None:
+    """Noise stands last, and the score falls with the place: AUC 5/6, but within places a half.
+
+    Three histories have training items at places 1 and 2, the second of which is noise in two of them.
+    """
+    score = torch.tensor([2.0, 1.0, NAN, NAN] * 3)
+    found = Verdicts.without_cosines(score, torch.ones(12), torch.ones(12).bool())
+    sequences = sequences_of(*([1, 2, 1, 3],) * 3, noise=[row in (1, 5) for row in range(12)])
+    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS)
+    assert metrics["noise_auc"] == pytest.approx((3 + 0.5) / 4) and metrics["noise_auc_at_place"] == 0.5
+
+
 def test_without_known_noise_nothing_is_detected() -> None:
     metrics, tables = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS)
     assert not any(name.startswith("noise") for name in [*metrics, *tables])

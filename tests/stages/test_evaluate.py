@@ -33,7 +33,13 @@ def test_names_of_the_metrics(chain: Path) -> None:
         for figure in ("ndcg_5_unfiltered", "drop_ratio", "drop_ratio_expected", *ON_NOISE)
     }
     detection = {f"noise_{figure}{way}" for figure in ("precision", "recall") for way in ("", "_expected")}
-    detection |= {"noise_auc", "noise_auc_stratified", "noise_auc_cold", "noise_average_precision"}
+    detection |= {
+        "noise_auc",
+        "noise_auc_stratified",
+        "noise_auc_cold",
+        "noise_auc_at_place",
+        "noise_average_precision",
+    }
     detection |= {"noise_share", "noise_rate_estimated", "noise_precision_at_share", "noise_calibration_error"}
     training = {"best_epoch", "epochs", "drop_ratio", "drop_ratio_expected", "drift"}
     assert set(metrics) == accuracy | cold | buckets | detection | training

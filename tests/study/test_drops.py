@@ -64,16 +64,18 @@ def test_tables_of_drops_by_hand() -> None:
     rows = [
         Row("beauty", "sasrec", "none", {0: line(params={"denoiser": "none"})}),
         Row("beauty", "sasrec", "cloze", {0: line(place=0.1), 1: line(place=0.3), 2: {"metrics": {}}}),
+        Row("beauty", "sasrec", "iadsr", {0: line(metrics={**line()["metrics"], "noise_auc_at_place": 0.5})}),
         Row("toys", "sasrec", "cloze", {0: {"metrics": {"drop_ratio": 0.5}}}),
     ]
     found = list(drops_table(rows))
     assert "| beauty, sasrec, none |  |  | .750 |  | 2, 1.5 |" in found
     assert "| beauty, sasrec, cloze | 2.0% | 10.0% | .750 | .20 | 2, 1.5 |" in found
-    assert not any("toys" in each for each in found) and not list(drops_table(rows[2:]))
+    assert "| beauty, sasrec, iadsr | 2.0% | 10.0% | .750 (.500) |  | 2, 1.5 |" in found
+    assert not any("toys" in each for each in found) and not list(drops_table(rows[3:]))
     figure = list(popularity_table(rows))
     assert "| cloze: dropped, expected | 10.0% | 20.0% | 30.0% | 40.0% | 50.0% |" in figure
     assert figure.count("| none: NDCG@5 U | .1000 | .2000 | .3000 | .4000 | .5000 |") == 2
-    assert not any("none: dropped" in each for each in figure) and not list(popularity_table(rows[2:]))
+    assert not any("none: dropped" in each for each in figure) and not list(popularity_table(rows[3:]))
     assert cost([line(seconds=None)]) == ""
 
 

@@ -58,7 +58,9 @@ class IADSRParams(Group):
     mask_at_test: bool
     info_temperature: float = Field(gt=0)
     gumbel_temperature: float = Field(gt=0)
-    quirks: list[Quirk] = Field(default_factory=list)  # of the released code; models from before there were any have none
+    quirks: list[Quirk] = Field(
+        default_factory=list
+    )  # of the released code; models from before there were any have none
 
     @model_validator(mode="after")
     def _pooled_as_released(self) -> IADSRParams:
