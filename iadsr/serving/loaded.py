@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 
 from iadsr.errors import UserError
 from iadsr.ingest.whole_rows import refuse_taken
+from iadsr.params import read_params
 from iadsr.schemas import OF_VERDICTS
+from iadsr.serving.catalogue import trained_encoder
 from iadsr.serving.coded import LogRows
 from iadsr.serving.histories import raw_id
 from iadsr.serving.judge import Judge, coded
 from iadsr.serving.server import SEEN_ALL, Recommendation, Server
 
-ITEMS, USERS = "items.parquet", "users.parquet"
+ITEMS, USERS, PARAMS = "items.parquet", "users.parquet", "params.yaml"
 TABLES = Path("data/filtered")  # of a project
 
 
@@ -72,13 +75,15 @@ class Loaded:
         timestamp: str | None = "timestamp",
         threshold: float | None = None,
         budget: float | None = None,
+        titles: Mapping[Any, str] | None = None,
     ) -> Any:
         """A polars or pandas frame of interactions with noise_probability, keep and reason behind its columns.
 
         Rows stay as they are. With `timestamp=None` their order counts; so it does where there is no such column, and a
-        warning says so. Items that the model was not trained on are not judged; `python -m stages.denoise` knows their
-        titles. Dropped is what is more likely noise than `threshold` (by default the model's own), or at most a share
-        of the judged rows, `budget`. UserError for a frame that lacks a column, or has one of the new ones.
+        warning says so. Items that the model was not trained on are judged by their `titles`, by id, as long as the
+        project's params.yaml describes the encoder; without they are not judged. Dropped is what is more likely noise
+        than `threshold` (by default the model's own), or at most a share of the judged rows, `budget`. UserError for a
+        frame that lacks a column, or has one of the new ones.
         """
         given = nw.from_native(frame, eager_only=True)
         for name in (user, item):
@@ -92,11 +97,22 @@ class Loaded:
         nobody = np.flatnonzero((users.places < 0) | (items.places < 0)).tolist()
         wrong = dict.fromkeys(nobody, "user or item is missing")
         order = by_time(given, timestamp)
+        if titles:
+            self._learn(titles)
         decided = self._judges().decide(LogRows(users, items, order, wrong), threshold, budget)
         noise = [None if np.isnan(value) else value for value in decided.noise.tolist()]
         added = zip(OF_VERDICTS, (noise, decided.keep.tolist(), decided.reasons), strict=True)
         columns = [nw.new_series(name, values, backend=given.implementation) for name, values in added]
         return given.with_columns(*columns).to_native()
+
+    def _learn(self, titles: Mapping[Any, str]) -> None:
+        """UserError for a published model, beside which nothing says what its encoder is."""
+        params, judge = self._model.resolve().parents[1] / PARAMS, self._judges()
+        if self._tables == self._model or not params.exists():
+            raise UserError(f"titles: {params} would say how to encode them; load the model of a project")
+        assert judge.config.encodings is not None
+        encoder = trained_encoder(read_params(params), judge.config.encodings)
+        judge.learn_titles({raw_id(item): title for item, title in titles.items()}, encoder)
 
 
 def by_time(given: Any, timestamp: str | None) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import numpy as np
 import pandas
 import polars as pl
 import pytest
-from small_project import assert_one_error, change, invoke, succeed
+from small_project import ROOT, assert_one_error, change, invoke, succeed
 
 import iadsr
 from benchmarks.denoising import answers
 from iadsr import load
 from iadsr.errors import UserError
+from iadsr.params import read_params
+from iadsr.serving.catalogue import trained_encoder
+from iadsr.serving.judge import Judge
 from stages import paths
 
 ADDED = ["noise_probability", "keep", "reason"]
@@ -174,6 +179,49 @@ def test_a_frame_gets_the_verdicts_of_the_command(kind: str, project: Path) -> N
         assert list(found[name]) == expected[name].to_list()
     noise = [float("nan") if value is None else value for value in found["noise_probability"]]
     np.testing.assert_allclose(noise, expected["noise_probability"].fill_null(float("nan")), rtol=1e-6)
+
+
+class Alike(doctest.OutputChecker):
+    """Takes other ids, titles, numbers and verdicts for the same: those of README are of the whole demo."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        one, other = (re.sub(r"""'[^']*'|"[^"]*"|[\d.]+|True|False""", "_", text) for text in (want, got))
+        return one == other
+
+
+def test_readme_shows_what_python_prints(project: Path) -> None:
+    """Its lines run as they stand, but for the ids of this smaller demo, and print what it says, but for the values."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    known = pl.read_parquet(paths.ITEMS)["raw_item"].to_list()
+    for number, raw in enumerate(dict.fromkeys(re.findall(r'"(item-\d+)"', block))):
+        block = block.replace(f'"{raw}"', f'"{known[number]}"')
+    example = doctest.DocTestParser().get_doctest(block, {}, "README.md", "README.md", 0)
+    found = doctest.DocTestRunner(Alike(), verbose=False).run(example)
+    assert (found.failed, found.attempted) == (0, 9)
+
+
+def test_a_frame_with_items_of_its_own(project: Path) -> None:
+    """They are judged by their titles, as the command judges what the k-core removed, under ids of any type."""
+    known = training_log(project)["item"].unique(maintain_order=True).to_list()[:3]
+    frame = pl.DataFrame({"user": ["a"] * 4, "item": [*known, "8"]})
+    without = load().denoise(frame, timestamp=None)
+    assert without["noise_probability"].is_null().to_list() == [False] * 3 + [True]
+    titles = {8: "Greenthumb & Co Balcony Pruning Shears", known[0]: "of no account: the model knows this item"}
+    model = load()
+    found = model.denoise(frame, timestamp=None, titles=titles)
+    assert found["noise_probability"].is_not_null().all() and found.equals(model.denoise(frame, timestamp=None))
+    judge = Judge.opened(paths.MODEL, paths.ITEMS, paths.USERS)
+    judge.learn_titles({"8": titles[8]}, trained_encoder(read_params(paths.PARAMS), judge.config.encodings or {}))
+    (expected,) = judge.histories([frame["item"].to_list()])
+    assert found["noise_probability"].to_list() == expected.noise
+
+
+def test_titles_for_a_published_model(project: Path) -> None:
+    away = project / "away"
+    shutil.copytree(paths.MODEL, away)
+    shutil.copy(paths.ITEMS, away)
+    with pytest.raises(UserError, match=r"titles: .*params.yaml would say how to encode them"):
+        load(away).denoise(pl.DataFrame({"user": ["a"], "item": ["b"]}), timestamp=None, titles={"b": "B"})
 
 
 def test_a_frame_without_times_and_with_gaps(project: Path) -> None:
