@@ -24,7 +24,7 @@ from iadsr.models.verdicts import training_batches, training_rows
 from iadsr.sequences.windows import Feed
 from iadsr.train.detector import Examples, examples_of, together
 from iadsr.train.run import Training
-from iadsr.train.source import Source, of_users, read_categories, today
+from iadsr.train.source import Source, as_it_is, of_users, read_categories
 from iadsr.train.weighing import fit_weighing
 
 Rows = tuple[Tensor, Tensor]  # signals, and the number of the kind as which each row was planted; -1: real
@@ -39,7 +39,7 @@ def compared(training: Training, kind: str, kinds: Sequence[str]) -> dict[str, A
     model = training.model
     assert isinstance(model, Cloze)
     model.detector.params = model.detector.params.model_copy(update={"kinds": list(kinds)})
-    source = Source(today(training.sequences).histories, read_categories(training.files.items))
+    source = Source(as_it_is(training.sequences).histories, read_categories(training.files.items))
     examples = examples_of_all(model.detector, source)
     found, offered = Found(model.detector, training.feed), list(examples.planted)
     sets = {**{name: [name] for name in offered}, "others": [name for name in offered if name != kind], "all": offered}

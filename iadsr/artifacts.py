@@ -18,13 +18,14 @@ import pyarrow.parquet
 from numpy.typing import DTypeLike
 
 from iadsr.errors import UserError
-from iadsr.schemas import FILTERED
+from iadsr.schemas import FILTERED, GAPS
 
 # what the types of `schemas.FILTERED` are to pyarrow
 KINDS: dict[str, Callable[[pa.DataType], bool]] = {
     "integers": pa.types.is_integer,
     "text": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
     "true or false": pa.types.is_boolean,
+    "numbers": pa.types.is_floating,
 }
 
 
@@ -110,7 +111,7 @@ def require(path: Path, stage: str) -> None:
 
 
 def read_columns(path: Path, names: Sequence[str], stage: str, optional: Sequence[str] = ()) -> pa.Table:
-    """Columns of a filtered table that `stage` writes, of the types that `schemas` states and without gaps.
+    """Columns of a filtered table that `stage` writes, of the types that `schemas` states and without other gaps.
 
     `optional` ones are read where they are there. UserError when the file is missing or damaged, lacks a column, or has
     one of another type or with gaps.
@@ -130,8 +131,10 @@ def read_columns(path: Path, names: Sequence[str], stage: str, optional: Sequenc
     except (OSError, UnicodeDecodeError, pa.ArrowException):
         raise UserError(f"{path}: not a whole Parquet file; {again}") from None
     for name in wanted:
-        if not KINDS[FILTERED[name]](table.schema.field(name).type) or table[name].null_count:
-            raise UserError(f"{path}: column {name!r}: expected {FILTERED[name]} without gaps; {again}")
+        gaps = table[name].null_count and name not in GAPS
+        if gaps or not KINDS[FILTERED[name]](table.schema.field(name).type):
+            without = "" if name in GAPS else " without gaps"
+            raise UserError(f"{path}: column {name!r}: expected {FILTERED[name]}{without}; {again}")
     return table
 
 

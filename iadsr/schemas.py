@@ -46,4 +46,6 @@ FILTERED = {
     **dict.fromkeys((USER, ITEM, POSITION, TIMESTAMP), "integers"),
     **dict.fromkeys((SPLIT, RAW_USER, RAW_ITEM, TITLE, CATEGORIES), "text"),
     IS_NOISE: "true or false",
+    RATING: "numbers",
 }
+GAPS = (RATING,)  # where some rows may have none

@@ -104,6 +104,10 @@ def read_declared(path: Path = DECLARED, choices: Path = CHOICES) -> Declared:
     declared = declared.model_copy(update={"choices": own})
     if twice := declared.groups.keys() & declared.plantings.keys():
         raise UserError(f"{path}: plantings.{min(twice)}: there is a group of this name as well")
+    for name, matrix in declared.groups.items():
+        if matrix.settings.get("noise.kind") == "burst" and "clean" in matrix.methods:
+            where = f"{path}: groups.{name}.methods"
+            raise UserError(f"{where}: of bursts there is no `clean`, as their donors leave the data; leave it out")
     axes = {name: ("datasets", "backbones", "methods") for name in declared.groups}
     for name, of_group in (declared.groups | declared.plantings).items():
         for axis in axes.get(name, ("datasets",)):

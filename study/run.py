@@ -35,7 +35,7 @@ OF_NOISE = (
 )
 OF_SOME = (OF_COLD, OF_LIKED)
 BESIDE = (
-    *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "drift"),
+    *("epochs", "best_epoch", "drop_ratio", "drop_ratio_expected", "drop_ratio_drift"),
     *(f"noise_{name}" for name in OF_NOISE),
     *(f"{some}_targets" for some in OF_SOME),
     *(metric_name(name, 10, protocol, some) for some in OF_SOME for protocol in PROTOCOLS for name in METRICS),

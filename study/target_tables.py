@@ -22,14 +22,15 @@ def targets_tables(rows: Sequence[Row]) -> Iterator[str]:
         known = [(row, found) for row in rows if (found := values(row, some))]
         if known:
             columns = (f"{name.partition('_')[0].upper()}@10 {name.rpartition('_')[2][0].upper()}" for name in NAMES)
-            yield from ("", *header(f"{title}: data set, backbone, method", "test items", *columns))
+            yield from ("", *header(f"{title}: data set, backbone, method", "test items (seeds)", *columns))
             for row, found in known:
                 counts = found.pop(f"{some}_targets")
+                size = f"{np.mean(counts):,.0f} ({len(counts)})"
                 shown = [
                     spread(float(np.mean(each)), float(np.std(each, ddof=1)) if len(each) > 1 else None, 4)
                     for each in found.values()
                 ]
-                yield markdown(", ".join(row[:3]), [f"{np.mean(counts):,.0f}", *shown])
+                yield markdown(", ".join(row[:3]), [size, *shown])
             yield from ("", f"{note}; mean ± sample deviation over seeds, not tested.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -53,15 +53,22 @@ class EvaluateParams(Group):
 
 Table = list[dict[str, Any]]
 COLD, OF_COLD = 10, f"{TEST}_cold"
-LIKED, OF_LIKED = 4, f"{TEST}_liked"  # of ratings from 1 to 5
+LIKED, OF_LIKED, SCALE = 4, f"{TEST}_liked", (0.5, 5.0)  # of ratings by up to five stars
 OF_BUCKETS = ("noise_auc", "noise_precision", "noise_recall")
 OF_NOISE = ("noise_auc", "noise_precision", "noise_precision_at_share", "noise_calibration_error")
-BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", "drift", *OF_NOISE)
+BESIDE_ACCURACY = ("drop_ratio", "drop_ratio_expected", "drop_ratio_drift", *OF_NOISE)
 NEWEST = 0.1  # of the training rows
 
 
+class RowFacts(NamedTuple):
+    """What sequences.parquet knows of each row that no model sees."""
+
+    times: Int[np.ndarray, " rows"]  # rise with time
+    ratings: Float[np.ndarray, " rows"] | None  # NaN where there is none
+
+
 def evaluated(
-    feed: Feed, ranks: dict[str, Ranks], verdicts: Verdicts, settings: EvaluateParams
+    feed: Feed, ranks: dict[str, Ranks], verdicts: Verdicts, settings: EvaluateParams, facts: RowFacts
 ) -> tuple[dict[str, float], dict[str, Table]]:
     """Flat metrics, and the tables behind the plots by file name.
 
@@ -72,10 +79,13 @@ def evaluated(
     for split, found in ranks.items():
         metrics |= summarise(found, tuple(settings.cutoffs), split)
     metrics |= cold_targets(feed, ranks[TEST], tuple(settings.cutoffs))
+    if facts.ratings is not None:
+        metrics |= liked_targets(feed, ranks[TEST], facts.ratings, tuple(settings.cutoffs))
     kept, probability = verdicts.kept.numpy(), verdicts.probability.numpy().astype(np.float64)
     judged = np.isfinite(probability)
     metrics["drop_ratio"] = float(1 - kept[judged].mean())
     metrics["drop_ratio_expected"] = float(1 - probability[judged].mean())
+    metrics |= drift(feed, verdicts, facts.times)
 
     counts = item_counts(feed.sequences)
     buckets = {equal: popularity_buckets(counts, settings.buckets, equal) for equal in get_args(Equal)}
@@ -107,17 +117,25 @@ def cold_targets(feed: Feed, ranks: Ranks, cutoffs: tuple[int, ...]) -> dict[str
     if sequences.noise is not None:
         real = real & ~sequences.noise.cpu()
     counts = torch.bincount(sequences.items.cpu()[real], minlength=sequences.item_count + 1).numpy()
-    return of_some(ranks, counts[ranks.targets] < COLD, cutoffs, OF_COLD)
+    return of_targets(ranks, counts[ranks.targets] < COLD, cutoffs, OF_COLD)
 
 
 def liked_targets(
     feed: Feed, ranks: Ranks, ratings: Float[np.ndarray, " rows"], cutoffs: tuple[int, ...]
 ) -> dict[str, float]:
-    """Metrics over the test targets that were rated 4 or higher, and how many; nothing where no rating is as high."""
-    return of_some(ranks, ratings[feed.sequences.history_ends(TEST).cpu().numpy()] >= LIKED, cutoffs, OF_LIKED)
+    """Metrics over the test targets that were rated 4 or higher, and how many; nothing where no rating is as high.
+
+    Nothing either where ratings are not by up to five stars: a 4 of 10 is no praise.
+    """
+    given = ratings[np.isfinite(ratings)]
+    if not len(given) or given.min() < SCALE[0] or given.max() > SCALE[1]:
+        return {}
+    return of_targets(ranks, ratings[feed.sequences.history_ends(TEST).cpu().numpy()] >= LIKED, cutoffs, OF_LIKED)
 
 
-def of_some(ranks: Ranks, some: Bool[np.ndarray, " targets"], cutoffs: tuple[int, ...], name: str) -> dict[str, float]:
+def of_targets(
+    ranks: Ranks, some: Bool[np.ndarray, " targets"], cutoffs: tuple[int, ...], name: str
+) -> dict[str, float]:
     """Metrics over some targets, and how many; nothing for none."""
     if not some.any():
         return {}
@@ -126,17 +144,16 @@ def of_some(ranks: Ranks, some: Bool[np.ndarray, " targets"], cutoffs: tuple[int
 
 
 def drift(feed: Feed, verdicts: Verdicts, times: Int[np.ndarray, " rows"]) -> dict[str, float]:
-    """How much more of the newest tenth of the training rows is noise, in expectation, than of those before them.
+    """How much more of the newest tenth of the training rows is dropped, in expectation, than of those before them.
 
-    Rows as old as the oldest of them are among them. `times` rise with time. Nothing where all are as old, or nothing
-    is judged.
+    Rows as old as the oldest of them are among them. Nothing where all are as old, or nothing is judged.
     """
     drops = 1 - verdicts.probability.numpy().astype(np.float64)
     rows = training_rows(feed).cpu().numpy() & np.isfinite(drops)
     if not rows.any():
         return {}
     new = times[rows] >= np.quantile(times[rows], 1 - NEWEST, method="higher")
-    return {} if new.all() else {"drift": float(drops[rows][new].mean() - drops[rows][~new].mean())}
+    return {} if new.all() else {"drop_ratio_drift": float(drops[rows][new].mean() - drops[rows][~new].mean())}
 
 
 def noise_detection(

@@ -11,7 +11,7 @@ import torch
 from iadsr.artifacts import read_columns
 from iadsr.encode.encoders.interface import EncoderParams
 from iadsr.errors import UserError
-from iadsr.evaluate.report import EvaluateParams, Table, drift, evaluated, liked_targets
+from iadsr.evaluate.report import EvaluateParams, RowFacts, Table, evaluated
 from iadsr.models.config import ModelConfig
 from iadsr.models.files import load_model, require_own
 from iadsr.models.ranking import Ranks, rank_targets
@@ -66,17 +66,20 @@ def evaluate(params: Params, files: EvaluateFiles) -> Evaluation:
     feed, encoder = opened(params, files, model, config, device)
     ranks = {split: rank_targets(model, feed, split, config.max_length) for split in (VALIDATION, TEST)}
     verdicts = judge_all(model, feed, config.max_length)
-    metrics, tables = evaluated(feed, ranks, verdicts, settings)
-    table = read_columns(files.sequences, (TIMESTAMP,), "filter", optional=(RATING,))
-    metrics |= drift(feed, verdicts, table[TIMESTAMP].to_numpy())
-    if RATING in table.column_names:
-        metrics |= liked_targets(feed, ranks[TEST], table[RATING].to_numpy(), tuple(settings.cutoffs))
+    metrics, tables = evaluated(feed, ranks, verdicts, settings, read_facts(files.sequences))
     wrong = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
     if wrong:
         raise UserError(
             f"{files.model}: {wrong} is no number, so weights or vectors are none; run `dvc repro encode train`"
         )
     return Evaluation(config, encoder, history, ranks, metrics, tables, settings)
+
+
+def read_facts(sequences: Path) -> RowFacts:
+    """Of sequences.parquet."""
+    table = read_columns(sequences, (TIMESTAMP,), "filter", optional=(RATING,))
+    ratings = table[RATING].to_numpy() if RATING in table.column_names else None
+    return RowFacts(table[TIMESTAMP].to_numpy(), ratings)
 
 
 def opened(

@@ -33,10 +33,10 @@ from iadsr.sequences.windows import Feed, Sequences, read_sequences
 from iadsr.train.detector import train_detector
 from iadsr.train.fit import EpochReport, TrainParams, fit
 from iadsr.train.history import STOPPING_METRIC, write_history
-from iadsr.train.source import Source, Then, as_of, read_categories, source_digest, today
+from iadsr.train.source import Snapshot, Source, as_it_is, as_of, read_categories, source_digest
 from iadsr.train.verdicts_file import RawIds, read_raw_ids, write_verdicts
 
-ABANDONED = 7 * 24 * 3600.0  # seconds
+DAY = 24 * 3600.0  # seconds
 MADE_WITH = (  # which machine computes, and on how many threads, decides nothing that matters
     *("dataset", "datasets.{dataset}.max_length", "theta", "seed"),
     *("backbone", "backbones.{backbone}", "denoiser", "denoisers.{denoiser}"),
@@ -73,6 +73,7 @@ class Training:
     sequences: Sequences
     vectors: ItemVectors | None
     ids: RawIds
+    core: int
 
     @classmethod
     def of(cls, params: Params, files: TrainFiles) -> Training:
@@ -94,7 +95,7 @@ class Training:
         config = config.model_copy(update={"inputs": inputs})
         config = config.model_copy(update={"run": run_digest(config, settings, device)})
         config = config.model_copy(update={"params": chosen(params, MADE_WITH)})
-        return cls(files, settings, device, config, sequences, vectors, ids)
+        return cls(files, settings, device, config, sequences, vectors, ids, dataset.core)
 
     @cached_property
     def model(self) -> Recommender:
@@ -110,22 +111,22 @@ class Training:
     def detect(self, model: Cloze) -> None:
         """Train the detector, or take it from another training that had the same, whatever its backbone or seed."""
         assert self.vectors is not None
-        then, length = self.known_then(model.detector.params), self.config.max_length
-        source = Source(then.histories, read_categories(self.files.items)[then.items])
-        vectors = self.vectors.items[then.items]
-        detector = Detector(len(then.users), self.config.item_count, self.vectors.dim, length, model.detector.params)
-        detector.to(self.device).requires_grad_(False).read(torch.tensor(vectors).float())
+        known, length = self.snapshot(model.detector.params), self.config.max_length
+        source = Source(known.histories, read_categories(self.files.items)[known.items])
+        vectors = self.vectors.items[known.items]
+        detector = untrained(len(known.users), vectors, length, model.detector.params, self.device)
         folder = self.files.detectors / detector_digest(source, vectors, detector, self.device)
         with alone_in(folder, wait=True), threads_of(folder):
             train_detector(detector, source, folder)
         os.utime(folder)  # it is not abandoned
-        model.detector.take(detector, torch.from_numpy(then.users), torch.from_numpy(then.items))
+        model.detector.adopt(detector, torch.from_numpy(known.users), torch.from_numpy(known.items))
         model.weigh(self.feed, length)
 
-    def known_then(self, params: DetectorParams) -> Then:
+    def snapshot(self, params: DetectorParams) -> Snapshot:
         """What the detector is trained on."""
-        until = params.until_time
-        return today(self.sequences) if until is None else as_of(self.sequences, self.files.sequences, until)
+        if (until := params.until_time) is None:
+            return as_it_is(self.sequences)
+        return as_of(self.sequences, self.files.sequences, until, self.core)
 
     @cached_property
     def feed(self) -> Feed:
@@ -161,8 +162,8 @@ class Training:
         write_history(self.files.history, [report.figures for report in reports])
         save_model(self.files.model, self.model, config, (self.files.history, self.files.verdicts))
         shutil.rmtree(self.work)  # also what a kill in the middle of writing has left there
-        for folder in (self.files.work, self.files.detectors):
-            remove_abandoned(folder)
+        remove_abandoned(self.files.work, days=7)
+        remove_abandoned(self.files.detectors, days=90)
         return in_words(config, reports)
 
 
@@ -203,6 +204,15 @@ def run_digest(config: ModelConfig, settings: TrainParams, device: torch.device)
     chosen = {"device": device.type, "dtype": str(pick_dtype(settings.dtype, device))}
     decided = settings.model_copy(update=chosen).model_dump_json(exclude={"threads"})
     return text_digest(config.model_dump_json(), decided, torch.__version__, *code_digests())[:16]
+
+
+def untrained(
+    users: int, vectors: np.ndarray, max_length: int, params: DetectorParams, device: torch.device
+) -> Detector:
+    """A detector that has read the items' text vectors, row 0 being padding, and is yet to be trained."""
+    found = Detector(users, len(vectors) - 1, vectors.shape[1], max_length, params)
+    found.read(torch.tensor(vectors).float())  # on the CPU, so that equal vectors give equal bytes
+    return found.to(device).requires_grad_(False)
 
 
 def detector_digest(source: Source, vectors: np.ndarray, detector: Detector, device: torch.device) -> str:
@@ -252,11 +262,11 @@ def alone_in(work: Path, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def remove_abandoned(work: Path) -> None:
-    """Remove checkpoints, or detectors, that nothing has touched for a week: code or data have changed since."""
+def remove_abandoned(work: Path, days: int) -> None:
+    """Remove checkpoints, or detectors, that nothing has touched for so long: code or data have changed since."""
     with suppress(OSError):  # another training may do the same; this one has ended well
         for folder in work.iterdir():
-            if folder.stat().st_mtime < time.time() - ABANDONED:
+            if folder.stat().st_mtime < time.time() - days * DAY:
                 shutil.rmtree(folder)
 
 

@@ -1,8 +1,11 @@
-"""What a detector is trained on: the training histories of today, or of the data set as it was at some time.
+"""What a detector is trained on: the training histories as they are, or of the data set as it was at some time.
 
 A data set that only grows, and whose catalogue stays the same, was at any time what it is today without the rows since
 then: so its detector of then need not be trained again. `filter` numbers users and items in the order in which they
-appear, and appends change that order; `Then` knows the numbers of both days.
+appear, and appends change that order; `Snapshot` knows the numbers of both days.
+
+Where later rows change earlier ones (`filter.duplicates: last`, `filter.ties: shuffled`, planted noise) a snapshot is
+still without any row after its time, but not what `filter` made then.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from iadsr.schemas import CATEGORIES, TIMESTAMP, TRAIN
 from iadsr.sequences.noise_kinds import TrainingHistories
 from iadsr.sequences.windows import ROWS_AFTER_HISTORY, Sequences
 
+KEY = "denoisers.cloze.detector.until"
+FIRST_YEAR = 1990  # of times; `ingest` numbers the rows of a log without any
+
 
 class Source(NamedTuple):
     """What a detector is trained on: training histories, and the category of each item; -1: none, item 0: padding."""
@@ -29,7 +35,7 @@ class Source(NamedTuple):
     categories: Int[np.ndarray, " catalogue"]
 
 
-class Then(NamedTuple):
+class Snapshot(NamedTuple):
     """The training histories of a data set as it was, with its own numbers of items, and what these are today."""
 
     histories: TrainingHistories
@@ -37,34 +43,36 @@ class Then(NamedTuple):
     items: Int[np.ndarray, " catalogue"]  # today's number of each item; 0 of padding, the first
 
 
-def today(sequences: Sequences) -> Then:
+def as_it_is(sequences: Sequences) -> Snapshot:
     """The training parts of all histories, on the CPU."""
     begins, ends = (each.cpu().numpy() for each in (sequences.offsets[:-1], sequences.history_ends(TRAIN)))
     whole = TrainingHistories(sequences.items.cpu().numpy(), np.append(begins, ends[-1:]), sequences.item_count)
-    return Then(_parts(whole, begins, ends), np.arange(len(begins)), np.arange(whole.last_item + 1))
+    return Snapshot(_parts(whole, begins, ends), np.arange(len(begins)), np.arange(whole.last_item + 1))
 
 
-def as_of(sequences: Sequences, path: Path, until: datetime) -> Then:
+def as_of(sequences: Sequences, path: Path, until: datetime, core: int) -> Snapshot:
     """The data set without the rows after a time, split and numbered as `filter` would have done it then.
 
-    Whoever had fewer rows then than anybody has today was not in it. `path`: sequences.parquet, for the times of rows.
-    UserError where nobody had as many.
+    `core`: the rows that a user must have had. `path`: sequences.parquet, for the times of rows. UserError for a log
+    without times, and where nobody had as many rows.
     """
     items, offsets = sequences.items.cpu().numpy(), sequences.offsets.cpu().numpy()
     times = read_columns(path, (TIMESTAMP,), "filter")[TIMESTAMP].to_numpy()
+    first, last = (datetime.fromtimestamp(int(time), UTC) for time in (times.min(), times.max()))
+    if last.year < FIRST_YEAR:
+        raise UserError(f"{KEY}: the log has no times; name their column, or set {KEY} to ''")
     known = np.concatenate([[0], (times <= until.timestamp()).cumsum()])
     rows = known[offsets[1:]] - known[offsets[:-1]]  # each user's oldest
-    users = np.flatnonzero(rows >= np.diff(offsets).min())
+    users = np.flatnonzero(rows >= max(core, 1 + ROWS_AFTER_HISTORY[TRAIN]))
     if not len(users):
-        first, last = (datetime.fromtimestamp(int(time), UTC).isoformat() for time in (times.min(), times.max()))
         raise UserError(
-            f"denoisers.cloze.detector.until: {until.isoformat()} leaves no user; the rows are from {first} to {last}"
+            f"{KEY}: {until.isoformat()} leaves no user; the rows are from {first.isoformat()} to {last.isoformat()}"
         )
     begins, ends = offsets[users], offsets[users] + rows[users]
     whole = TrainingHistories(items, offsets, sequences.item_count)
     old = in_order_of_appearance(_parts(whole, begins, ends).items, sequences.item_count)
     found = _parts(whole, begins, ends - ROWS_AFTER_HISTORY[TRAIN])
-    return Then(found._replace(items=np.argsort(old)[found.items]), users, old)
+    return Snapshot(found._replace(items=np.argsort(old)[found.items]), users, old)
 
 
 def in_order_of_appearance(items: Int[np.ndarray, " rows"], last_item: int) -> Int[np.ndarray, " catalogue"]:

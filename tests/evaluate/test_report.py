@@ -16,6 +16,7 @@ from small_models import sequences_of
 
 from iadsr.evaluate.report import (
     EvaluateParams,
+    RowFacts,
     cold_targets,
     compared,
     drift,
@@ -26,6 +27,7 @@ from iadsr.evaluate.report import (
     write_ranks,
     write_tables,
 )
+from iadsr.evaluate.run import read_facts
 from iadsr.models.ranking import PROTOCOLS, Ranks
 from iadsr.models.recommender import Verdicts
 from iadsr.schemas import TEST, VALIDATION
@@ -40,6 +42,7 @@ RANKS = {
     TEST: Ranks(np.array([3, 2]), np.array([3.0, 7.0]), np.array([1.0, 3.0])),
 }
 SETTINGS = EvaluateParams(cutoffs=[5], buckets=2)
+FACTS = RowFacts(np.array([1, 3, 4, 5, 2, 3, 4]), None)  # the newest of three training rows is the noise
 
 
 def verdicts() -> Verdicts:
@@ -54,12 +57,12 @@ def verdicts() -> Verdicts:
 def test_what_people_compare_is_at_one_cutoff(cutoffs: list[int], shown: int) -> None:
     """10 where it is among them, else the next above it, else the largest."""
     settings = EvaluateParams(cutoffs=cutoffs, buckets=2)
-    numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings)
-    numbers |= {"drift": 0.1, "best_epoch": 3, "epochs": 13}
+    numbers, _ = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), settings, FACTS)
+    numbers |= {"best_epoch": 3, "epochs": 13}
     accuracies = {f"test_{name}_{shown}_{protocol}" for name in ("hr", "ndcg") for protocol in PROTOCOLS}
     accuracies |= {f"validation_ndcg_{shown}_unfiltered"}
     others = {"drop_ratio", "drop_ratio_expected", "noise_auc", "noise_precision", "noise_precision_at_share"}
-    others |= {"noise_calibration_error", "drift"}
+    others |= {"noise_calibration_error", "drop_ratio_drift"}
     assert compared(numbers) == {name: numbers[name] for name in accuracies | others}
     assert len(accuracies | others) <= 12
 
@@ -73,7 +76,7 @@ def test_metrics_by_hand() -> None:
     is 1/3 a row. Each of the three is a bin: they are 0, .25 and .25 off. The histories of rows 0 and 1 have 2 training
     rows, the other has 1 and no noise. The coldest row, which is a fifth of three, is the noise alone.
     """
-    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), SETTINGS)
+    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES, noise=NOISE)), RANKS, verdicts(), SETTINGS, FACTS)
     assert metrics == pytest.approx(
         {
             "validation_hr_5_unfiltered": 1,
@@ -91,6 +94,7 @@ def test_metrics_by_hand() -> None:
             "test_cold_ndcg_5_filtered": 0.75,
             "drop_ratio": 0.4,
             "drop_ratio_expected": 0.4,
+            "drop_ratio_drift": 0.75 - 0.125,
             "noise_share": 1 / 3,
             "noise_rate_estimated": 1 / 3,
             "noise_auc": 1,
@@ -126,12 +130,12 @@ def test_what_is_left_of_a_score_that_follows_the_place() -> None:
     score = torch.tensor([2.0, 1.0, NAN, NAN] * 3)
     found = Verdicts.without_cosines(score, torch.ones(12), torch.ones(12).bool())
     sequences = sequences_of(*([1, 2, 1, 3],) * 3, noise=[row in (1, 5) for row in range(12)])
-    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS)
+    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS, RowFacts(np.arange(len(score)), None))
     assert metrics["noise_auc"] == pytest.approx((3 + 0.5) / 4) and metrics["noise_auc_at_place"] == 0.5
 
 
 def test_without_known_noise_nothing_is_detected() -> None:
-    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS)
+    metrics, tables = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS, FACTS)
     assert not any(name.startswith("noise") for name in [*metrics, *tables])
 
 
@@ -141,7 +145,7 @@ def test_drift_by_hand() -> None:
     for times, expected in (((1, 2, 3), 0.25 - 0.375), ((3, 1, 2), -0.5), ((1, 3, 3), 0.5), ((2, 2, 2), None)):
         rows = np.array([*times[:2], held_out, held_out, times[2], held_out, held_out])
         found = drift(feed, verdicts(), rows)
-        assert found == ({} if expected is None else {"drift": pytest.approx(expected)})
+        assert found == ({} if expected is None else {"drop_ratio_drift": pytest.approx(expected)})
     nothing = Verdicts(*(torch.full((7,), NAN),) * 5, torch.ones(7).bool())
     assert drift(feed, nothing, np.arange(7)) == {}
 
@@ -156,7 +160,7 @@ def test_cold_items_are_rare_among_real_training_rows() -> None:
     score[list(planted)], score[11] = 1, 0
     found = Verdicts.without_cosines(score, torch.ones(14), torch.ones(14).bool())
     sequences = sequences_of(*histories, noise=[row in planted for row in range(14)])
-    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS)
+    metrics, _ = evaluated(Feed(sequences), RANKS, found, SETTINGS, RowFacts(np.arange(len(score)), None))
     assert (metrics["noise_auc"], metrics["noise_auc_cold"]) == (pytest.approx(6 / 7), 0)
 
 
@@ -182,7 +186,11 @@ def test_liked_targets_are_rated_four_or_higher() -> None:
         **{"test_liked_targets": 1, "test_liked_hr_5_unfiltered": 1, "test_liked_ndcg_5_unfiltered": 0.5},
         **{"test_liked_hr_5_filtered": 1, "test_liked_ndcg_5_filtered": 1},
     }
-    assert liked_targets(Feed(sequences_of(*HISTORIES)), RANKS[TEST], np.full(7, NAN), (5,)) == {}
+    facts = RowFacts(FACTS.times, ratings)
+    metrics, _ = evaluated(Feed(sequences_of(*HISTORIES)), RANKS, verdicts(), SETTINGS, facts)
+    assert metrics.items() >= found.items()
+    for others in (np.full(7, NAN), 2 * ratings, ratings - 5):  # none; of ten; of another scale
+        assert liked_targets(Feed(sequences_of(*HISTORIES)), RANKS[TEST], others, (5,)) == {}
 
 
 def test_real_interactions_by_item() -> None:
@@ -224,3 +232,14 @@ def test_metrics_of_users_by_hand(tmp_path: Path) -> None:
     found = user_metrics(tmp_path / "ranks.parquet", 10)
     assert found["hr_10_filtered"].tolist() == [1, 1, 0] and found["ndcg_10_filtered"].tolist() == [1, 0.5, 0]
     assert found["hr_10_unfiltered"].tolist() == [0, 0, 0]
+
+
+def test_what_the_source_knows_of_rows(tmp_path: Path) -> None:
+    """Ratings where there are any, NaN where one is missing."""
+    path = tmp_path / "sequences.parquet"
+    pl.DataFrame({"timestamp": [3, 4]}).write_parquet(path)
+    found = read_facts(path)
+    assert found.times.tolist() == [3, 4] and found.ratings is None
+    pl.DataFrame({"timestamp": [3, 4], "rating": pl.Series([4.0, None], dtype=pl.Float32)}).write_parquet(path)
+    ratings = read_facts(path).ratings
+    assert ratings is not None and ratings[0] == 4 and np.isnan(ratings[1])

@@ -41,7 +41,7 @@ def test_names_of_the_metrics(chain: Path) -> None:
         "noise_average_precision",
     }
     detection |= {"noise_share", "noise_rate_estimated", "noise_precision_at_share", "noise_calibration_error"}
-    training = {"best_epoch", "epochs", "drop_ratio", "drop_ratio_expected", "drift"}
+    training = {"best_epoch", "epochs", "drop_ratio", "drop_ratio_expected", "drop_ratio_drift"}
     assert set(metrics) == accuracy | cold | buckets | detection | training
     assert all(isinstance(value, int | float) for value in metrics.values())
     assert metrics["epochs"] == EPOCHS

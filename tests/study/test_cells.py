@@ -86,6 +86,7 @@ def test_a_pattern_of_nothing_is_refused(tmp_path: Path) -> None:
         ("about: a,", "", r"groups\.one\.about: Field required"),
         ("about: a,", "about: a, aim: b,", r"groups\.one\.aim: Extra"),
         ("seeds: [0, 1]", "seeds: [x]", r"groups\.one\.seeds\.0: Input should be a valid integer"),
+        ("{noise.ratio: 0.5,", "{noise.kind: burst,", "methods: of bursts there is no `clean`"),
         ("[none, clean], s", "[none, cloze], s", r"groups\.one\.methods: cloze is not declared under `methods`"),
     ],
 )

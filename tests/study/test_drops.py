@@ -123,8 +123,9 @@ def test_accuracy_on_some_targets_by_hand() -> None:
     found = list(targets_tables(rows))
     shown = [text for text in found if text.startswith("| ml-100k")]
     assert shown == [
-        "| ml-100k, caser, none | 1,200 |" + " .2000 ± .1414 |" * 4,
-        "| ml-100k, caser, none | 7 |" + " .5000 |" * 4,
+        "| ml-100k, caser, none | 1,200 (2) |" + " .2000 ± .1414 |" * 4,
+        "| ml-100k, caser, none | 7 (1) |" + " .5000 |" * 4,
     ]
-    assert found[1] == ("| cold: data set, backbone, method | test items | HR@10 U | NDCG@10 U | HR@10 F | NDCG@10 F |")
+    columns = " | HR@10 U | NDCG@10 U | HR@10 F | NDCG@10 F |"
+    assert found[1] == f"| cold: data set, backbone, method | test items (seeds){columns}"
     assert list(targets_tables(rows[1:])) == []

@@ -26,7 +26,7 @@ from iadsr.train.detector import (
     together,
     train_detector,
 )
-from iadsr.train.source import Source, of_users, today
+from iadsr.train.source import Source, as_it_is, of_users
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HISTORIES = random_histories(24, 8)
@@ -36,7 +36,7 @@ PARAMS = detector_params()
 
 
 def source(histories: list[list[int]] | None = None) -> Source:
-    return Source(today(sequences_of(*(histories or HISTORIES))).histories, NO_CATEGORIES)
+    return Source(as_it_is(sequences_of(*(histories or HISTORIES))).histories, NO_CATEGORIES)
 
 
 def fresh(params: DetectorParams = PARAMS, users: int = len(HISTORIES)) -> Detector:

@@ -24,7 +24,7 @@ from iadsr.models.files import load_model
 from iadsr.params import read_params
 from iadsr.schemas import IS_NOISE
 from iadsr.train import detector
-from iadsr.train.run import TrainFiles, Training, alone_in, threads_of
+from iadsr.train.run import TrainFiles, Training, alone_in, threads_of, untrained
 from stages import paths
 
 
@@ -96,6 +96,14 @@ def test_a_detector_that_was_found_judges_as_one_that_was_trained(project: Path)
     trained, found = training(project).model, training(project).model
     assert isinstance(trained, Cloze) and isinstance(found, Cloze)
     assert torch.equal(trained.clean, found.clean) and not torch.equal(found.clean, torch.ones_like(found.clean))
+
+
+def test_a_detector_is_where_the_model_is() -> None:
+    """All of it, whatever the device; `meta` stands for a GPU."""
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    found = untrained(4, vectors, 6, detector_params(), torch.device("meta"))
+    assert {each.device.type for each in (*found.parameters(), *found.buffers())} == {"meta"}
+    assert found.texts.shape == (5, 3) and found.fold_of_user.shape == (5,)
 
 
 def test_a_table_may_start_from_texts(project: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +22,26 @@ from iadsr.schemas import RAW_ITEM, RAW_USER
 from iadsr.sequences.noise_kinds import TrainingHistories
 from iadsr.train import detector
 from iadsr.train.run import TrainFiles, Training
-from iadsr.train.source import Source, Then, as_of, of_users, read_categories, source_digest, today
+from iadsr.train.source import Snapshot, Source, as_it_is, as_of, of_users, read_categories, source_digest
 from stages import paths
 
-TIMES = {"user": [0] * 5 + [1] * 4 + [2] * 4, "time": [1, 2, 3, 8, 9, 4, 5, 6, 7, 3, 4, 9, 9]}
-GROWN = sequences_of([3, 1, 2, 5, 4], [5, 3, 1, 2], [1, 3, 4, 5])  # at 7 the users 0 and 2 had fewer rows than 4
+BEGIN, DAYS = datetime(2024, 1, 1, tzinfo=UTC), [1, 2, 3, 8, 9, 4, 5, 6, 7, 3, 4, 9, 9]  # of GROWN
+GROWN = sequences_of([3, 1, 2, 5, 4], [5, 3, 1, 2], [1, 3, 4, 5])  # on day 7 users 0 and 2 had fewer rows than 4
 
 
 def lists(histories: TrainingHistories) -> list[list[int]]:
     return [part.tolist() for part in np.split(histories.items, histories.offsets[1:-1])]
 
 
-def then(folder: Path, until: int) -> Then:
-    pl.DataFrame({"timestamp": TIMES["time"]}).write_parquet(folder / "sequences.parquet")
-    return as_of(GROWN, folder / "sequences.parquet", datetime.fromtimestamp(until, UTC))
+def on_day(folder: Path, until: int) -> Snapshot:
+    times = [int((BEGIN + timedelta(days=day)).timestamp()) for day in DAYS]
+    pl.DataFrame({"timestamp": times}).write_parquet(folder / "sequences.parquet")
+    return as_of(GROWN, folder / "sequences.parquet", BEGIN + timedelta(days=until), 4)
 
 
 def test_histories_of_today_by_hand() -> None:
     """The last two of each are held out; the catalogue has 9 items all the same."""
-    found = today(sequences_of([1, 2, 3, 4], [5, 6, 9], [7, 8, 1, 2, 3]))
+    found = as_it_is(sequences_of([1, 2, 3, 4], [5, 6, 9], [7, 8, 1, 2, 3]))
     assert lists(found.histories) == [[1, 2], [5], [7, 8, 1]] and found.histories.last_item == 9
     assert found.users.tolist() == [0, 1, 2] and found.items.tolist() == list(range(10))
 
@@ -68,34 +69,51 @@ def test_a_data_set_without_categories(tmp_path: Path) -> None:
 
 
 def test_a_data_set_as_it_was_by_hand(tmp_path: Path) -> None:
-    """At 8 there were the histories [3, 1, 2, 5] and [5, 3, 1, 2]: items 3, 1, 2, 5 were 1, 2, 3, 4, and 4 none yet.
+    """On day 8 there were the histories [3, 1, 2, 5] and [5, 3, 1, 2], so items 3, 1, 2, 5 were 1, 2, 3, 4.
 
-    Their last two rows were held out.
+    Item 4 was none yet; the last two rows of each were held out.
     """
-    found = then(tmp_path, 8)
+    found = on_day(tmp_path, 8)
     assert found.users.tolist() == [0, 1] and found.items.tolist() == [0, 3, 1, 2, 5, 4]
     assert lists(found.histories) == [[1, 2], [4, 1]] and found.histories.last_item == 5
 
 
 def test_a_time_after_all_rows_leaves_all(tmp_path: Path) -> None:
     """In the order in which items appear; a user's rows of the very time are among them."""
-    found = then(tmp_path, 9)
+    found = on_day(tmp_path, 9)
     assert found.users.tolist() == [0, 1, 2] and found.items.tolist() == [0, 3, 1, 2, 5, 4]
-    assert [[found.items[item] for item in each] for each in lists(found.histories)] == lists(today(GROWN).histories)
+    assert [[found.items[item] for item in each] for each in lists(found.histories)] == lists(as_it_is(GROWN).histories)
 
 
 def test_nothing_that_is_held_out_today_is_learnt_from(tmp_path: Path) -> None:
     """At whatever time."""
     for until in range(7, 10):
-        found = then(tmp_path, until)
+        found = on_day(tmp_path, until)
         for user, history in zip(found.users.tolist(), lists(found.histories), strict=True):
-            own = lists(today(GROWN).histories)[user]
+            own = lists(as_it_is(GROWN).histories)[user]
             assert [found.items[item] for item in history] == own[: len(history)]
 
 
-def test_a_time_before_everybody_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"until: 1970-01-01T00:00:06\+00:00 leaves no user; the rows are from 1970"):
-        then(tmp_path, 6)
+def test_a_user_must_have_had_the_core_of_then(tmp_path: Path) -> None:
+    """Whatever he, and everybody, has today; three rows at least, of which two are held out."""
+    path = tmp_path / "sequences.parquet"
+    on_day(tmp_path, 9)
+    for core, users in ((5, []), (4, [1]), (3, [0, 1]), (0, [0, 1])):
+        if users:
+            assert as_of(GROWN, path, BEGIN + timedelta(days=7), core).users.tolist() == users
+            continue
+        with pytest.raises(
+            UserError, match=r"until: 2024-01-08T00:00:00\+00:00 leaves no user; the rows are from 2024"
+        ):
+            as_of(GROWN, path, BEGIN + timedelta(days=7), core)
+
+
+def test_a_log_without_times_has_no_yesterday(tmp_path: Path) -> None:
+    """Its rows are numbered, and these are no times."""
+    path = tmp_path / "sequences.parquet"
+    pl.DataFrame({"timestamp": range(13)}).write_parquet(path)
+    with pytest.raises(UserError, match="until: the log has no times"):
+        as_of(GROWN, path, BEGIN, 3)
 
 
 def test_a_source_is_named_by_all_of_its_content() -> None:
@@ -125,8 +143,10 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) ->
     succeed("ingest")
     whole = pl.read_parquet(paths.RAW / "interactions.parquet").select("user", "item", "timestamp")
     (tmp_path / "own").mkdir()
-    pl.read_parquet(paths.RAW / "items.parquet").select("item", "title").write_csv(tmp_path / "own/items.csv")
-    set_params(tmp_path, {"dataset": "files", "datasets.files.core": 3, "datasets.files.max_length": 8})
+    items = pl.read_parquet(paths.RAW / "items.parquet").select("item", "title", "categories")
+    items.write_csv(tmp_path / "own/items.csv")
+    columns = {"datasets.files.source.columns": {name: name for name in ("user", "timestamp", *items.columns)}}
+    set_params(tmp_path, {**columns, "dataset": "files", "datasets.files.core": 3, "datasets.files.max_length": 8})
     return whole.sort("timestamp", maintain_order=True)
 
 
@@ -181,15 +201,14 @@ def test_a_detector_serves_while_only_rows_are_added(nights: pl.DataFrame, monke
     assert sorted(now := pl.read_parquet(paths.ITEMS)[RAW_ITEM]) == sorted(numbers) and list(now) != numbers
     night(pl.concat([old, added]))
     assert len(fits) == 4
-    pl.concat([pl.read_csv("own/items.csv"), pl.DataFrame({"item": ["new"], "title": ["New"]})]).write_csv(
-        "own/items.csv"
-    )
+    new = pl.DataFrame({"item": ["new"], "title": ["New"], "categories": [""]})
+    pl.concat([pl.read_csv("own/items.csv"), new]).write_csv("own/items.csv")
     liked = added.filter(pl.col("user").is_first_distinct()).with_columns(item=pl.lit("new"))
     night(pl.concat([old, added, liked]), until)
     assert len(fits) == 6
 
 
-def test_what_a_later_time_leaves_is_the_data_set_of_today(nights: pl.DataFrame) -> None:
+def test_what_a_later_time_leaves_is_the_data_set_of_as_it_is(nights: pl.DataFrame) -> None:
     """A detector until tomorrow is that of today, to the last bit."""
     one, other = night(nights), night(nights, "2999-01-01").model
     assert isinstance(one.model, Cloze) and isinstance(other, Cloze)

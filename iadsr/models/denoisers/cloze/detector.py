@@ -35,9 +35,7 @@ class DetectorParams(Group):
     batch_size: int = Field(ge=1)  # windows
     seed: int = Field(ge=0)  # of its folds, its weights and what it plants
     kinds: list[Kind] = Field(min_length=1)  # of noise, which it plants itself to learn from
-    until: str = (
-        ""  # it is trained on the data set as it was at this time (UTC); "": as it is, as before there was this
-    )
+    until: str = ""  # it knows rows up to this time, a day's first moment (UTC); "": all, as before there was this
 
     @field_validator("until")
     @classmethod
@@ -101,7 +99,7 @@ class Detector(nn.Module):
         return from_centre(vectors, self.centre)
 
     @torch.no_grad()
-    def take(self, other: Detector, users: Int[Tensor, " users"], items: Int[Tensor, " catalogue"]) -> None:
+    def adopt(self, other: Detector, users: Int[Tensor, " users"], items: Int[Tensor, " catalogue"]) -> None:
         """Judge as another detector does, which was trained on the same items, and some of the users, in other order.
 
         `users`: the number here, from 0, of each of its users; `items`: of each of its items, padding included.

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,11 +62,12 @@ class IADSRParams(Group):
         default_factory=list
     )  # of the released code; models from before there were any have none
 
-    @model_validator(mode="after")
-    def _pooled_as_released(self) -> IADSRParams:
-        if "pooled_interest" in self.quirks and "decoder_masks" not in self.quirks:
-            raise ValueError("quirks: pooled_interest goes with decoder_masks, as in the released code; add that")
-        return self
+    @field_validator("quirks")
+    @classmethod
+    def _pooled_as_released(cls, value: list[Quirk]) -> list[Quirk]:
+        if "pooled_interest" in value and "decoder_masks" not in value:
+            raise ValueError("pooled_interest goes with decoder_masks, as in the released code; add that")
+        return value
 
 
 class IADSR(Recommender):
@@ -113,11 +114,11 @@ class IADSR(Recommender):
         states = self.masked_prefix_states(batch)
         terms = {"ce": self.prediction_loss(states, batch)}
         long_semantic, short_semantic = self.project_texts(batch)
-        unit, whole = F.normalize(states, dim=-1), self.long_term(states)
+        unit, long_states = F.normalize(states, dim=-1), self.long_term(states)
         if self.params.lambda_info > 0:
             aligned = alignment_loss(
                 unit,
-                whole,
+                long_states,
                 long_semantic,
                 short_semantic,
                 batch.valid,
@@ -127,7 +128,7 @@ class IADSR(Recommender):
             terms["info"] = self.params.lambda_info * aligned
         if self.params.masks == "none" and self.params.lambda_recon == 0:
             return terms
-        mask, qualified = self.sample_masks(batch, unit, whole, long_semantic, short_semantic)
+        mask, qualified = self.sample_masks(batch, unit, long_states, long_semantic, short_semantic)
         if self.params.lambda_recon > 0:
             terms["recon"] = self.params.lambda_recon * self.reconstruction(batch, states, mask, qualified)
         return terms
@@ -167,8 +168,8 @@ class IADSR(Recommender):
     def judge(self, batch: Batch) -> Verdicts:
         """Each item's cosines, score, keep probability and verdict; below theta, or without masks, all is kept."""
         states = self.prefix_states(batch.items)
-        unit, whole = F.normalize(states, dim=-1), self.long_term(states)
-        cosines = self.judge_from_newest(batch, unit, whole, *self.project_texts(batch))
+        unit, long_states = F.normalize(states, dim=-1), self.long_term(states)
+        cosines = self.judge_from_newest(batch, unit, long_states, *self.project_texts(batch))
         score = masking.score(cosines, self.params.interests)[:, 0]
         free = (cosines.gate < self.params.theta)[:, 0]
         if self.params.masks == "none":
@@ -195,20 +196,20 @@ class IADSR(Recommender):
         return long_semantic, short_semantic
 
     def judge_from_newest(
-        self, batch: Batch, unit: Tensor, whole: Tensor, long_semantic: Tensor, short_semantic: Tensor
+        self, batch: Batch, unit: Tensor, long_states: Tensor, long_semantic: Tensor, short_semantic: Tensor
     ) -> masking.Cosines:
         """Cosines with the long-term interests of the whole window: `newest` has one entry."""
-        last = batch.last
-        return masking.cosines(unit, short_semantic, newest(whole, last)[:, None], newest(long_semantic, last)[:, None])
+        whole = (newest(each, batch.last)[:, None] for each in (long_states, long_semantic))
+        return masking.cosines(unit, short_semantic, *whole)
 
     def sample_masks(
-        self, batch: Batch, unit: Tensor, whole: Tensor, long_semantic: Tensor, short_semantic: Tensor
+        self, batch: Batch, unit: Tensor, long_states: Tensor, long_semantic: Tensor, short_semantic: Tensor
     ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, " batch"]]:
         """Sample this epoch's masks and remember them for the next.
 
         Returns the whole window's mask, with a straight-through gradient, and who passed the gate.
         """
-        cosines = self.judge_from_newest(batch, unit, whole, long_semantic, short_semantic)
+        cosines = self.judge_from_newest(batch, unit, long_states, long_semantic, short_semantic)
         qualified = cosines.gate[:, 0, 0] >= self.params.theta
         if self.params.masks == "none":
             return torch.ones_like(batch.items, dtype=unit.dtype), qualified
@@ -219,7 +220,7 @@ class IADSR(Recommender):
             self.count(own > 0.5, batch.valid, qualified)
             return own, qualified
         with torch.no_grad():
-            every = masking.cosines(unit, short_semantic, whole, long_semantic)
+            every = masking.cosines(unit, short_semantic, long_states, long_semantic)
             gates = every.gate >= self.params.theta
             masks = self.sampled(masking.score(every, self.params.interests), noise[:, None, :], gates) > 0.5
             self.mask_table.remember_prefixes(batch.rows, masks)

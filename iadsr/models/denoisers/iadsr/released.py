@@ -6,8 +6,11 @@
 - `pooled_interest`: the long-term collaborative interest is the largest value of each dimension of the states.
 - `decoder_masks`: masks hide states from the decoder alone, in no epoch an input, and not at test.
 
-Its other deviations are parameters of their own (`masks: user`, `theta: -1.0`, `train.windows: newest`). Not brought
-back: it trains on the validation item, stops by the loss of training, reads padding, and ranks by a table of its own.
+Of the deviations of GRU4Rec and SASRec others are parameters: `masks: user`, `theta: -1.0`, `train.windows: newest`, a
+`lambda_recon` that makes a mean of the sum of errors, rates and sizes. Not brought back, among others: it trains on the
+validation item, stops by the loss of training, reads padding, ranks by a table of its own, its SASRec is not causal and
+uses no mask, and test histories are cleaned by GRU4Rec. A window here holds the newest target as its newest input, so
+that the alignment and the masks see it, as with the paper's form. Its Caser has the loss of the paper.
 """
 
 from __future__ import annotations
