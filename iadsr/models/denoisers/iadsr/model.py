@@ -58,9 +58,7 @@ class IADSRParams(Group):
     mask_at_test: bool
     info_temperature: float = Field(gt=0)
     gumbel_temperature: float = Field(gt=0)
-    quirks: list[Quirk] = Field(
-        default_factory=list
-    )  # of the released code; models from before there were any have none
+    quirks: list[Quirk] = Field(default_factory=list)  # of the released code; older models have none
 
     @field_validator("quirks")
     @classmethod
