@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from study.plantings import Planting
 from study.results import Line, Results
-from study.table import header, machines, markdown, spread
+from study.table import header, machines, markdown, spread_of
 
 SHOWN = {
     "AUC": "auc",
@@ -90,6 +88,4 @@ def in_short(values: Sequence[float]) -> str:
     >>> in_short([0.878, 0.88]), in_short([0.5]), in_short([])
     ('.879 ± .001', '.500', '')
     """
-    if not values:
-        return ""
-    return spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, 3)
+    return spread_of(values, 3) if values else ""

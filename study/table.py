@@ -188,6 +188,14 @@ def spread(mean: float, deviation: float | None, digits: int) -> str:
     return shown if deviation is None else f"{shown} ± {without_zero(deviation, digits)}"
 
 
+def spread_of(values: Sequence[float], digits: int) -> str:
+    """
+    >>> spread_of([0.878, 0.88], 3), spread_of([0.5], 3)
+    ('.879 ± .001', '.500')
+    """
+    return spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, digits)
+
+
 def without_zero(value: float, digits: int) -> str:
     """
     >>> without_zero(0.714, 2), without_zero(-0.1, 2), without_zero(10.5, 2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.gain import NAMES
 from iadsr.evaluate.report import COLD, LIKED, OF_COLD, OF_LIKED
-from study.table import Row, header, markdown, spread
+from study.table import TITLES, Row, header, markdown, spread_of
 
 SOME = {
     OF_COLD: ("cold", f"Cold: test items with fewer than {COLD} training interactions"),
@@ -21,16 +21,11 @@ def targets_tables(rows: Sequence[Row]) -> Iterator[str]:
     for some, (title, note) in SOME.items():
         known = [(row, found) for row in rows if (found := values(row, some))]
         if known:
-            columns = (f"{name.partition('_')[0].upper()}@10 {name.rpartition('_')[2][0].upper()}" for name in NAMES)
-            yield from ("", *header(f"{title}: data set, backbone, method", "test items (seeds)", *columns))
+            yield from ("", *header(f"{title}: data set, backbone, method", "test items (seeds)", *TITLES[2:]))
             for row, found in known:
                 counts = found.pop(f"{some}_targets")
                 size = f"{np.mean(counts):,.0f} ({len(counts)})"
-                shown = [
-                    spread(float(np.mean(each)), float(np.std(each, ddof=1)) if len(each) > 1 else None, 4)
-                    for each in found.values()
-                ]
-                yield markdown(", ".join(row[:3]), [size, *shown])
+                yield markdown(", ".join(row[:3]), [size, *(spread_of(each, 4) for each in found.values())])
             yield from ("", f"{note}; mean ± sample deviation over seeds, not tested.")
 
 
